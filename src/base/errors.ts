@@ -1,0 +1,119 @@
+import type { ByteString } from './bytes.ts';
+
+/** Closed set: what the caller can do about it decides the code. Doors translate by one table each. */
+export type ErrorCode =
+  | 'invalid-argument'
+  | 'not-found'
+  | 'already-exists'
+  | 'failed-precondition'
+  | 'unsupported'
+  | 'busy'
+  | 'permission-denied'
+  | 'resource-exhausted'
+  | 'corrupt'
+  | 'canceled'
+  | 'unavailable'
+  | 'internal';
+
+/** What an error carries beside its message, where it applies. Plain data, so that it crosses threads. */
+export interface ErrorFacts {
+  readonly path?: ByteString | string;
+  readonly syscall?: string;
+  /** The errno's name: `ENOSPC`, `EBUSY`… */
+  readonly errno?: string;
+  readonly layer?: string;
+  readonly expected?: string;
+  readonly actual?: string;
+  /** What to do about it, when the message does not say it all. */
+  readonly remedy?: string;
+}
+
+/**
+ * The one error class. `message` says what failed, why, and what to do: action, colon, state, values quoted.
+ * @example if (isStorageError(error, 'busy')) console.error(error.message);
+ */
+export class StorageError extends Error {
+  readonly code: ErrorCode;
+  readonly path?: ByteString | string;
+  readonly syscall?: string;
+  readonly errno?: string;
+  readonly layer?: string;
+  readonly expected?: string;
+  readonly actual?: string;
+  readonly remedy?: string;
+
+  constructor(code: ErrorCode, message: string, facts: ErrorFacts & { readonly cause?: unknown } = {}) {
+    const { cause, ...rest } = facts;
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = 'StorageError';
+    this.code = code;
+    Object.assign(this, rest);
+  }
+}
+
+const CODES: ReadonlySet<string> = new Set<ErrorCode>([
+  'invalid-argument',
+  'not-found',
+  'already-exists',
+  'failed-precondition',
+  'unsupported',
+  'busy',
+  'permission-denied',
+  'resource-exhausted',
+  'corrupt',
+  'canceled',
+  'unavailable',
+  'internal',
+]);
+
+/** True for a StorageError of any copy of this package (and of that code, if one is given). */
+export function isStorageError(error: unknown, code?: ErrorCode): error is StorageError {
+  if (!(error instanceof Error) || error.name !== 'StorageError') return false;
+  const own = (error as { code?: unknown }).code;
+  return typeof own === 'string' && CODES.has(own) && (code === undefined || own === code);
+}
+
+/** An error as plain data, for the way between threads. `revive` is its inverse. */
+export interface ErrorRecord extends ErrorFacts {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly stack?: string;
+  readonly cause?: ErrorRecord;
+}
+
+/** Flattens any thrown thing; what is not a StorageError is `internal` and keeps its stack. */
+export function record(error: unknown): ErrorRecord {
+  if (isStorageError(error)) {
+    const { path, syscall, errno, layer, expected, actual, remedy } = error;
+    const facts = Object.fromEntries(
+      Object.entries({ path, syscall, errno, layer, expected, actual, remedy }).filter(([, v]) => v !== undefined),
+    ) as ErrorFacts;
+    return {
+      code: error.code,
+      message: error.message,
+      ...facts,
+      ...(error.stack === undefined ? {} : { stack: error.stack }),
+      ...(error.cause === undefined ? {} : { cause: record(error.cause) }),
+    };
+  }
+  if (error instanceof Error) {
+    return {
+      code: 'internal',
+      message: error.message,
+      ...(error.stack === undefined ? {} : { stack: error.stack }),
+      ...(error.cause === undefined ? {} : { cause: record(error.cause) }),
+    };
+  }
+  return { code: 'internal', message: String(error) };
+}
+
+/** The StorageError that `record` flattened. */
+export function revive(flat: ErrorRecord): StorageError {
+  const { code, message, stack, cause, ...facts } = flat;
+  const error = new StorageError(code, message, {
+    ...facts,
+    ...(cause === undefined ? {} : { cause: revive(cause) }),
+  });
+  if (stack !== undefined) error.stack = stack;
+  return error;
+}

@@ -1,0 +1,24 @@
+/** A stream of bytes that may be read once; the reader's pace is the writer's pace. */
+export type ByteStream = AsyncIterable<Uint8Array>;
+
+export interface Abortable {
+  /** An abort rejects with `signal.reason` itself and leaves nothing half made. */
+  readonly signal?: AbortSignal;
+}
+
+/** What a probe found, and why. A missing capability is a Finding before it is an error. */
+export interface Finding {
+  readonly holds: boolean;
+  readonly because: string;
+}
+
+/** A driver's id of a layer: one checked path component (driver-behaviour D2b). */
+export type LayerId = string & { readonly __layer: unique symbol };
+
+export type DriverName = 'overlay2' | 'vfs';
+
+/** One path that differs between a layer and what lies below it. Paths begin with `/`. */
+export interface Change {
+  readonly kind: 'add' | 'modify' | 'delete';
+  readonly path: import('./bytes.ts').ByteString;
+}

@@ -1,0 +1,330 @@
+import type { ByteString } from '../base/bytes.ts';
+import { cstring, EAGAIN, judge, libc, NR, systemError } from './libc.ts';
+
+// One function per system call. Each answers ≥ 0, or the negative errno where the caller named that errno in
+// `tolerated`, and throws on every other failure. Paths are relative to `dir`, or to the working directory for AT_FDCWD.
+
+export const AT_FDCWD = -100;
+export const AT_SYMLINK_NOFOLLOW = 0x100;
+export const AT_REMOVEDIR = 0x200;
+export const AT_SYMLINK_FOLLOW = 0x400;
+export const AT_EMPTY_PATH = 0x1000;
+
+export const O_RDONLY = 0;
+export const O_WRONLY = 1;
+export const O_RDWR = 2;
+export const O_CREAT = 0o100;
+export const O_EXCL = 0o200;
+export const O_TRUNC = 0o1000;
+export const O_NONBLOCK = 0o4000;
+// These three differ between x86 and arm64 (asm/fcntl.h).
+export const O_DIRECTORY: number = process.arch === 'arm64' ? 0o40000 : 0o200000;
+export const O_NOFOLLOW: number = process.arch === 'arm64' ? 0o100000 : 0o400000;
+export const O_NOATIME = 0o1000000;
+export const O_CLOEXEC = 0o2000000;
+export const O_PATH = 0o10000000;
+export const O_TMPFILE: number = 0o20000000 | O_DIRECTORY;
+
+export const RESOLVE_NO_XDEV = 0x01;
+export const RESOLVE_NO_MAGICLINKS = 0x02;
+export const RESOLVE_NO_SYMLINKS = 0x04;
+export const RESOLVE_BENEATH = 0x08;
+export const RESOLVE_IN_ROOT = 0x10;
+
+export const S_IFMT = 0o170000;
+export const S_IFSOCK = 0o140000;
+export const S_IFLNK = 0o120000;
+export const S_IFREG = 0o100000;
+export const S_IFBLK = 0o060000;
+export const S_IFDIR = 0o040000;
+export const S_IFCHR = 0o020000;
+export const S_IFIFO = 0o010000;
+
+/** openat(2), always closed on exec. Answers the descriptor. */
+export function openat(dir: number, path: ByteString, flags: number, mode = 0, ...tolerated: number[]): number {
+  return judge(libc.openat(dir, cstring(path), flags | O_CLOEXEC, mode), 'open', path, tolerated);
+}
+
+/**
+ * openat2(2) with `resolve` (RESOLVE_*). EAGAIN, which the kernel answers when something was renamed or mounted
+ * meanwhile, is tried again up to 1,000 times (openat2(2), ERRORS).
+ */
+export function openat2(
+  dir: number,
+  path: ByteString,
+  flags: number,
+  mode: number,
+  resolve: number,
+  ...tolerated: number[]
+): number {
+  const how = Buffer.alloc(24);
+  how.writeBigUInt64LE(BigInt(flags | O_CLOEXEC), 0);
+  how.writeBigUInt64LE(BigInt(mode), 8);
+  how.writeBigUInt64LE(BigInt(resolve), 16);
+  const name = cstring(path);
+  for (let tries = 0; ; tries++) {
+    const result = judge(libc.openat2(NR.openat2, dir, name, how, how.length), 'open', path, [...tolerated, EAGAIN]);
+    if (result !== -EAGAIN) return result;
+    if (tries === 1000) throw systemError('open', EAGAIN, path);
+  }
+}
+
+/** close(2). Failures are not told: the descriptor is gone in any case, and data was synced where it matters. */
+export function close(fd: number): void {
+  libc.close(fd);
+}
+
+export function mkdirat(dir: number, path: ByteString, mode: number, ...tolerated: number[]): number {
+  return judge(libc.mkdirat(dir, cstring(path), mode), 'make directory', path, tolerated);
+}
+
+/** mknodat(2): `mode` holds the type bits; the device number is made of `major` and `minor`. */
+export function mknodat(
+  dir: number,
+  path: ByteString,
+  mode: number,
+  major: number,
+  minor: number,
+  ...tolerated: number[]
+): number {
+  return judge(libc.mknodat(dir, cstring(path), mode, makedev(major, minor)), 'make node', path, tolerated);
+}
+
+/** The number that C libraries give a device (gnu_dev_makedev). */
+export function makedev(major: number, minor: number): bigint {
+  const a = BigInt(major);
+  const i = BigInt(minor);
+  return ((a & 0xfffn) << 8n) | ((a & ~0xfffn) << 32n) | (i & 0xffn) | ((i & ~0xffn) << 12n);
+}
+
+export function symlinkat(target: ByteString, dir: number, path: ByteString, ...tolerated: number[]): number {
+  return judge(libc.symlinkat(cstring(target), dir, cstring(path)), 'make symbolic link', path, tolerated);
+}
+
+/** linkat(2); a symlink at `from` is itself linked, unless flags hold AT_SYMLINK_FOLLOW. */
+export function linkat(
+  fromDir: number,
+  from: ByteString,
+  toDir: number,
+  to: ByteString,
+  flags = 0,
+  ...tolerated: number[]
+): number {
+  return judge(libc.linkat(fromDir, cstring(from), toDir, cstring(to), flags), 'link', to, tolerated);
+}
+
+export function unlinkat(dir: number, path: ByteString, flags = 0, ...tolerated: number[]): number {
+  return judge(libc.unlinkat(dir, cstring(path), flags), 'remove', path, tolerated);
+}
+
+export function renameat(
+  fromDir: number,
+  from: ByteString,
+  toDir: number,
+  to: ByteString,
+  ...tolerated: number[]
+): number {
+  return judge(libc.renameat(fromDir, cstring(from), toDir, cstring(to)), 'rename', from, tolerated);
+}
+
+export const RENAME_NOREPLACE = 1;
+export const RENAME_EXCHANGE = 2;
+
+export function renameat2(
+  fromDir: number,
+  from: ByteString,
+  toDir: number,
+  to: ByteString,
+  flags: number,
+  ...tolerated: number[]
+): number {
+  const result = libc.renameat2(NR.renameat2, fromDir, cstring(from), toDir, cstring(to), flags);
+  return judge(result, 'rename', from, tolerated);
+}
+
+/** chmod of what the path names; a symlink at the end is followed, so callers know that it is none. */
+export function fchmodat(dir: number, path: ByteString, mode: number, ...tolerated: number[]): number {
+  return judge(libc.fchmodat(dir, cstring(path), mode, 0), 'change mode of', path, tolerated);
+}
+
+export function fchmod(fd: number, mode: number, ...tolerated: number[]): number {
+  return judge(libc.fchmod(fd, mode), 'change mode of', `descriptor ${fd}`, tolerated);
+}
+
+/** Owner and group; a symlink at the end is itself changed. */
+export function lchownat(dir: number, path: ByteString, uid: number, gid: number, ...tolerated: number[]): number {
+  const result = libc.fchownat(dir, cstring(path), uid, gid, AT_SYMLINK_NOFOLLOW);
+  return judge(result, 'change owner of', path, tolerated);
+}
+
+const UTIME_OMIT = 0x3ffffffen;
+const BILLION = 1_000_000_000n;
+
+/** Sets access and modification time in ns (undefined: left as it is); a symlink at the end is itself changed. */
+export function utimensat(
+  dir: number,
+  path: ByteString,
+  atimeNs: bigint | undefined,
+  mtimeNs: bigint | undefined,
+  ...tolerated: number[]
+): number {
+  const result = libc.utimensat(dir, cstring(path), timespecs(atimeNs, mtimeNs), AT_SYMLINK_NOFOLLOW);
+  return judge(result, 'set times of', path, tolerated);
+}
+
+/** futimens(3). */
+export function futimens(fd: number, atimeNs: bigint | undefined, mtimeNs: bigint | undefined): void {
+  judge(libc.utimensat(fd, null, timespecs(atimeNs, mtimeNs), 0), 'set times of', `descriptor ${fd}`, []);
+}
+
+function timespecs(atimeNs: bigint | undefined, mtimeNs: bigint | undefined): Buffer {
+  const times = Buffer.allocUnsafe(32);
+  writeTimespec(times, 0, atimeNs);
+  writeTimespec(times, 16, mtimeNs);
+  return times;
+}
+
+function writeTimespec(buffer: Buffer, at: number, ns: bigint | undefined): void {
+  if (ns === undefined) {
+    buffer.writeBigInt64LE(0n, at);
+    buffer.writeBigInt64LE(UTIME_OMIT, at + 8);
+    return;
+  }
+  const rest = ((ns % BILLION) + BILLION) % BILLION;
+  buffer.writeBigInt64LE((ns - rest) / BILLION, at);
+  buffer.writeBigInt64LE(rest, at + 8);
+}
+
+/** The target's bytes (at most PATH_MAX), or undefined where the errno (negative answer) was tolerated. */
+export function readlinkat(dir: number, path: ByteString, ...tolerated: number[]): ByteString | undefined {
+  const buffer = Buffer.allocUnsafe(4096);
+  const length = judge(Number(libc.readlinkat(dir, cstring(path), buffer, 4096)), 'read link', path, tolerated);
+  return length < 0 ? undefined : (buffer.toString('latin1', 0, length) as ByteString);
+}
+
+/** What statx(2) tells of an inode. */
+export interface Stat {
+  /** Type and permission bits. */
+  readonly mode: number;
+  readonly nlink: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly ino: number;
+  /** `major * 2^32 + minor` of the filesystem: equal exactly for inodes of one filesystem. */
+  readonly dev: number;
+  readonly rdevMajor: number;
+  readonly rdevMinor: number;
+  readonly sizeBytes: number;
+  /** 512-byte units really taken. */
+  readonly blocks: number;
+  readonly mtimeNs: bigint;
+  readonly ctimeNs: bigint;
+  readonly atimeNs: bigint;
+  /** 0 where the kernel does not tell (before 5.8). */
+  readonly mountId: number;
+}
+
+const STATX_BASIC_AND_MNT_ID = 0x7ff | 0x1000;
+
+/** statx(2) without following a symlink at the end; undefined where the errno was tolerated. */
+export function lstatat(dir: number, path: ByteString, ...tolerated: number[]): Stat | undefined {
+  return statx(dir, path, AT_SYMLINK_NOFOLLOW, tolerated);
+}
+
+/** statx(2) of an open descriptor (O_PATH ones too). */
+export function fstat(fd: number): Stat {
+  return statx(fd, '' as ByteString, AT_EMPTY_PATH, []) as Stat;
+}
+
+function statx(dir: number, path: ByteString, flags: number, tolerated: readonly number[]): Stat | undefined {
+  const b = Buffer.allocUnsafe(256);
+  const result = libc.statx(dir, cstring(path), flags, STATX_BASIC_AND_MNT_ID, b);
+  if (judge(result, 'stat', path, tolerated) < 0) return undefined;
+  // struct statx, include/uapi/linux/stat.h
+  return {
+    nlink: b.readUInt32LE(16),
+    uid: b.readUInt32LE(20),
+    gid: b.readUInt32LE(24),
+    mode: b.readUInt16LE(28),
+    ino: readUInt64(b, 32),
+    sizeBytes: readUInt64(b, 40),
+    blocks: readUInt64(b, 48),
+    atimeNs: readTime(b, 64),
+    ctimeNs: readTime(b, 96),
+    mtimeNs: readTime(b, 112),
+    rdevMajor: b.readUInt32LE(128),
+    rdevMinor: b.readUInt32LE(132),
+    dev: b.readUInt32LE(136) * 0x1_0000_0000 + b.readUInt32LE(140),
+    mountId: (b.readUInt32LE(0) & 0x1000) === 0 ? 0 : readUInt64(b, 144),
+  };
+}
+
+// Inode numbers beyond 2^53 (overlay's xino puts a layer number into the high bits) lose low bits as doubles; where
+// identity matters within one filesystem the link count and size are compared as well.
+function readUInt64(b: Buffer, at: number): number {
+  return b.readUInt32LE(at + 4) * 0x1_0000_0000 + b.readUInt32LE(at);
+}
+
+function readTime(b: Buffer, at: number): bigint {
+  return b.readBigInt64LE(at) * BILLION + BigInt(b.readUInt32LE(at + 8));
+}
+
+/** ftruncate(2): sets the length; what is beyond the data is a hole. */
+export function ftruncate(fd: number, sizeBytes: number): void {
+  judge(libc.ftruncate(fd, sizeBytes), 'set the size of', `descriptor ${fd}`, []);
+}
+
+export const SEEK_DATA = 3;
+export const SEEK_HOLE = 4;
+
+export function lseek(fd: number, offset: number, whence: number, ...tolerated: number[]): number {
+  return judge(Number(libc.lseek(fd, offset, whence)), 'seek in', `descriptor ${fd}`, tolerated);
+}
+
+/** copy_file_range(2) from and to the descriptors' own offsets; answers the bytes copied, 0 at the end. */
+export function copyFileRange(from: number, to: number, lengthBytes: number, ...tolerated: number[]): number {
+  const result = libc.copy_file_range(from, null, to, null, lengthBytes, 0);
+  return judge(Number(result), 'copy to', `descriptor ${to}`, tolerated);
+}
+
+const FICLONE = 0x40049409;
+
+/** ioctl FICLONE: `to` shares all blocks of `from`. */
+export function ficlone(from: number, to: number, ...tolerated: number[]): number {
+  return judge(libc.ioctl(to, FICLONE, from), 'clone to', `descriptor ${to}`, tolerated);
+}
+
+export interface DirectoryEntry {
+  readonly name: ByteString;
+  readonly ino: number;
+  /** DT_*: 0 where the filesystem does not tell. */
+  readonly type: number;
+}
+
+export const DT_UNKNOWN = 0;
+export const DT_FIFO = 1;
+export const DT_CHR = 2;
+export const DT_DIR = 4;
+export const DT_BLK = 6;
+export const DT_REG = 8;
+export const DT_LNK = 10;
+
+/** getdents64(2) until the end, without `.` and `..`, in the filesystem's own order. */
+export function readDirectory(fd: number, path: ByteString | string): DirectoryEntry[] {
+  const buffer = Buffer.allocUnsafe(64 * 1024);
+  const entries: DirectoryEntry[] = [];
+  for (;;) {
+    const length = judge(Number(libc.getdents64(NR.getdents64, fd, buffer, buffer.length)), 'list', path, []);
+    if (length === 0) return entries;
+    for (let at = 0; at < length; ) {
+      const size = buffer.readUInt16LE(at + 16);
+      let end = at + 19;
+      while (buffer[end] !== 0) end++;
+      const name = buffer.toString('latin1', at + 19, end) as ByteString;
+      if (name !== '.' && name !== '..') {
+        entries.push({ name, ino: readUInt64(buffer, at), type: buffer[at + 18] ?? 0 });
+      }
+      at += size;
+    }
+  }
+}

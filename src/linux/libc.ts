@@ -1,0 +1,218 @@
+import koffi from 'koffi';
+import { type ByteString, quote } from '../base/bytes.ts';
+import { type ErrorCode, StorageError } from '../base/errors.ts';
+
+// The only file that names the FFI library. Hazards it keeps away from everybody else: koffi cuts JavaScript strings at
+// a NUL and takes a number as a raw pointer, so paths travel as NUL-terminated Buffers made by `cstring`.
+
+const process_ = koffi.load(null);
+
+type CallName =
+  | 'openat'
+  | 'close'
+  | 'mkdirat'
+  | 'mknodat'
+  | 'symlinkat'
+  | 'linkat'
+  | 'unlinkat'
+  | 'renameat'
+  | 'fchmod'
+  | 'fchmodat'
+  | 'fchownat'
+  | 'utimensat'
+  | 'readlinkat'
+  | 'statx'
+  | 'ftruncate'
+  | 'pwrite'
+  | 'lseek'
+  | 'lgetxattr'
+  | 'llistxattr'
+  | 'lsetxattr'
+  | 'lremovexattr'
+  | 'fsetxattr'
+  | 'copy_file_range'
+  | 'ioctl'
+  | 'statfs'
+  | 'syncfs'
+  | 'fsync'
+  | 'flock'
+  | 'mount'
+  | 'umount2'
+  | 'unshare'
+  | 'chroot'
+  | 'chdir'
+  | 'fchdir'
+  | 'umask'
+  | 'getpagesize'
+  | 'openat2'
+  | 'renameat2'
+  | 'getdents64';
+
+// biome-ignore format: a table
+export const libc: Readonly<Record<CallName, (...args: readonly unknown[]) => number>> = {
+  openat:     process_.func('int openat(int, uint8_t *, int, uint32_t)'),
+  close:      process_.func('int close(int)'),
+  mkdirat:    process_.func('int mkdirat(int, uint8_t *, uint32_t)'),
+  mknodat:    process_.func('int mknodat(int, uint8_t *, uint32_t, uint64_t)'),
+  symlinkat:  process_.func('int symlinkat(uint8_t *, int, uint8_t *)'),
+  linkat:     process_.func('int linkat(int, uint8_t *, int, uint8_t *, int)'),
+  unlinkat:   process_.func('int unlinkat(int, uint8_t *, int)'),
+  renameat:   process_.func('int renameat(int, uint8_t *, int, uint8_t *)'),
+  fchmod:     process_.func('int fchmod(int, uint32_t)'),
+  fchmodat:   process_.func('int fchmodat(int, uint8_t *, uint32_t, int)'),
+  fchownat:   process_.func('int fchownat(int, uint8_t *, uint32_t, uint32_t, int)'),
+  utimensat:  process_.func('int utimensat(int, uint8_t *, uint8_t *, int)'),
+  readlinkat: process_.func('long readlinkat(int, uint8_t *, uint8_t *, size_t)'),
+  statx:      process_.func('int statx(int, uint8_t *, int, uint32_t, uint8_t *)'),
+  ftruncate:  process_.func('int ftruncate(int, int64_t)'),
+  pwrite:     process_.func('long pwrite(int, uint8_t *, size_t, int64_t)'),
+  lseek:      process_.func('int64_t lseek(int, int64_t, int)'),
+  lgetxattr:  process_.func('long lgetxattr(uint8_t *, uint8_t *, uint8_t *, size_t)'),
+  llistxattr: process_.func('long llistxattr(uint8_t *, uint8_t *, size_t)'),
+  lsetxattr:  process_.func('int lsetxattr(uint8_t *, uint8_t *, uint8_t *, size_t, int)'),
+  lremovexattr: process_.func('int lremovexattr(uint8_t *, uint8_t *)'),
+  fsetxattr:  process_.func('int fsetxattr(int, uint8_t *, uint8_t *, size_t, int)'),
+  copy_file_range: process_.func('long copy_file_range(int, void *, int, void *, size_t, uint32_t)'),
+  ioctl:      process_.func('int ioctl(int, ulong, int)'),
+  statfs:     process_.func('int statfs(uint8_t *, uint8_t *)'),
+  syncfs:     process_.func('int syncfs(int)'),
+  fsync:      process_.func('int fsync(int)'),
+  flock:      process_.func('int flock(int, int)'),
+  mount:      process_.func('int mount(uint8_t *, uint8_t *, uint8_t *, ulong, uint8_t *)'),
+  umount2:    process_.func('int umount2(uint8_t *, int)'),
+  unshare:    process_.func('int unshare(int)'),
+  chroot:     process_.func('int chroot(uint8_t *)'),
+  chdir:      process_.func('int chdir(uint8_t *)'),
+  fchdir:     process_.func('int fchdir(int)'),
+  umask:      process_.func('uint32_t umask(uint32_t)'),
+  getpagesize: process_.func('int getpagesize()'),
+  openat2:    process_.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'uint8_t *', 'size_t']),
+  renameat2:  process_.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'int', 'uint8_t *', 'uint32_t']),
+  getdents64: process_.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'size_t']),
+};
+
+/** System call numbers that libc has no function for everywhere; the same on x64 and arm64 where not told apart. */
+export const NR: { readonly openat2: number; readonly renameat2: number; readonly getdents64: number } = {
+  openat2: 437,
+  renameat2: process.arch === 'arm64' ? 276 : 316,
+  getdents64: process.arch === 'arm64' ? 61 : 217,
+};
+
+// asm-generic/errno*.h; the same on x64 and arm64.
+export const EPERM = 1;
+export const ENOENT = 2;
+export const EINTR = 4;
+export const EIO = 5;
+export const ENXIO = 6;
+export const EBADF = 9;
+export const EAGAIN = 11;
+export const ENOMEM = 12;
+export const EACCES = 13;
+export const EBUSY = 16;
+export const EEXIST = 17;
+export const EXDEV = 18;
+export const ENODEV = 19;
+export const ENOTDIR = 20;
+export const EISDIR = 21;
+export const EINVAL = 22;
+export const ENFILE = 23;
+export const EMFILE = 24;
+export const ENOTTY = 25;
+export const EFBIG = 27;
+export const ENOSPC = 28;
+export const EROFS = 30;
+export const EMLINK = 31;
+export const ERANGE = 34;
+export const ENAMETOOLONG = 36;
+export const ENOSYS = 38;
+export const ENOTEMPTY = 39;
+export const ELOOP = 40;
+export const ENODATA = 61;
+export const EOVERFLOW = 75;
+export const EOPNOTSUPP = 95;
+export const ESTALE = 116;
+export const EDQUOT = 122;
+
+/** What a caller can do about an errno that nobody further up knew a better word for. */
+const CODES: Readonly<Record<number, ErrorCode>> = {
+  [EPERM]: 'permission-denied',
+  [EACCES]: 'permission-denied',
+  [ENOENT]: 'not-found',
+  [EEXIST]: 'already-exists',
+  [EBUSY]: 'busy',
+  [ENOSPC]: 'resource-exhausted',
+  [EDQUOT]: 'resource-exhausted',
+  [EMFILE]: 'resource-exhausted',
+  [ENFILE]: 'resource-exhausted',
+  [ENOMEM]: 'resource-exhausted',
+  [EFBIG]: 'resource-exhausted',
+  [EMLINK]: 'resource-exhausted',
+  [ENOSYS]: 'unsupported',
+  [EOPNOTSUPP]: 'unsupported',
+  [ENODEV]: 'unsupported',
+  [EROFS]: 'failed-precondition',
+  [EIO]: 'unavailable',
+  [ESTALE]: 'unavailable',
+};
+
+// biome-ignore format: a table
+const TEXTS: Readonly<Record<number, string>> = {
+  [EPERM]: 'not permitted', [ENOENT]: 'no such file or directory', [EIO]: 'the disk reported an error', [EACCES]: 'permission denied',
+  [EBUSY]: 'in use', [EEXIST]: 'it exists', [EXDEV]: 'it is on another filesystem', [ENOTDIR]: 'a part of the path is no directory',
+  [EISDIR]: 'it is a directory', [EINVAL]: 'the kernel refuses these arguments', [EMFILE]: 'this process has too many open files',
+  [ENFILE]: 'the machine has too many open files', [EFBIG]: 'the file would be too large', [ENOSPC]: 'no space left on the filesystem',
+  [EROFS]: 'the filesystem is read-only', [EMLINK]: 'too many hard links', [ENAMETOOLONG]: 'a name is too long', [ENOSYS]: 'this kernel has no such call',
+  [ENOTEMPTY]: 'the directory is not empty', [ELOOP]: 'too many symbolic links', [EOPNOTSUPP]: 'the filesystem cannot do this', [EDQUOT]: 'the quota is used up',
+  [ENODEV]: 'this kernel has no such filesystem',
+};
+
+/** `ENOSPC` for 28; `E<number>` for what the table lacks. */
+export function errnoName(errno: number): string {
+  const known = NAMES[errno];
+  return known ?? `E${errno}`;
+}
+
+// biome-ignore format: a table
+const NAMES: Readonly<Record<number, string>> = {
+  1: 'EPERM', 2: 'ENOENT', 4: 'EINTR', 5: 'EIO', 6: 'ENXIO', 9: 'EBADF', 11: 'EAGAIN', 12: 'ENOMEM', 13: 'EACCES', 16: 'EBUSY', 17: 'EEXIST',
+  18: 'EXDEV', 19: 'ENODEV', 20: 'ENOTDIR', 21: 'EISDIR', 22: 'EINVAL', 23: 'ENFILE', 24: 'EMFILE', 25: 'ENOTTY', 27: 'EFBIG', 28: 'ENOSPC', 30: 'EROFS',
+  31: 'EMLINK', 34: 'ERANGE', 36: 'ENAMETOOLONG', 38: 'ENOSYS', 39: 'ENOTEMPTY', 40: 'ELOOP', 61: 'ENODATA', 75: 'EOVERFLOW', 95: 'EOPNOTSUPP',
+  116: 'ESTALE', 122: 'EDQUOT',
+};
+
+/** The error of a failed call: code by errno, with the call's name, errno's name and path. */
+export function systemError(syscall: string, errno: number, path: ByteString | string): StorageError {
+  const name = errnoName(errno);
+  return new StorageError(
+    CODES[errno] ?? 'internal',
+    `Cannot ${syscall} ${quote(path as ByteString)}: ${TEXTS[errno] ?? 'the kernel refused'} (${name})`,
+    { path, syscall, errno: name },
+  );
+}
+
+/**
+ * Judges a call's result: not negative, it is answered as it is; a failure with one of `tolerated` is answered as the
+ * negative errno; any other failure is thrown.
+ */
+export function judge(
+  result: number,
+  syscall: string,
+  path: ByteString | string,
+  tolerated: readonly number[],
+): number {
+  if (result >= 0) return result;
+  const errno = koffi.errno();
+  if (tolerated.includes(errno)) return -errno;
+  throw systemError(syscall, errno, path);
+}
+
+/** The path as the kernel takes it. A NUL inside would silently cut it, so it is refused. */
+export function cstring(path: ByteString): Buffer {
+  const buffer = Buffer.allocUnsafe(path.length + 1);
+  buffer.write(path, 0, 'latin1');
+  buffer[path.length] = 0;
+  if (path.includes('\0')) {
+    throw new StorageError('invalid-argument', `Cannot use the name ${quote(path)}: it contains a NUL byte`);
+  }
+  return buffer;
+}

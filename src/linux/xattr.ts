@@ -1,0 +1,44 @@
+import type { ByteString } from '../base/bytes.ts';
+import { cstring, ENODATA, EOPNOTSUPP, ERANGE, judge, libc } from './libc.ts';
+
+const VALUE_MAX = 64 * 1024; // XATTR_SIZE_MAX, include/uapi/linux/limits.h; names altogether: XATTR_LIST_MAX, the same
+
+/** The value, or undefined where the attribute (ENODATA) or the whole mechanism (EOPNOTSUPP) is absent. */
+export function lgetxattr(path: ByteString, name: ByteString): Buffer | undefined {
+  const p = cstring(path);
+  const n = cstring(name);
+  let buffer = Buffer.allocUnsafe(256);
+  for (;;) {
+    const result = libc.lgetxattr(p, n, buffer, buffer.length);
+    const length = judge(Number(result), 'read attribute of', path, [ENODATA, EOPNOTSUPP, ERANGE]);
+    if (length >= 0) return Buffer.from(buffer.subarray(0, length));
+    if (length !== -ERANGE) return undefined;
+    buffer = Buffer.allocUnsafe(VALUE_MAX);
+  }
+}
+
+/** The names, in the filesystem's order; none where the filesystem has no attributes. */
+export function llistxattr(path: ByteString): ByteString[] {
+  const p = cstring(path);
+  let buffer = Buffer.allocUnsafe(512);
+  for (;;) {
+    const result = libc.llistxattr(p, buffer, buffer.length);
+    const length = judge(Number(result), 'list attributes of', path, [EOPNOTSUPP, ERANGE]);
+    if (length === -ERANGE) {
+      buffer = Buffer.allocUnsafe(VALUE_MAX);
+      continue;
+    }
+    if (length <= 0) return [];
+    return buffer.toString('latin1', 0, length - 1).split('\0') as ByteString[];
+  }
+}
+
+export function lsetxattr(path: ByteString, name: ByteString, value: Uint8Array, ...tolerated: number[]): number {
+  const result = libc.lsetxattr(cstring(path), cstring(name), value, value.length, 0);
+  return judge(result, `set attribute ${JSON.stringify(name)} of`, path, tolerated);
+}
+
+export function lremovexattr(path: ByteString, name: ByteString, ...tolerated: number[]): number {
+  const result = libc.lremovexattr(cstring(path), cstring(name));
+  return judge(result, `remove attribute ${JSON.stringify(name)} of`, path, tolerated);
+}

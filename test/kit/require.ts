@@ -1,0 +1,38 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import type { TestContext } from 'node:test';
+
+/** What a test may need of the machine: a right, or a program. */
+const CHECKS: Readonly<Record<string, () => string | undefined>> = {
+  root: () => (process.getuid?.() === 0 ? undefined : 'not root'),
+  mount: () =>
+    process.getuid?.() !== 0
+      ? 'not root'
+      : spawnSync('unshare', ['--mount', 'true']).status === 0
+        ? undefined
+        : 'no right to mount',
+  shared: () => (existsSync(new URL('../../../shared', import.meta.url)) ? undefined : 'no ../shared beside the project'),
+};
+
+function lacking(need: string): string | undefined {
+  const check = CHECKS[need];
+  if (check !== undefined) return check();
+  const found = (process.env['PATH'] ?? '').split(':').some((dir) => existsSync(`${dir}/${need}`));
+  return found ? undefined : `no ${need} in PATH`;
+}
+
+/**
+ * True when everything in `needs` (a right, or a program's name) is there. Otherwise skips the test with the reason,
+ * or fails it where REQUIRE (comma separated; CI sets it) names the need.
+ */
+export function need(t: TestContext, ...needs: readonly string[]): boolean {
+  const required = new Set((process.env['REQUIRE'] ?? '').split(','));
+  for (const name of needs) {
+    const reason = lacking(name);
+    if (reason === undefined) continue;
+    if (required.has(name)) throw new Error(`REQUIRE names ${name}, but: ${reason}`);
+    t.skip(reason);
+    return false;
+  }
+  return true;
+}
