@@ -1,0 +1,119 @@
+import type { ByteString } from '../base/bytes.ts';
+import type { IdMaps } from '../base/id-map.ts';
+import type { Log } from '../base/log.ts';
+import type { Abortable, DriverName, Finding, LayerId } from '../base/values.ts';
+import type { Mount } from '../mount/mount.ts';
+
+/** How a driver spells deletions on disk. */
+export type WhiteoutStyle = 'none' | 'overlay';
+
+/** What a layer is on disk, for whoever fills or reads it. */
+export interface LayerContent {
+  readonly kind: 'tree';
+  readonly root: ByteString;
+  /** The trees below it, top first; empty where the layer is a full copy. */
+  readonly lowers: readonly ByteString[];
+  readonly whiteouts: WhiteoutStyle;
+}
+
+/** How this driver's layers are filled and read back when the given parent is the direct one. */
+export interface DiffStyle {
+  readonly applyTo: 'content' | 'mounted';
+  readonly diffFrom: 'content' | 'mounted';
+  readonly because: string;
+}
+
+export interface Capabilities {
+  readonly diff: DiffStyle;
+  /** Whether a limit on a layer's size can be enforced here. */
+  readonly quota: Finding;
+  /** Layers below one writable layer. */
+  readonly lowersMax: number;
+}
+
+/** Where a layer's directories are (Docker's UpperDir, LowerDir, WorkDir, MergedDir). */
+export interface LayerPaths {
+  readonly upper: ByteString;
+  /** Top first. */
+  readonly lower: readonly ByteString[];
+  readonly work?: ByteString;
+  readonly merged: ByteString;
+}
+
+export interface CreateOptions extends Abortable {
+  readonly parent?: LayerId;
+  readonly writable: boolean;
+  /** `key=value` storage options, as Docker's `--storage-opt`. */
+  readonly settings?: Readonly<Record<string, string>>;
+}
+
+export interface MountOptions extends Abortable {
+  readonly readonly?: boolean;
+  /** SELinux label; the first one of a mount wins. */
+  readonly label?: string;
+  /** A hold that outlives this process, under that name, until `release(id, name)`; without: disposal or death ends it. */
+  readonly holdName?: string;
+}
+
+/** A counted mount; the last disposal unmounts. Disposing rejects with `busy` while something uses it, and it stays. */
+export interface Mounted extends AsyncDisposable {
+  /** An ordinary directory until the disposal. */
+  readonly path: ByteString;
+}
+
+/** Knows directories and mounts; knows no tar, no image. */
+export interface LayerDriver extends AsyncDisposable {
+  readonly name: DriverName;
+  readonly home: ByteString;
+  readonly idMaps: IdMaps;
+  readonly capabilities: Capabilities;
+  /** On failure nothing is left. */
+  create(id: LayerId, options: CreateOptions): Promise<void>;
+  /** Absent is success; a mounted layer is `busy`. */
+  remove(id: LayerId): Promise<void>;
+  has(id: LayerId): Promise<boolean>;
+  list(): Promise<LayerId[]>;
+  parent(id: LayerId): Promise<LayerId | undefined>;
+  metadata(id: LayerId): Promise<LayerPaths>;
+  /** Ordered pairs, as `docker info` shows them. */
+  status(): readonly (readonly [string, string])[];
+  content(id: LayerId): Promise<LayerContent>;
+  /** From now on read-only and durable; several at once cost one sync. */
+  seal(ids: readonly LayerId[]): Promise<void>;
+  /** The plan; touches nothing. */
+  mounts(id: LayerId, options?: { readonly readonly?: boolean; readonly label?: string }): Promise<readonly Mount[]>;
+  /** The deed. */
+  mount(id: LayerId, options?: MountOptions): Promise<Mounted>;
+  /** Lets go of a named hold; answers whether there was one. `detach`: as Docker, a busy mount is detached. */
+  release(id: LayerId, holdName: string, options?: { readonly detach?: boolean }): Promise<boolean>;
+  /** Whether it is mounted now, by anyone. */
+  isMounted(id: LayerId): Promise<boolean>;
+  /** Unmounts what this driver mounted below its home. */
+  cleanup(): Promise<void>;
+}
+
+export interface DriverSettings {
+  readonly home: ByteString;
+  /** Where holds and locks live: gone with a reboot. */
+  readonly run: ByteString;
+  /** `key=value`, the driver's own prefix only. */
+  readonly options: readonly string[];
+  readonly idMaps: IdMaps;
+  readonly log: Log;
+  /** The calls that may block, done in a thread. */
+  readonly perform: Performer;
+}
+
+/** Does blocking work in a thread of its own, so that the caller's never stops. */
+export interface Performer {
+  /** Performs the plan on `target`. */
+  mount(plan: Mount, target: ByteString): Promise<void>;
+  /** Answers false when it is busy. */
+  unmount(target: ByteString, options: { readonly detach: boolean }): Promise<boolean>;
+  /** Removes a tree; absent is success. */
+  removeTree(path: ByteString): Promise<void>;
+  /** Copies a tree into an empty directory (vfs). */
+  copyTree(from: ByteString, to: ByteString): Promise<void>;
+  /** Writes the filesystem of `path` back. */
+  sync(path: ByteString): Promise<void>;
+}

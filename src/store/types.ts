@@ -1,0 +1,203 @@
+import type { Digest } from '../base/digest.ts';
+import type { Log } from '../base/log.ts';
+import type { Abortable, ByteStream, Change, DriverName, Finding } from '../base/values.ts';
+import type { Mounted } from '../driver/driver.ts';
+
+/** What a long call says of itself; at most ten a second, and one at the end of each step. */
+export interface Progress {
+  readonly step: 'read' | 'unpack' | 'settle' | 'pack';
+  /** Digest of the layer (its diff id) that the step works on. */
+  readonly layer?: string;
+  readonly bytesDone: number;
+  readonly bytesTotal?: number;
+}
+
+export interface Progressing extends Abortable {
+  readonly onProgress?: (progress: Progress) => void;
+}
+
+export interface StoreOptions extends Abortable {
+  /** Made on first use. */
+  readonly root: string;
+  /** Taken or refused with the reason; absent: the rule of driver-behaviour D5. */
+  readonly driver?: DriverName;
+  /** `key=value`, for the driver. */
+  readonly driverOptions?: readonly string[];
+  readonly log?: Log;
+  /** Job threads; default: one per core, at least 2. */
+  readonly threads?: number;
+  /** false: never make a store where there is none (`not-found` instead). Default true. */
+  readonly create?: boolean;
+}
+
+/** A store: images and layers under one root, shared by any number of processes. */
+export interface Store extends AsyncDisposable {
+  readonly root: string;
+  readonly driver: {
+    readonly name: DriverName;
+    readonly home: string;
+    readonly because: string;
+    status(): readonly (readonly [string, string])[];
+  };
+  readonly images: Images;
+  readonly layers: Layers;
+  readonly upkeep: Upkeep;
+}
+
+/** An image as the store knows it; immutable. */
+export interface Image {
+  /** Digest of its config: its identity. */
+  readonly id: Digest;
+  /** Full references that point to it now, sorted. */
+  readonly names: readonly string[];
+  /** Digest of the manifest it came with, if it came with one. */
+  readonly manifestDigest?: Digest;
+  readonly config: Uint8Array;
+  /** Bottom first. */
+  readonly diffIds: readonly Digest[];
+  readonly chainId?: Digest;
+  readonly platform: string;
+  readonly createdAt?: string;
+  /** Sum of its layers' own sizes. */
+  readonly sizeBytes: number;
+}
+
+export interface LoadOptions extends Progressing {
+  /** `os/arch[/variant]`; default: this machine's. */
+  readonly platform?: string;
+}
+
+export interface LoadedImage extends Image {
+  /** Names that pointed to another image until now. */
+  readonly moved: readonly { readonly name: string; readonly from: Digest }[];
+  readonly existed: boolean;
+  /** What the archive had that is not in the tree (sockets, refused attributes…), each said once. */
+  readonly notes: readonly string[];
+}
+
+export type Bytes = string | ByteStream | ReadableStream<Uint8Array>;
+
+export interface SaveOptions extends Progressing {
+  readonly format?: 'oci' | 'docker';
+  /** Seconds since the epoch for the archive's members. Default 0. */
+  readonly epochSeconds?: number;
+}
+
+export interface Images {
+  /** From a path (a file or an OCI layout directory) or bytes. */
+  load(source: Bytes, options?: LoadOptions): Promise<LoadedImage[]>;
+  /** The archive as bytes; what came in goes out byte for byte, layer by layer. */
+  save(images: readonly (Image | string)[], options?: SaveOptions): ByteStream;
+  /** An OCI layout into an empty or absent directory. */
+  saveDirectory(images: readonly (Image | string)[], directory: string, options?: SaveOptions): Promise<void>;
+  list(): Promise<Image[]>;
+  /** By reference, or by an id's unambiguous prefix (with or without `sha256:`). `not-found` otherwise. */
+  get(name: string): Promise<Image>;
+  /** Answers the image the name pointed to before, if another. */
+  tag(image: Image | string, reference: string): Promise<{ readonly movedFrom?: Digest }>;
+  /** Takes a name away, and the image with its last name; by id: all names only with `force`. */
+  remove(
+    name: string,
+    options?: { readonly force?: boolean },
+  ): Promise<{ readonly untagged: string[]; readonly removed?: Digest }>;
+  history(image: Image | string): Promise<readonly HistoryEntry[]>;
+  /** One flattened tar of an image or a writable layer. */
+  export(name: string, options?: Progressing): ByteStream;
+}
+
+export interface HistoryEntry {
+  readonly createdAt?: string;
+  readonly createdBy?: string;
+  readonly comment?: string;
+  readonly emptyLayer: boolean;
+  readonly diffId?: Digest;
+  readonly sizeBytes?: number;
+}
+
+/** A layer that belongs to images. */
+export interface StoredLayer {
+  readonly diffId: Digest;
+  readonly chainId: Digest;
+  readonly parentChainId?: Digest;
+  /** Sum of the sizes of its files. */
+  readonly sizeBytes: number;
+  readonly tarBytes: number;
+  /** How its tar is given back: replayed from the files, or a kept copy, and why. */
+  readonly exact: Finding;
+  /** References (or image ids where nameless) and writable layers on it. */
+  readonly usedBy: readonly string[];
+}
+
+export interface CreateLayerOptions extends Abortable {
+  /** Default: a random one. */
+  readonly name?: string;
+  readonly settings?: Readonly<Record<string, string>>;
+}
+
+export interface CommitOptions extends Progressing {
+  readonly message?: string;
+  readonly author?: string;
+  /** Dockerfile instructions: `CMD ["sh"]`, `ENV a=b`… */
+  readonly changes?: readonly string[];
+  /** RFC 3339; default: now. */
+  readonly createdAt?: string;
+}
+
+/** A layer that may be written. Disposing only lets go of this handle. */
+export interface WritableLayer extends AsyncDisposable {
+  readonly id: string;
+  readonly name: string;
+  /** The image it was made on, if any. */
+  readonly image?: Digest;
+  readonly createdAt: string;
+  /** Mounts it, or joins the mount that is there. `hold`: a named hold that outlives this process. */
+  mount(options?: Abortable & { readonly hold?: boolean }): Promise<Mounted>;
+  /** Lets go of the named hold; false when there was none. */
+  unmount(): Promise<boolean>;
+  isMounted(): Promise<boolean>;
+  /** What differs from the image, sorted by path bytes; `docker` rendering (parents listed), or `core`. */
+  changes(options?: Abortable & { readonly rendering?: 'docker' | 'core' }): AsyncIterable<Change>;
+  /** Which differ `changes` and `diff` use, and why. */
+  explain(): Promise<string>;
+  /** The layer tar. */
+  diff(options?: Progressing & { readonly xattrs?: 'all' | 'docker' }): ByteStream;
+  sizeBytes(): Promise<number>;
+  /** A new image; this layer stays writable. */
+  commit(reference: string | undefined, options?: CommitOptions): Promise<LoadedImage>;
+  remove(options?: { readonly force?: boolean }): Promise<void>;
+}
+
+export interface Layers {
+  /** A writable layer on an image (or its reference, or a chain id), or on nothing. */
+  create(base?: Image | string, options?: CreateLayerOptions): Promise<WritableLayer>;
+  /** By name, or by an id's unambiguous prefix. */
+  get(name: string): Promise<WritableLayer>;
+  list(): Promise<WritableLayer[]>;
+  remove(name: string, options?: { readonly force?: boolean }): Promise<void>;
+  /** Layers of images, bottom first; of one image, or of all. */
+  stored(image?: Image | string): Promise<StoredLayer[]>;
+  /** A read-only view of an image's tree, counted like any mount. */
+  view(image: Image | string, options?: Abortable & { readonly hold?: boolean }): Promise<Mounted>;
+  /** Lets go of the named view; false when there was none. */
+  releaseView(image: Image | string): Promise<boolean>;
+}
+
+export interface GcReport {
+  readonly layers: readonly { readonly id: string; readonly diffId?: Digest; readonly sizeBytes: number }[];
+  readonly files: readonly string[];
+  readonly freedBytes: number;
+}
+
+export interface Fault {
+  readonly what: string;
+  readonly where: string;
+  readonly remedy: string;
+}
+
+export interface Upkeep {
+  /** Removes what no name reaches; `dryRun` only tells. */
+  gc(options?: Abortable & { readonly dryRun?: boolean }): Promise<GcReport>;
+  /** Faults found; `deep` also replays every layer against its diff id. */
+  check(options?: Progressing & { readonly deep?: boolean }): Promise<readonly Fault[]>;
+  counts(): Promise<{ readonly images: number; readonly layers: number; readonly writable: number }>;
+}
