@@ -34,13 +34,13 @@ export interface ErrorFacts {
  */
 export class StorageError extends Error {
   readonly code: ErrorCode;
-  readonly path?: ByteString | string;
-  readonly syscall?: string;
-  readonly errno?: string;
-  readonly layer?: string;
-  readonly expected?: string;
-  readonly actual?: string;
-  readonly remedy?: string;
+  declare readonly path?: ByteString | string;
+  declare readonly syscall?: string;
+  declare readonly errno?: string;
+  declare readonly layer?: string;
+  declare readonly expected?: string;
+  declare readonly actual?: string;
+  declare readonly remedy?: string;
 
   constructor(code: ErrorCode, message: string, facts: ErrorFacts & { readonly cause?: unknown } = {}) {
     const { cause, ...rest } = facts;

@@ -151,6 +151,10 @@ export function fchmod(fd: number, mode: number, ...tolerated: number[]): number
   return judge(libc.fchmod(fd, mode), 'change mode of', `descriptor ${fd}`, tolerated);
 }
 
+export function fchown(fd: number, uid: number, gid: number): void {
+  judge(libc.fchown(fd, uid, gid), 'change owner of', `descriptor ${fd}`, []);
+}
+
 /** Owner and group; a symlink at the end is itself changed. */
 export function lchownat(dir: number, path: ByteString, uid: number, gid: number, ...tolerated: number[]): number {
   const result = libc.fchownat(dir, cstring(path), uid, gid, AT_SYMLINK_NOFOLLOW);
@@ -174,7 +178,7 @@ export function utimensat(
 
 /** futimens(3). */
 export function futimens(fd: number, atimeNs: bigint | undefined, mtimeNs: bigint | undefined): void {
-  judge(libc.utimensat(fd, null, timespecs(atimeNs, mtimeNs), 0), 'set times of', `descriptor ${fd}`, []);
+  judge(libc.futimens(fd, timespecs(atimeNs, mtimeNs)), 'set times of', `descriptor ${fd}`, []);
 }
 
 function timespecs(atimeNs: bigint | undefined, mtimeNs: bigint | undefined): Buffer {
@@ -210,6 +214,8 @@ export interface Stat {
   readonly uid: number;
   readonly gid: number;
   readonly ino: number;
+  /** The low 32 bits of `ino`: both together are exact also beyond 2^53. */
+  readonly inoLow: number;
   /** `major * 2^32 + minor` of the filesystem: equal exactly for inodes of one filesystem. */
   readonly dev: number;
   readonly rdevMajor: number;
@@ -247,6 +253,7 @@ function statx(dir: number, path: ByteString, flags: number, tolerated: readonly
     gid: b.readUInt32LE(24),
     mode: b.readUInt16LE(28),
     ino: readUInt64(b, 32),
+    inoLow: b.readUInt32LE(32),
     sizeBytes: readUInt64(b, 40),
     blocks: readUInt64(b, 48),
     atimeNs: readTime(b, 64),
@@ -259,8 +266,8 @@ function statx(dir: number, path: ByteString, flags: number, tolerated: readonly
   };
 }
 
-// Inode numbers beyond 2^53 (overlay's xino puts a layer number into the high bits) lose low bits as doubles; where
-// identity matters within one filesystem the link count and size are compared as well.
+// Inode numbers beyond 2^53 (overlay's xino puts a layer number into the high bits) lose low bits as doubles, which is
+// what `inoLow` is for.
 function readUInt64(b: Buffer, at: number): number {
   return b.readUInt32LE(at + 4) * 0x1_0000_0000 + b.readUInt32LE(at);
 }
@@ -308,6 +315,7 @@ export const DT_DIR = 4;
 export const DT_BLK = 6;
 export const DT_REG = 8;
 export const DT_LNK = 10;
+export const DT_SOCK = 12;
 
 /** getdents64(2) until the end, without `.` and `..`, in the filesystem's own order. */
 export function readDirectory(fd: number, path: ByteString | string): DirectoryEntry[] {

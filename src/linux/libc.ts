@@ -18,8 +18,10 @@ type CallName =
   | 'renameat'
   | 'fchmod'
   | 'fchmodat'
+  | 'fchown'
   | 'fchownat'
   | 'utimensat'
+  | 'futimens'
   | 'readlinkat'
   | 'statx'
   | 'ftruncate'
@@ -29,6 +31,9 @@ type CallName =
   | 'llistxattr'
   | 'lsetxattr'
   | 'lremovexattr'
+  | 'fremovexattr'
+  | 'fgetxattr'
+  | 'flistxattr'
   | 'fsetxattr'
   | 'copy_file_range'
   | 'ioctl'
@@ -39,6 +44,7 @@ type CallName =
   | 'mount'
   | 'umount2'
   | 'unshare'
+  | 'setns'
   | 'chroot'
   | 'chdir'
   | 'fchdir'
@@ -60,7 +66,9 @@ export const libc: Readonly<Record<CallName, (...args: readonly unknown[]) => nu
   renameat:   process_.func('int renameat(int, uint8_t *, int, uint8_t *)'),
   fchmod:     process_.func('int fchmod(int, uint32_t)'),
   fchmodat:   process_.func('int fchmodat(int, uint8_t *, uint32_t, int)'),
+  fchown:     process_.func('int fchown(int, uint32_t, uint32_t)'),
   fchownat:   process_.func('int fchownat(int, uint8_t *, uint32_t, uint32_t, int)'),
+  futimens:   process_.func('int futimens(int, uint8_t *)'),
   utimensat:  process_.func('int utimensat(int, uint8_t *, uint8_t *, int)'),
   readlinkat: process_.func('long readlinkat(int, uint8_t *, uint8_t *, size_t)'),
   statx:      process_.func('int statx(int, uint8_t *, int, uint32_t, uint8_t *)'),
@@ -70,7 +78,10 @@ export const libc: Readonly<Record<CallName, (...args: readonly unknown[]) => nu
   lgetxattr:  process_.func('long lgetxattr(uint8_t *, uint8_t *, uint8_t *, size_t)'),
   llistxattr: process_.func('long llistxattr(uint8_t *, uint8_t *, size_t)'),
   lsetxattr:  process_.func('int lsetxattr(uint8_t *, uint8_t *, uint8_t *, size_t, int)'),
+  fremovexattr: process_.func('int fremovexattr(int, uint8_t *)'),
   lremovexattr: process_.func('int lremovexattr(uint8_t *, uint8_t *)'),
+  fgetxattr:  process_.func('long fgetxattr(int, uint8_t *, uint8_t *, size_t)'),
+  flistxattr: process_.func('long flistxattr(int, uint8_t *, size_t)'),
   fsetxattr:  process_.func('int fsetxattr(int, uint8_t *, uint8_t *, size_t, int)'),
   copy_file_range: process_.func('long copy_file_range(int, void *, int, void *, size_t, uint32_t)'),
   ioctl:      process_.func('int ioctl(int, ulong, int)'),
@@ -80,6 +91,7 @@ export const libc: Readonly<Record<CallName, (...args: readonly unknown[]) => nu
   flock:      process_.func('int flock(int, int)'),
   mount:      process_.func('int mount(uint8_t *, uint8_t *, uint8_t *, ulong, uint8_t *)'),
   umount2:    process_.func('int umount2(uint8_t *, int)'),
+  setns:      process_.func('int setns(int, int)'),
   unshare:    process_.func('int unshare(int)'),
   chroot:     process_.func('int chroot(uint8_t *)'),
   chdir:      process_.func('int chdir(uint8_t *)'),

@@ -26,3 +26,8 @@ export function chdir(path: ByteString): void {
 export function umask(mask: number): number {
   return libc.umask(mask);
 }
+
+/** setns(2): the calling thread enters the mount namespace; it must have done unshare(CLONE_FS). */
+export function setMountNamespace(fd: number): void {
+  judge(libc.setns(fd, CLONE_NEWNS), 'enter the mount namespace of', `descriptor ${fd}`, []);
+}

@@ -7,10 +7,19 @@ const VALUE_MAX = 64 * 1024; // XATTR_SIZE_MAX, include/uapi/linux/limits.h; nam
 export function lgetxattr(path: ByteString, name: ByteString): Buffer | undefined {
   const p = cstring(path);
   const n = cstring(name);
+  return value((buffer) => libc.lgetxattr(p, n, buffer, buffer.length), path);
+}
+
+/** As `lgetxattr`, of an open descriptor (not an O_PATH one: EBADF). */
+export function fgetxattr(fd: number, name: ByteString): Buffer | undefined {
+  const n = cstring(name);
+  return value((buffer) => libc.fgetxattr(fd, n, buffer, buffer.length), `descriptor ${fd}`);
+}
+
+function value(read: (buffer: Buffer) => number, path: ByteString | string): Buffer | undefined {
   let buffer = Buffer.allocUnsafe(256);
   for (;;) {
-    const result = libc.lgetxattr(p, n, buffer, buffer.length);
-    const length = judge(Number(result), 'read attribute of', path, [ENODATA, EOPNOTSUPP, ERANGE]);
+    const length = judge(Number(read(buffer)), 'read attribute of', path, [ENODATA, EOPNOTSUPP, ERANGE]);
     if (length >= 0) return Buffer.from(buffer.subarray(0, length));
     if (length !== -ERANGE) return undefined;
     buffer = Buffer.allocUnsafe(VALUE_MAX);
@@ -20,10 +29,18 @@ export function lgetxattr(path: ByteString, name: ByteString): Buffer | undefine
 /** The names, in the filesystem's order; none where the filesystem has no attributes. */
 export function llistxattr(path: ByteString): ByteString[] {
   const p = cstring(path);
+  return names((buffer) => libc.llistxattr(p, buffer, buffer.length), path);
+}
+
+/** As `llistxattr`, of an open descriptor (not an O_PATH one: EBADF). */
+export function flistxattr(fd: number): ByteString[] {
+  return names((buffer) => libc.flistxattr(fd, buffer, buffer.length), `descriptor ${fd}`);
+}
+
+function names(read: (buffer: Buffer) => number, path: ByteString | string): ByteString[] {
   let buffer = Buffer.allocUnsafe(512);
   for (;;) {
-    const result = libc.llistxattr(p, buffer, buffer.length);
-    const length = judge(Number(result), 'list attributes of', path, [EOPNOTSUPP, ERANGE]);
+    const length = judge(Number(read(buffer)), 'list attributes of', path, [EOPNOTSUPP, ERANGE]);
     if (length === -ERANGE) {
       buffer = Buffer.allocUnsafe(VALUE_MAX);
       continue;
@@ -38,7 +55,17 @@ export function lsetxattr(path: ByteString, name: ByteString, value: Uint8Array,
   return judge(result, `set attribute ${JSON.stringify(name)} of`, path, tolerated);
 }
 
+export function fsetxattr(fd: number, name: ByteString, value: Uint8Array, ...tolerated: number[]): number {
+  const result = libc.fsetxattr(fd, cstring(name), value, value.length, 0);
+  return judge(result, `set attribute ${JSON.stringify(name)} of`, `descriptor ${fd}`, tolerated);
+}
+
 export function lremovexattr(path: ByteString, name: ByteString, ...tolerated: number[]): number {
   const result = libc.lremovexattr(cstring(path), cstring(name));
   return judge(result, `remove attribute ${JSON.stringify(name)} of`, path, tolerated);
+}
+
+export function fremovexattr(fd: number, name: ByteString, ...tolerated: number[]): number {
+  const result = libc.fremovexattr(fd, cstring(name));
+  return judge(result, `remove attribute ${JSON.stringify(name)} of`, `descriptor ${fd}`, tolerated);
 }

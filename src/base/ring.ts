@@ -1,0 +1,208 @@
+import { StorageError } from './errors.ts';
+
+// Bytes between two threads: one producer, one consumer, slots of shared memory in a circle. Waiting is on two sequence
+// words, one per side, that the other side bumps at every event; a side reads its word before it looks at the state, so
+// no event can slip between look and sleep.
+
+const READABLE = 0; // bumped by the producer: a slot was filled, or the end
+const WRITABLE = 1; // bumped by the consumer: a slot was freed
+const FILLED = 2;
+const FREED = 3;
+const STATE = 4;
+const LENGTHS = 8; // one word per slot from here on
+
+const OPEN = 0;
+const ENDED = 1;
+const ABORTED = 2;
+
+/** The memory of a ring, as it is handed to another thread. */
+export interface RingMemory {
+  readonly words: SharedArrayBuffer;
+  readonly bytes: SharedArrayBuffer;
+  readonly slotBytes: number;
+}
+
+/** Memory for `slots` pieces of `slotBytes` each. Default 32 of 256 KiB: 8 MiB. */
+export function ringMemory(slots = 32, slotBytes: number = 256 * 1024): RingMemory {
+  return {
+    words: new SharedArrayBuffer((LENGTHS + slots) * 4),
+    bytes: new SharedArrayBuffer(slots * slotBytes),
+    slotBytes,
+  };
+}
+
+/** Thrown on both sides once either gave up; the reason is with whoever gave up. */
+function aborted(): StorageError {
+  return new StorageError('canceled', 'Cannot pass bytes on: the other side of the ring gave up');
+}
+
+class Side {
+  readonly words: Int32Array;
+  readonly memory: RingMemory;
+  readonly slots: number;
+
+  constructor(memory: RingMemory) {
+    this.memory = memory;
+    this.words = new Int32Array(memory.words);
+    this.slots = this.words.length - LENGTHS;
+  }
+
+  slot(index: number): Uint8Array {
+    const { bytes, slotBytes } = this.memory;
+    return new Uint8Array(bytes, (index % this.slots) * slotBytes, slotBytes);
+  }
+
+  bump(word: number): void {
+    Atomics.add(this.words, word, 1);
+    Atomics.notify(this.words, word);
+  }
+}
+
+/** Ends a ring for both sides at once, from any thread: whoever waits or comes next is thrown out. */
+export function abortRing(memory: RingMemory): void {
+  const side = new Side(memory);
+  Atomics.compareExchange(side.words, STATE, OPEN, ABORTED);
+  Atomics.compareExchange(side.words, STATE, ENDED, ABORTED);
+  side.bump(READABLE);
+  side.bump(WRITABLE);
+}
+
+/** The filling side. Blocking calls are for job threads, `…Async` ones for the main thread. */
+export class RingWriter {
+  readonly #side: Side;
+  #filled = 0;
+
+  constructor(memory: RingMemory) {
+    this.#side = new Side(memory);
+    this.#filled = Atomics.load(this.#side.words, FILLED);
+  }
+
+  /** The next free slot, whole; waits until there is one. What is written is passed on by `commit`. */
+  reserve(): Uint8Array {
+    const { words, slots } = this.#side;
+    for (;;) {
+      const seen = Atomics.load(words, WRITABLE);
+      if (this.#room(words, slots)) return this.#side.slot(this.#filled);
+      Atomics.wait(words, WRITABLE, seen);
+    }
+  }
+
+  /** As `reserve`, without blocking the thread. */
+  async reserveAsync(): Promise<Uint8Array> {
+    const { words, slots } = this.#side;
+    for (;;) {
+      const seen = Atomics.load(words, WRITABLE);
+      if (this.#room(words, slots)) return this.#side.slot(this.#filled);
+      const wait = Atomics.waitAsync(words, WRITABLE, seen);
+      if (wait.async) await wait.value;
+    }
+  }
+
+  #room(words: Int32Array, slots: number): boolean {
+    if (Atomics.load(words, STATE) === ABORTED) throw aborted();
+    return ((this.#filled - Atomics.load(words, FREED)) | 0) < slots;
+  }
+
+  /** Passes on the first `length` bytes of what `reserve` gave. 0 passes nothing on. */
+  commit(length: number): void {
+    if (length === 0) return;
+    const { words, slots } = this.#side;
+    words[LENGTHS + (this.#filled % slots)] = length;
+    this.#filled = (this.#filled + 1) >>> 0;
+    Atomics.store(words, FILLED, this.#filled | 0);
+    this.#side.bump(READABLE);
+  }
+
+  /** Copies `bytes` in, over as many slots as it takes. */
+  write(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; ) {
+      const slot = this.reserve();
+      const n = Math.min(slot.length, bytes.length - at);
+      slot.set(bytes.subarray(at, at + n));
+      this.commit(n);
+      at += n;
+    }
+  }
+
+  async writeAsync(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; ) {
+      const slot = await this.reserveAsync();
+      const n = Math.min(slot.length, bytes.length - at);
+      slot.set(bytes.subarray(at, at + n));
+      this.commit(n);
+      at += n;
+    }
+  }
+
+  /** Nothing more will come. */
+  end(): void {
+    Atomics.compareExchange(this.#side.words, STATE, OPEN, ENDED);
+    this.#side.bump(READABLE);
+  }
+}
+
+/** The emptying side. */
+export class RingReader {
+  readonly #side: Side;
+  #freed = 0;
+
+  constructor(memory: RingMemory) {
+    this.#side = new Side(memory);
+    this.#freed = Atomics.load(this.#side.words, FREED);
+  }
+
+  /** A view of the next bytes, valid until `release`; undefined at the end. Waits. */
+  next(): Uint8Array | undefined {
+    const { words } = this.#side;
+    for (;;) {
+      const seen = Atomics.load(words, READABLE);
+      const found = this.#look(words);
+      if (found !== 'nothing yet') return found;
+      Atomics.wait(words, READABLE, seen);
+    }
+  }
+
+  async nextAsync(): Promise<Uint8Array | undefined> {
+    const { words } = this.#side;
+    for (;;) {
+      const seen = Atomics.load(words, READABLE);
+      const found = this.#look(words);
+      if (found !== 'nothing yet') return found;
+      const wait = Atomics.waitAsync(words, READABLE, seen);
+      if (wait.async) await wait.value;
+    }
+  }
+
+  #look(words: Int32Array): Uint8Array | undefined | 'nothing yet' {
+    // The state is read before the count: an end that is seen has all its bytes counted.
+    const state = Atomics.load(words, STATE);
+    if (state === ABORTED) throw aborted();
+    if (Atomics.load(words, FILLED) !== (this.#freed | 0)) {
+      return this.#side.slot(this.#freed).subarray(0, words[LENGTHS + (this.#freed % this.#side.slots)]);
+    }
+    return state === ENDED ? undefined : 'nothing yet';
+  }
+
+  release(): void {
+    this.#freed = (this.#freed + 1) >>> 0;
+    Atomics.store(this.#side.words, FREED, this.#freed | 0);
+    this.#side.bump(WRITABLE);
+  }
+
+  /** The rest as a stream of copies; stopping early aborts the ring. */
+  async *stream(): AsyncGenerator<Uint8Array, void, undefined> {
+    let whole = false;
+    try {
+      for (;;) {
+        const view = await this.nextAsync();
+        if (view === undefined) break;
+        const copy = Buffer.from(view);
+        this.release();
+        yield copy;
+      }
+      whole = true;
+    } finally {
+      if (!whole) abortRing(this.#side.memory);
+    }
+  }
+}

@@ -1,0 +1,148 @@
+import { readSync } from 'node:fs';
+import type { ByteString } from '../base/bytes.ts';
+import { inodeKey, isDirectory, sameInode, typeOf } from '../fs/stat.ts';
+import { CAPABILITY, sameXattrs, viaProc, xattrsOf } from '../fs/xattrs.ts';
+import { close, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, openat, readlinkat, type Stat } from '../linux/inode.ts';
+import { lgetxattr } from '../linux/xattr.ts';
+import type { Rendering } from './types.ts';
+
+/** One entry of a tree, reachable while its directory is open. */
+export interface Entry {
+  readonly dirFd: number;
+  readonly name: ByteString;
+  readonly stat: Stat;
+}
+
+const CHUNK_BYTES = 256 * 1024;
+const SECOND = 1_000_000_000n;
+
+/** Compares entries of a view with entries of its base. Keeps buffers; one for each walk. */
+export class Comparer {
+  #a: Buffer | undefined;
+  #b: Buffer | undefined;
+  readonly #rendering: Rendering;
+
+  constructor(rendering: Rendering) {
+    this.#rendering = rendering;
+  }
+
+  /**
+   * Whether the rendering sees no difference (driver-behaviour D7). `inDoubt`: metadata alone does not prove that the
+   * contents of two files are equal, so they are read.
+   */
+  equal(view: Entry, base: Entry, inDoubt: boolean): boolean {
+    if (sameInode(view.stat, base.stat)) return true;
+    return this.#rendering === 'core' ? this.#core(view, base, inDoubt) : this.#docker(view, base, inDoubt);
+  }
+
+  #core(view: Entry, base: Entry, inDoubt: boolean): boolean {
+    const a = view.stat;
+    const b = base.stat;
+    if (!sameInodeFields(a, b)) return false;
+    if (!isDirectory(a) && (a.sizeBytes !== b.sizeBytes || a.mtimeNs !== b.mtimeNs)) return false;
+    if (!sameXattrs(xattrsOf(pathOf(view)), xattrsOf(pathOf(base)))) return false;
+    return this.#sameContent(view, base, inDoubt);
+  }
+
+  #docker(view: Entry, base: Entry, inDoubt: boolean): boolean {
+    const a = view.stat;
+    const b = base.stat;
+    if (!sameInodeFields(a, b)) return false;
+    if (!isDirectory(a) && (a.sizeBytes !== b.sizeBytes || !sameCoarseTime(a.mtimeNs, b.mtimeNs))) return false;
+    const capability = lgetxattr(pathOf(view), CAPABILITY);
+    const before = lgetxattr(pathOf(base), CAPABILITY);
+    if (capability === undefined ? before !== undefined : before?.equals(capability) !== true) return false;
+    return this.#sameContent(view, base, inDoubt || a.mtimeNs !== b.mtimeNs);
+  }
+
+  #sameContent(view: Entry, base: Entry, inDoubt: boolean): boolean {
+    const type = typeOf(view.stat.mode);
+    if (type === 'symlink') return readlinkat(view.dirFd, view.name) === readlinkat(base.dirFd, base.name);
+    return type !== 'file' || !inDoubt || view.stat.sizeBytes === 0 || this.#sameBytes(view, base);
+  }
+
+  #sameBytes(view: Entry, base: Entry): boolean {
+    this.#a ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    this.#b ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    const flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
+    const one = openat(view.dirFd, view.name, flags);
+    try {
+      const other = openat(base.dirFd, base.name, flags);
+      try {
+        for (;;) {
+          const a = readFully(one, this.#a);
+          const b = readFully(other, this.#b);
+          if (a !== b || this.#a.compare(this.#b, 0, b, 0, a) !== 0) return false;
+          if (a < CHUNK_BYTES) return true;
+        }
+      } finally {
+        close(other);
+      }
+    } finally {
+      close(one);
+    }
+  }
+}
+
+/** Type, permissions, owner, and for devices their number. */
+function sameInodeFields(a: Stat, b: Stat): boolean {
+  if (a.mode !== b.mode || a.uid !== b.uid || a.gid !== b.gid) return false;
+  const type = typeOf(a.mode);
+  if (type !== 'character-device' && type !== 'block-device') return true;
+  return a.rdevMajor === b.rdevMajor && a.rdevMinor === b.rdevMinor;
+}
+
+/** Docker's: whole seconds where either side has no fraction, as after a trip through an archive. */
+function sameCoarseTime(a: bigint, b: bigint): boolean {
+  if (a === b) return true;
+  if (a % SECOND !== 0n && b % SECOND !== 0n) return false;
+  return seconds(a) === seconds(b);
+}
+
+function seconds(ns: bigint): bigint {
+  const rest = ((ns % SECOND) + SECOND) % SECOND;
+  return (ns - rest) / SECOND;
+}
+
+/** Reads until the buffer is full or the file ends. */
+function readFully(fd: number, buffer: Buffer): number {
+  let at = 0;
+  while (at < buffer.length) {
+    const read = readSync(fd, buffer, at, buffer.length - at, null);
+    if (read === 0) break;
+    at += read;
+  }
+  return at;
+}
+
+function pathOf(entry: Entry): ByteString {
+  return viaProc(entry.dirFd, entry.name);
+}
+
+/**
+ * Finds names that the base has apart and that are linked now: of two such names the later one is a modify. Also knows
+ * which inodes have a listed name. Memory: one record for each inode of the view that has several names.
+ */
+export class LinkGroups {
+  readonly #base = new Map<string, string>();
+
+  /**
+   * Takes the names of the view in listing order; `base` is what the base shows under the same name. True if an earlier
+   * name of the same inode has another inode in the base.
+   */
+  joins(view: Stat, base: Stat): boolean {
+    const group = inodeKey(view);
+    const now = inodeKey(base);
+    const first = this.#base.get(group);
+    if (first === undefined) {
+      this.#base.set(group, now);
+      return false;
+    }
+    if (first !== MIXED && first === now) return false;
+    this.#base.set(group, MIXED);
+    return true;
+  }
+}
+
+/** In place of a base inode: the earlier names have several, so that at least one differs from any other. */
+const MIXED = '*';

@@ -1,0 +1,48 @@
+import type { ByteString } from '../base/bytes.ts';
+import { copyEntry, copyMetadata } from '../fs/copy.ts';
+import { Descent } from '../fs/descent.ts';
+import { removeTree } from '../fs/remove.ts';
+import { isDirectory, isWhiteout } from '../fs/stat.ts';
+import { overlayMarks } from '../fs/whiteouts.ts';
+import { fstat, futimens, lstatat, mkdirat, renameat, type Stat } from '../linux/inode.ts';
+import { ENOENT, EXDEV } from '../linux/libc.ts';
+
+/**
+ * Turns a tree that shows what lies below `staged` into one that shows both, as an overlay of the two would: what
+ * `staged` (a layer in overlayfs' form) deletes is removed from `target`, what it has is moved there. So a layer gives
+ * the same tree whether it is stacked or merged. `staged` is left in pieces.
+ */
+export function mergeLayer(staged: ByteString, target: ByteString): void {
+  using from = Descent.open(staged);
+  using to = Descent.open(target);
+  const stack = [{ names: from.names(), next: 0, stat: fstat(from.fd) }];
+  for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
+    const name = level.names[level.next++];
+    if (name === undefined) {
+      copyMetadata(from.fd, to.fd);
+      futimens(to.fd, level.stat.atimeNs, level.stat.mtimeNs); // as it was before its entries were moved out
+      stack.pop();
+      if (stack.length === 0) return;
+      from.leave();
+      to.leave();
+      continue;
+    }
+    const stat = lstatat(from.fd, name) as Stat;
+    const there = lstatat(to.fd, name, ENOENT);
+    if (isWhiteout(stat)) {
+      removeTree(to.fd, name);
+    } else if (isDirectory(stat)) {
+      from.enter(name);
+      const fresh = there === undefined || !isDirectory(there) || overlayMarks(from.fd, 'overlay').opaque;
+      if (fresh) {
+        removeTree(to.fd, name);
+        mkdirat(to.fd, name, 0o700);
+      }
+      to.enter(name);
+      stack.push({ names: from.names(), next: 0, stat });
+    } else {
+      if (there !== undefined) removeTree(to.fd, name);
+      if (renameat(from.fd, name, to.fd, name, EXDEV) === -EXDEV) copyEntry(from.fd, name, to.fd, name);
+    }
+  }
+}

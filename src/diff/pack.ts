@@ -1,0 +1,260 @@
+import { readSync } from 'node:fs';
+import { type ByteString, quote } from '../base/bytes.ts';
+import { StorageError } from '../base/errors.ts';
+import { IDENTITY, toContainer } from '../base/id-map.ts';
+import { Descent } from '../fs/descent.ts';
+import { inodeKey, isDirectory, sameInode, typeOf } from '../fs/stat.ts';
+import { WHITEOUT_PREFIX } from '../fs/whiteouts.ts';
+import { CAPABILITY, keepXattr, mapXattrs, viaProc, type Xattrs, xattrsOf, xattrsOfFd } from '../fs/xattrs.ts';
+import {
+  close,
+  fstat,
+  lstatat,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_RDONLY,
+  openat,
+  readlinkat,
+  type Stat,
+} from '../linux/inode.ts';
+import { ENOENT } from '../linux/libc.ts';
+import type { TarEntry, TarEntryType } from '../tar/types.ts';
+import { encodeEntry, paddingFor, trailer } from '../tar/write.ts';
+import type { Difference, PackOptions } from './types.ts';
+
+const BUFFER_BYTES = 1024 * 1024;
+const SECOND = 1_000_000_000n;
+const NO_XATTRS: Xattrs = new Map();
+const EMPTY = '' as ByteString;
+
+/**
+ * Writes the layer archive of `differences` (in their order: see there), reading what they name below `root`. Equal
+ * trees and differences give equal bytes (driver-behaviour D8). `out` is called with up to 1 MiB at a time; the view is
+ * borrowed until it returns. A file that cannot be read, or that is written to meanwhile, fails the whole archive.
+ */
+export function packTree(
+  root: ByteString,
+  differences: Iterable<Difference>,
+  options: PackOptions,
+  out: (bytes: Uint8Array) => void,
+): void {
+  using packer = new Packer(root, options, out);
+  for (const difference of differences) packer.add(difference);
+  packer.finish();
+}
+
+class Packer implements Disposable {
+  readonly #options: PackOptions;
+  readonly #at: Descent;
+  readonly #output: Output;
+  /** Archive name of the first name of each inode that has several. */
+  readonly #linked = new Map<string, ByteString>();
+  /** The directories from the root to the last entry that the archive holds already. */
+  #parents: ByteString[] = [];
+
+  constructor(root: ByteString, options: PackOptions, out: (bytes: Uint8Array) => void) {
+    this.#options = options;
+    this.#output = new Output(out);
+    this.#at = Descent.open(root);
+  }
+
+  [Symbol.dispose](): void {
+    this.#at[Symbol.dispose]();
+  }
+
+  add(difference: Difference): void {
+    if (difference.path === '/') {
+      this.#directory(this.#at.fd, './' as ByteString);
+      return;
+    }
+    const names = difference.path.slice(1).split('/') as ByteString[];
+    const name = names.pop() as ByteString;
+    refuseWhiteoutName(difference.path, name);
+    this.#enter(names);
+    const prefix = names.length === 0 ? '' : `${names.join('/')}/`;
+    if (difference.kind === 'delete') this.#whiteout(prefix, name);
+    else this.#entry(prefix, name);
+  }
+
+  finish(): void {
+    this.#output.write(trailer());
+    this.#output.flush();
+  }
+
+  /** Goes to the directory, writing an entry for each one on the way that has none yet. */
+  #enter(names: readonly ByteString[]): void {
+    let common = 0;
+    while (common < names.length && this.#parents[common] === names[common]) common++;
+    this.#parents.length = common;
+    for (let depth = common; depth < names.length; depth++) {
+      const path = names.slice(0, depth + 1);
+      refuseWhiteoutName(`/${path.join('/')}` as ByteString, names[depth] as ByteString);
+      this.#at.moveTo(path);
+      this.#directory(this.#at.fd, `${path.join('/')}/` as ByteString);
+      this.#parents.push(names[depth] as ByteString);
+    }
+    this.#at.moveTo(names);
+  }
+
+  #entry(prefix: string, name: ByteString): void {
+    const dirFd = this.#at.fd;
+    const archived = `${prefix}${name}` as ByteString;
+    const stat = lstatat(dirFd, name, ENOENT);
+    if (stat === undefined) throw changed(archived, 'it vanished');
+    const type = typeOf(stat.mode);
+    if (type === 'directory') {
+      this.#at.enter(name);
+      this.#directory(this.#at.fd, `${archived}/` as ByteString);
+      this.#parents.push(name);
+      return;
+    }
+    if (type === 'socket') {
+      this.#options.skipped?.(`/${archived}` as ByteString, 'an archive cannot hold a socket');
+      return;
+    }
+    if (stat.nlink > 1) {
+      const key = inodeKey(stat);
+      const first = this.#linked.get(key);
+      if (first !== undefined) {
+        this.#header('hardlink', archived, stat, NO_XATTRS, { linkName: first });
+        return;
+      }
+      this.#linked.set(key, archived);
+    }
+    if (type === 'file') {
+      this.#file(dirFd, name, archived, stat);
+      return;
+    }
+    const xattrs = xattrsOf(viaProc(dirFd, name), this.#keep);
+    const linkName = type === 'symlink' ? (readlinkat(dirFd, name) as ByteString) : EMPTY;
+    this.#header(type, archived, stat, xattrs, { linkName });
+  }
+
+  #directory(fd: number, archived: ByteString): void {
+    this.#header('directory', archived, fstat(fd), xattrsOfFd(fd, this.#keep));
+  }
+
+  #file(dirFd: number, name: ByteString, archived: ByteString, stat: Stat): void {
+    const fd = openat(dirFd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0, ENOENT);
+    if (fd < 0) throw changed(archived, 'it vanished');
+    try {
+      this.#header('file', archived, stat, xattrsOfFd(fd, this.#keep), { sizeBytes: stat.sizeBytes });
+      if (!this.#output.copy(fd, stat.sizeBytes)) throw changed(archived, 'it shrank');
+      const after = fstat(fd);
+      if (!sameInode(stat, after)) throw changed(archived, 'another file took its place');
+      if (after.sizeBytes !== stat.sizeBytes) {
+        throw changed(archived, `it went from ${stat.sizeBytes} to ${after.sizeBytes} bytes`);
+      }
+      this.#output.write(paddingFor(stat.sizeBytes));
+    } finally {
+      close(fd);
+    }
+  }
+
+  #whiteout(prefix: string, name: ByteString): void {
+    this.#output.write(
+      encodeEntry({
+        type: 'file',
+        name: `${prefix}${WHITEOUT_PREFIX}${name}` as ByteString,
+        linkName: EMPTY,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        sizeBytes: 0,
+        mtimeNs: 0n,
+        devMajor: 0,
+        devMinor: 0,
+        xattrs: NO_XATTRS,
+      }),
+    );
+  }
+
+  #header(
+    type: TarEntryType,
+    name: ByteString,
+    stat: Stat,
+    xattrs: Xattrs,
+    more: Partial<Pick<TarEntry, 'linkName' | 'sizeBytes'>> = {},
+  ): void {
+    const ids = this.#options.ids ?? IDENTITY;
+    const isDevice = type === 'character-device' || type === 'block-device';
+    this.#output.write(
+      encodeEntry({
+        type,
+        name,
+        linkName: EMPTY,
+        mode: stat.mode & 0o7777,
+        uid: toContainer(stat.uid, ids.uid, 'user'),
+        gid: toContainer(stat.gid, ids.gid, 'group'),
+        sizeBytes: 0,
+        mtimeNs: this.#options.xattrs === 'docker' ? wholeSeconds(stat.mtimeNs) : stat.mtimeNs,
+        devMajor: isDevice ? stat.rdevMajor : 0,
+        devMinor: isDevice ? stat.rdevMinor : 0,
+        xattrs: mapXattrs(xattrs, ids, toContainer),
+        ...more,
+      }),
+    );
+  }
+
+  readonly #keep = (name: ByteString): boolean =>
+    this.#options.xattrs === 'docker' ? name === CAPABILITY : keepXattr(name);
+}
+
+/** Gathers small pieces, so that the receiver sees few large ones; files are read straight into the buffer. */
+class Output {
+  readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  readonly #out: (bytes: Uint8Array) => void;
+  #used = 0;
+
+  constructor(out: (bytes: Uint8Array) => void) {
+    this.#out = out;
+  }
+
+  write(bytes: Buffer): void {
+    for (let at = 0; at < bytes.length; ) {
+      if (this.#used === BUFFER_BYTES) this.flush();
+      const copied = bytes.copy(this.#buffer, this.#used, at);
+      this.#used += copied;
+      at += copied;
+    }
+  }
+
+  /** `sizeBytes` from the descriptor; false when it ends before. */
+  copy(fd: number, sizeBytes: number): boolean {
+    for (let left = sizeBytes; left > 0; ) {
+      if (this.#used === BUFFER_BYTES) this.flush();
+      const read = readSync(fd, this.#buffer, this.#used, Math.min(left, BUFFER_BYTES - this.#used), null);
+      if (read === 0) return false;
+      this.#used += read;
+      left -= read;
+    }
+    return true;
+  }
+
+  flush(): void {
+    if (this.#used > 0) this.#out(this.#buffer.subarray(0, this.#used));
+    this.#used = 0;
+  }
+}
+
+function wholeSeconds(ns: bigint): bigint {
+  return ns - (((ns % SECOND) + SECOND) % SECOND);
+}
+
+function refuseWhiteoutName(path: ByteString, name: ByteString): void {
+  if (!name.startsWith(WHITEOUT_PREFIX)) return;
+  throw new StorageError(
+    'unsupported',
+    `Cannot pack ${quote(path)}: in a layer a name that begins with ".wh." means a deletion; rename or remove it`,
+    { path },
+  );
+}
+
+function changed(archived: ByteString, how: string): StorageError {
+  const path = `/${archived}` as ByteString;
+  return new StorageError(
+    'failed-precondition',
+    `Cannot pack ${quote(path)}: ${how} while it was read; stop what writes to it and try again`,
+    { path },
+  );
+}

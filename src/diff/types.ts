@@ -1,0 +1,48 @@
+import type { ByteString } from '../base/bytes.ts';
+import type { IdMaps } from '../base/id-map.ts';
+import type { Change } from '../base/values.ts';
+import type { Stat } from '../linux/inode.ts';
+
+/** Which equality makes a change (driver-behaviour D7): ours, or the one whose lists Docker prints. */
+export type Rendering = 'core' | 'docker';
+
+/** A listed change, with what the view shows there now. */
+export interface Listed extends Change {
+  /** Absent for a delete. */
+  readonly stat?: Stat;
+}
+
+/**
+ * What a layer archive must hold although no list names it: a directory whose time alone differs, the root (path `/`)
+ * where more than its times differ, an unchanged file that a listed name is linked to.
+ */
+export interface Carried {
+  readonly kind: 'carried';
+  readonly because: 'times' | 'root' | 'linked';
+  readonly path: ByteString;
+  readonly stat: Stat;
+}
+
+/**
+ * One step of a comparison, in the order of the archive: depth first, names by bytes within a directory, a directory
+ * before its children. Law: the archive packed from them, applied to a copy of the base, gives the view.
+ */
+export type Difference = Listed | Carried;
+
+export interface WalkOptions {
+  /** The upper directory that the view was mounted with: what lies in it is in doubt, however equal it looks. */
+  readonly upper?: ByteString;
+  /** Where there is no upper: when the layer was made. What was touched since is in doubt. */
+  readonly createdNs?: bigint;
+  /** Host ids of the container's root, whose directory a layer without a base need not mention. Default 0, 0. */
+  readonly rootPair?: { readonly uid: number; readonly gid: number };
+}
+
+export interface PackOptions {
+  /** `docker`: capabilities only, and whole seconds. Default: all that a layer keeps. */
+  readonly xattrs?: 'all' | 'docker';
+  /** Ids in the archive are the container's. Default: the host's own. */
+  readonly ids?: IdMaps;
+  /** Told of everything an archive cannot hold and that is left out: sockets. */
+  readonly skipped?: (path: ByteString, because: string) => void;
+}

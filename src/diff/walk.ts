@@ -1,0 +1,232 @@
+import type { ByteString } from '../base/bytes.ts';
+import { Descent } from '../fs/descent.ts';
+import { inodeKey, isDirectory, isFile, isWhiteout, sameInode } from '../fs/stat.ts';
+import { xattrsOfFd } from '../fs/xattrs.ts';
+import { fstat, lstatat, type Stat } from '../linux/inode.ts';
+import { ELOOP, ENOENT, ENOTDIR } from '../linux/libc.ts';
+import { Comparer, LinkGroups } from './compare.ts';
+import type { Difference, Listed, Rendering, WalkOptions } from './types.ts';
+
+/** A file of the view that is no change, but has other names: whether the archive carries it, they decide. */
+export interface Unlisted {
+  readonly kind: 'unlisted';
+  readonly path: ByteString;
+  readonly stat: Stat;
+}
+
+/** Steps held back while it is open whether a file is carried; beyond, a second walk finds out. */
+const WAITING_MAX = 20_000;
+
+/** The kernel stamps inodes with a clock that ticks every 1 to 10 ms (ktime_get_coarse): this much behind ours, at most. */
+const TICK_NS = 20_000_000n;
+
+/**
+ * The changes from the tree `base` (undefined: nothing) to the tree `view`: two mounted or plain trees, read side by
+ * side. Never follows symlinks; a device 0:0 in either is the absence of that name. Holds a sorted listing for each
+ * level and a record for each inode with several names. Stats are what the view shows.
+ */
+export function* walkChanges(
+  view: ByteString,
+  base: ByteString | undefined,
+  rendering: Rendering,
+  options: WalkOptions = {},
+): Generator<Listed, void, undefined> {
+  for (const step of walkSteps(view, base, rendering, options)) {
+    if (step.kind !== 'carried' && step.kind !== 'unlisted') yield step;
+  }
+}
+
+/** As `walkChanges` in the core rendering, with everything else that the archive of the changes holds. */
+export function walkDifferences(
+  view: ByteString,
+  base: ByteString | undefined,
+  options: WalkOptions = {},
+): Generator<Difference, void, undefined> {
+  return carryLinked(() => walkSteps(view, base, 'core', options));
+}
+
+/** Turns each unlisted file that has a listed name, earlier or later, into a carried one; drops the others. */
+export function* carryLinked(walk: () => Iterable<Difference | Unlisted>): Generator<Difference, void, undefined> {
+  const listed = new Set<string>();
+  const note = (step: Difference | Unlisted): void => {
+    if ((step.kind === 'add' || step.kind === 'modify') && step.stat !== undefined && isLinked(step.stat)) {
+      listed.add(inodeKey(step.stat));
+    }
+  };
+  const decide = (step: Difference | Unlisted): Difference | undefined => {
+    if (step.kind !== 'unlisted') return step;
+    if (!listed.has(inodeKey(step.stat))) return undefined;
+    return { kind: 'carried', because: 'linked', path: step.path, stat: step.stat };
+  };
+  let waiting: (Difference | Unlisted)[] = [];
+  let complete = false;
+  for (const step of walk()) {
+    note(step);
+    if (complete || (waiting.length === 0 && step.kind !== 'unlisted')) {
+      const difference = decide(step);
+      if (difference !== undefined) yield difference;
+      continue;
+    }
+    waiting.push(step);
+    if (waiting.length < WAITING_MAX) continue;
+    for (const other of walk()) note(other);
+    complete = true;
+    yield* waiting.map(decide).filter((difference) => difference !== undefined);
+    waiting = [];
+  }
+  for (const step of waiting) {
+    const difference = decide(step);
+    if (difference !== undefined) yield difference;
+  }
+}
+
+function isLinked(stat: Stat): boolean {
+  return stat.nlink > 1 && !isDirectory(stat);
+}
+
+/** A directory on the way from the root to where the walk is. */
+interface Level {
+  /** Empty for the root. */
+  readonly path: string;
+  readonly names: readonly ByteString[];
+  next: number;
+  readonly stat: Stat;
+  readonly inBase: boolean;
+  readonly inUpper: boolean;
+  /** The directory itself may have been moved here: what looks equal below it may be another's. */
+  readonly moved: boolean;
+  listed: boolean;
+}
+
+function* walkSteps(
+  viewRoot: ByteString,
+  baseRoot: ByteString | undefined,
+  rendering: Rendering,
+  options: WalkOptions,
+): Generator<Difference | Unlisted, void, undefined> {
+  using view = Descent.open(viewRoot);
+  using base = baseRoot === undefined ? undefined : Descent.open(baseRoot);
+  using upper = options.upper === undefined ? undefined : Descent.open(options.upper);
+  const comparer = new Comparer(rendering);
+  const groups = new LinkGroups();
+  const touchedNs = options.createdNs === undefined ? undefined : options.createdNs - TICK_NS;
+
+  const inDoubt = (now: Stat, before: Stat, name: ByteString, level: Level): boolean => {
+    if (upper === undefined && touchedNs === undefined) return true;
+    if (touchedNs !== undefined && (level.moved || now.ctimeNs > touchedNs)) return true;
+    if (upper === undefined) return false;
+    // Not in the upper, but another inode of the layers below: a renamed directory shows what lies below another name.
+    if (now.ino !== before.ino || now.ctimeNs !== before.ctimeNs) return true;
+    return level.inUpper && lstatat(upper.fd, name, ENOENT) !== undefined;
+  };
+
+  const top = fstat(view.fd);
+  if (rootDiffers(view, base, options)) yield { kind: 'carried', because: 'root', path: '/' as ByteString, stat: top };
+  const first: Level = {
+    path: '',
+    names: union(view, base),
+    next: 0,
+    stat: top,
+    inBase: base !== undefined,
+    inUpper: upper !== undefined,
+    moved: false,
+    listed: true,
+  };
+  const stack = [first];
+  for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
+    const name = level.names[level.next++];
+    if (name === undefined) {
+      stack.pop();
+      if (stack.length === 0) return;
+      view.leave();
+      if (level.inBase) base?.leave();
+      if (level.inUpper) upper?.leave();
+      continue;
+    }
+    const now = present(view, name);
+    const before = level.inBase && base !== undefined ? present(base, name) : undefined;
+    if (now === undefined && before === undefined) continue;
+    const path = `${level.path}/${name}` as ByteString;
+
+    let step: Difference | Unlisted | undefined;
+    if (now === undefined) step = { kind: 'delete', path };
+    else if (before === undefined || base === undefined) step = { kind: 'add', path, stat: now };
+    else {
+      const doubt = isFile(now) && isFile(before) && inDoubt(now, before, name, level);
+      const joins = isLinked(now) && groups.joins(now, before);
+      const one = { dirFd: view.fd, name, stat: now };
+      if (joins || !comparer.equal(one, { dirFd: base.fd, name, stat: before }, doubt)) {
+        step = { kind: 'modify', path, stat: now };
+      } else if (isLinked(now)) step = { kind: 'unlisted', path, stat: now };
+      else if (isDirectory(now) && now.mtimeNs !== before.mtimeNs) {
+        step = { kind: 'carried', because: 'times', path, stat: now };
+      }
+    }
+    const listed = step !== undefined && step.kind !== 'carried' && step.kind !== 'unlisted';
+    if (listed && rendering === 'docker') yield* ancestors(stack);
+    if (step !== undefined) yield step;
+
+    if (now === undefined || !isDirectory(now)) continue;
+    if (before !== undefined && sameInode(now, before)) continue;
+    if (view.enter(name, ENOENT) < 0) continue;
+    const inBase = before !== undefined && isDirectory(before) && base?.enter(name, ENOENT) === 0;
+    stack.push({
+      path,
+      names: union(view, inBase ? base : undefined),
+      next: 0,
+      stat: now,
+      inBase,
+      inUpper: level.inUpper && upper?.enter(name, ENOENT, ENOTDIR, ELOOP) === 0,
+      // A rename stamps the inode's ctime alone; what is done inside a directory stamps mtime as well.
+      moved: level.moved || (touchedNs !== undefined && now.ctimeNs > touchedNs && now.ctimeNs !== now.mtimeNs),
+      listed,
+    });
+  }
+}
+
+/** The directories above a change that were not listed themselves, topmost first (not the root). */
+function* ancestors(stack: readonly Level[]): Generator<Listed, void, undefined> {
+  let unlisted = stack.length;
+  while (unlisted > 0 && stack[unlisted - 1]?.listed === false) unlisted--;
+  for (const level of stack.slice(unlisted)) {
+    level.listed = true;
+    yield { kind: 'modify', path: level.path as ByteString, stat: level.stat };
+  }
+}
+
+/** What a name shows; undefined for nothing, and for a whiteout that a plain layer directory shows as a device. */
+function present(at: Descent, name: ByteString): Stat | undefined {
+  const stat = lstatat(at.fd, name, ENOENT);
+  return stat === undefined || isWhiteout(stat) ? undefined : stat;
+}
+
+/** The names of both directories, sorted by bytes. */
+function union(view: Descent, base: Descent | undefined): readonly ByteString[] {
+  const a = view.names();
+  if (base === undefined) return a;
+  const b = base.names();
+  if (a.length === b.length && a.every((name, i) => name === b[i])) return a;
+  const merged: ByteString[] = [];
+  for (let i = 0, j = 0; i < a.length || j < b.length; ) {
+    const x = a[i];
+    const y = b[j];
+    const takesA = y === undefined || (x !== undefined && x <= y);
+    merged.push((takesA ? x : y) as ByteString);
+    if (takesA) i++;
+    if (!takesA || x === y) j++;
+  }
+  return merged;
+}
+
+/** Whether the root must be in the archive: its times alone are no reason (they change with every entry). */
+function rootDiffers(view: Descent, base: Descent | undefined, options: WalkOptions): boolean {
+  const name = '.' as ByteString;
+  const stat = fstat(view.fd);
+  if (base !== undefined) {
+    const before = { dirFd: base.fd, name, stat: fstat(base.fd) };
+    return !new Comparer('core').equal({ dirFd: view.fd, name, stat }, before, false);
+  }
+  // What an archive without `./` makes (driver-behaviour D9b).
+  const { uid, gid } = options.rootPair ?? { uid: 0, gid: 0 };
+  return (stat.mode & 0o7777) !== 0o755 || stat.uid !== uid || stat.gid !== gid || xattrsOfFd(view.fd).size > 0;
+}

@@ -1,0 +1,25 @@
+import { readFileSync } from 'node:fs';
+import { type ByteString, fromBytes, fromText, quote, toTextExact } from '../../base/bytes.ts';
+import { UsageError } from './parse.ts';
+
+/**
+ * The process's arguments as bytes. Node decodes them as UTF-8 and puts U+FFFD where they are not; the kernel still has
+ * the bytes (proc_pid_cmdline(5)).
+ */
+export function readArguments(argv: readonly string[]): readonly ByteString[] {
+  const args = argv.slice(2);
+  if (!args.some((arg) => arg.includes('\ufffd'))) return args.map(fromText);
+  return lastArguments(readFileSync('/proc/self/cmdline'), args.length);
+}
+
+/** The last `count` strings of a command line as /proc shows it: each ends in a NUL. */
+export function lastArguments(cmdline: Uint8Array, count: number): readonly ByteString[] {
+  return count === 0 ? [] : (fromBytes(cmdline).split('\0').slice(0, -1).slice(-count) as ByteString[]);
+}
+
+/** An argument that must be text (a reference, a message); `what` names it in the refusal. */
+export function textOf(arg: ByteString, what: string): string {
+  const text = toTextExact(arg);
+  if (text === undefined) throw new UsageError(`${what} ${quote(arg)} is not UTF-8`);
+  return text;
+}

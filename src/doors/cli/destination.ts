@@ -1,0 +1,85 @@
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, lstat, open, realpath, rename, unlink } from 'node:fs/promises';
+import { type ByteString, fromBytes, quote, toBytes } from '../../base/bytes.ts';
+import { StorageError } from '../../base/errors.ts';
+import type { ByteStream } from '../../base/values.ts';
+import type { Context } from './context.ts';
+import { explained, isSystemError } from './errors.ts';
+import { UsageError } from './parse.ts';
+
+/** Refuses, before any work, to write an archive to a terminal. `target` undefined or `-`: standard output. */
+export function checkDestination(context: Context, target: ByteString | undefined): void {
+  if ((target === undefined || target === '-') && context.out.isTerminal) {
+    throw new UsageError('an archive is not for a terminal: name a file with -o, or send the output on');
+  }
+}
+
+/**
+ * Writes `stream` to standard output or to the file `target`. A file appears whole or not at all: it gets a temporary
+ * name in the same directory and is renamed. What is no regular file (`/dev/null`, a fifo) is written as it is.
+ */
+export async function writeStream(context: Context, target: ByteString | undefined, stream: ByteStream): Promise<void> {
+  if (target === undefined || target === '-') {
+    for await (const chunk of stream) await context.out.bytes(chunk);
+    return;
+  }
+  try {
+    await writeFile(target, stream, context.signal);
+  } catch (error) {
+    throw explained(error, 'write', target);
+  }
+}
+
+async function writeFile(target: ByteString, stream: ByteStream, signal: AbortSignal): Promise<void> {
+  const existing = await resolveTarget(target);
+  if (existing !== undefined && existing.special) {
+    const file = await open(toBytes(existing.path), 'w');
+    return pour(stream, file, signal);
+  }
+  const path = existing?.path ?? target;
+  const temporary = toBytes(
+    `${path.slice(0, path.lastIndexOf('/') + 1)}.layerstore-${randomBytes(6).toString('hex')}` as ByteString,
+  );
+  const file = await open(temporary, 'wx', 0o666);
+  try {
+    if (existing !== undefined) await file.chmod(existing.mode);
+    await pour(stream, file, signal);
+    await rename(temporary, toBytes(path));
+  } catch (error) {
+    await unlink(temporary).catch(() => {}); // The first failure is the one to tell.
+    throw error;
+  }
+}
+
+interface Target {
+  /** Behind all symlinks: the link stays, what it points to is replaced. */
+  readonly path: ByteString;
+  readonly special: boolean;
+  readonly mode: number;
+}
+
+async function resolveTarget(target: ByteString): Promise<Target | undefined> {
+  try {
+    const path = fromBytes(await realpath(toBytes(target), { encoding: 'buffer' }));
+    const stat = await lstat(toBytes(path));
+    if (stat.isDirectory()) {
+      throw new StorageError('invalid-argument', `Cannot write ${quote(target)}: it is a directory`);
+    }
+    return { path, special: !stat.isFile(), mode: stat.mode & 0o7777 };
+  } catch (error) {
+    if (isSystemError(error) && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+async function pour(stream: ByteStream, file: FileHandle, signal: AbortSignal): Promise<void> {
+  try {
+    for await (const chunk of stream) {
+      signal.throwIfAborted();
+      let written = 0;
+      while (written < chunk.length) written += (await file.write(chunk, written)).bytesWritten;
+    }
+  } finally {
+    await file.close();
+  }
+}

@@ -1,0 +1,171 @@
+import type { ByteString } from '../../base/bytes.ts';
+import { quote } from '../../base/bytes.ts';
+import { StorageError } from '../../base/errors.ts';
+import { readArguments, textOf } from './arguments.ts';
+import type { Command, OptionSpecs } from './command.ts';
+import { findCommand, isGroup } from './commands.ts';
+import type { Context } from './context.ts';
+import { errorLine, explained, isSystemError, oneLine } from './errors.ts';
+import { exitCodeOf, INTERRUPTED } from './exit-codes.ts';
+import { GLOBAL_OPTIONS, type GlobalOptions, joinGlobals, logTo, settingsOf } from './globals.ts';
+import { commandHelp, overview, usageOf } from './help.ts';
+import { Output } from './output.ts';
+import { checkCount, parseOptions, UsageError } from './parse.ts';
+
+/** Why a run was given up: the user's wish, or nobody reads standard output any more. */
+class GivenUp extends Error {
+  readonly exitCode: number;
+  constructor(message: string, exitCode: number) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}
+
+/** Runs the command line of this process and ends it with the exit code. */
+export async function main(): Promise<never> {
+  const giving = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(name, () => {
+      if (giving.signal.aborted) process.exit(INTERRUPTED);
+      giving.abort(new GivenUp('interrupted', INTERRUPTED));
+    });
+  }
+  const out = new Output(process.stdout, giving.signal, () => giving.abort(new GivenUp('', 0)));
+  // Standard error that is gone must not end a run that works.
+  process.stderr.on('error', () => {});
+  process.on('uncaughtException', (error) => process.exit(tell(error, giving.signal)));
+  let code: number;
+  try {
+    code = await run(readArguments(process.argv), out, giving.signal);
+    await out.flush();
+  } catch (error) {
+    code = tell(error, giving.signal);
+  }
+  await new Promise((done) => process.stderr.write('', done));
+  process.exit(code);
+}
+
+/** Says on standard error what went wrong, and answers the exit code. */
+function tell(error: unknown, signal: AbortSignal): number {
+  if (signal.aborted) {
+    const { message, exitCode } = signal.reason as GivenUp;
+    if (message !== '') process.stderr.write(`layerstore: ${message}\n`);
+    return exitCode;
+  }
+  const known = knownError(error);
+  process.stderr.write(`layerstore: ${errorLine(known)}\n`);
+  if (process.argv.includes('debug') && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  return exitCodeOf(known);
+}
+
+function knownError(error: unknown): unknown {
+  if (error instanceof Error && (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND') {
+    const state = oneLine(error.message);
+    return new StorageError('failed-precondition', `Cannot load the program: ${state}; run "npm ci" in its directory`);
+  }
+  if (!isSystemError(error)) return error;
+  return explained(error, error.syscall ?? 'use', (error.path ?? 'standard output') as ByteString);
+}
+
+async function run(args: readonly ByteString[], out: Output, signal: AbortSignal): Promise<number> {
+  const { name, before, rest } = findName(args);
+  if (name === '') return withoutCommand(before, out);
+  const entry = findCommand(name);
+  if (entry === undefined) return notACommand(name, before, rest, out);
+  const { command } = await entry.load();
+  try {
+    const { given, operands } = parseOptions(rest, { ...GLOBAL_OPTIONS, ...command.options });
+    const globals = joinGlobals(before, given as unknown as GlobalOptions);
+    if (globals.help) {
+      await out.line(commandHelp(name, entry.summary, command));
+      return 0;
+    }
+    checkCount(operands, command.operands);
+    if (!WITHOUT_STORE.has(name)) checkMachine(name);
+    const context = makeContext(globals, command, out, signal);
+    return (await command.run(context, given as never, operands)) ?? 0;
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new UsageError(`Cannot run "${name}": ${error.message}; usage: ${usageOf(name, command)}`);
+  }
+}
+
+/** The command's name, of one word or two, with what stands before and behind it. */
+function findName(args: readonly ByteString[]): { name: string; before: GlobalOptions; rest: readonly ByteString[] } {
+  const first = globalsUpToOperand(args);
+  const [word, ...rest] = first.rest;
+  const name = word === undefined ? '' : textOf(word, 'the command');
+  if (!isGroup(name)) return { name, before: first.given, rest };
+  const second = globalsUpToOperand(rest);
+  const [verb, ...behind] = second.rest;
+  const before = joinGlobals(first.given, second.given);
+  return { name: verb === undefined ? name : `${name} ${textOf(verb, 'the command')}`, before, rest: behind };
+}
+
+function globalsUpToOperand(args: readonly ByteString[]): ReturnType<typeof parseOptions<typeof GLOBAL_OPTIONS>> {
+  try {
+    return parseOptions(args, GLOBAL_OPTIONS, { stopAtOperand: true });
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new UsageError(`Cannot run: ${error.message}; usage: layerstore [OPTION…] COMMAND …, see "layerstore help"`);
+  }
+}
+
+async function withoutCommand(globals: GlobalOptions, out: Output): Promise<number> {
+  if (globals.version) {
+    const { versionLine } = await import('./commands/version.ts');
+    await out.line(versionLine());
+    return 0;
+  }
+  if (!globals.help) {
+    throw new UsageError('Cannot run: no command; usage: layerstore [OPTION…] COMMAND …, see "layerstore help"');
+  }
+  await out.line(overview());
+  return 0;
+}
+
+async function notACommand(
+  name: string,
+  globals: GlobalOptions,
+  rest: readonly ByteString[],
+  out: Output,
+): Promise<number> {
+  if (!isGroup(name)) {
+    throw new UsageError(`Cannot run ${quote(name as ByteString)}: no such command, see "layerstore help"`);
+  }
+  if (!globals.help && rest.length === 0) {
+    throw new UsageError(`Cannot run "${name}": it needs a verb, see "layerstore help ${name}"`);
+  }
+  await out.line(overview(name));
+  return 0;
+}
+
+const WITHOUT_STORE: ReadonlySet<string> = new Set(['version', 'help']);
+
+function checkMachine(name: string): void {
+  if (process.platform !== 'linux') {
+    throw new StorageError('unsupported', `Cannot run "${name}": it needs Linux, and this is ${process.platform}`);
+  }
+  if (process.geteuid?.() !== 0) {
+    throw new StorageError('permission-denied', `Cannot run "${name}": a store needs root so far; run it with sudo`);
+  }
+}
+
+function makeContext(globals: GlobalOptions, command: Command, out: Output, signal: AbortSignal): Context {
+  const { root, driver, driverOptions, logLevel } = settingsOf(globals, process.env);
+  const options: OptionSpecs = command.options;
+  return {
+    root,
+    driver,
+    driverOptions,
+    json: globals.json,
+    // A list's own `-q` means ids only; it shows no progress anyway.
+    quiet: globals.quiet && !('quiet' in options),
+    log: logTo((line) => process.stderr.write(`${oneLine(line)}\n`), logLevel),
+    signal,
+    out,
+    stdin: process.stdin,
+    stderr: process.stderr,
+    env: process.env,
+  };
+}

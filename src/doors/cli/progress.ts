@@ -1,0 +1,73 @@
+import type { Progress } from '../../store/types.ts';
+import type { Context } from './context.ts';
+import { humanSize, shownId } from './format.ts';
+
+/** Shows what a long call says of itself. `finish` before anything else is printed, also after a failure. */
+export interface ProgressView {
+  readonly onProgress: (progress: Progress) => void;
+  finish(): void;
+}
+
+const DRAW_MS = 100;
+const LINE_MS = 5_000;
+const BAR_WIDTH = 30;
+
+/** A bar per layer on a terminal, a line now and then elsewhere, nothing with `--quiet`. All on standard error. */
+export function progressView(context: Context): ProgressView {
+  if (context.quiet) return { onProgress: () => {}, finish: () => {} };
+  const { stderr, env } = context;
+  return stderr.isTTY === true && env['TERM'] !== 'dumb' ? bars(stderr) : lines(stderr, () => performance.now());
+}
+
+/** One line for each layer, drawn over at most ten times a second. */
+function bars(stderr: NodeJS.WriteStream): ProgressView {
+  const shown = new Map<string, Progress>();
+  let drawnLines = 0;
+  let drawnAt = 0;
+  const draw = (): void => {
+    drawnAt = performance.now();
+    // What scrolled out of the screen cannot be drawn over.
+    const visible = [...shown.values()].slice(-Math.max(1, (stderr.rows || 24) - 2));
+    const up = drawnLines > 0 ? `\x1b[${drawnLines}A` : '';
+    stderr.write(up + visible.map((one) => `\r\x1b[2K${barLine(one, stderr.columns || 80)}\n`).join(''));
+    drawnLines = visible.length;
+  };
+  return {
+    onProgress: (progress) => {
+      shown.set(progress.layer ?? '', progress);
+      if (performance.now() - drawnAt >= DRAW_MS) draw();
+    },
+    finish: () => {
+      if (shown.size > 0) draw();
+    },
+  };
+}
+
+/** `0123456789ab unpack [=====>    ] 34.1MB/100MB`, never wider than the terminal. */
+export function barLine(progress: Progress, columns: number): string {
+  const { bytesDone, bytesTotal } = progress;
+  const total = bytesTotal === undefined || bytesTotal === 0 ? undefined : bytesTotal;
+  const sizes = total === undefined ? humanSize(bytesDone) : `${humanSize(bytesDone)}/${humanSize(total)}`;
+  const label = `${shownId(progress.layer ?? '', false).padEnd(12)} ${progress.step.padEnd(6)}`;
+  if (total === undefined) return `${label} ${sizes}`.slice(0, columns - 1);
+  const width = Math.min(BAR_WIDTH, columns - label.length - sizes.length - 6);
+  if (width < 5) return `${label} ${sizes}`.slice(0, columns - 1);
+  const filled = Math.round(Math.min(1, bytesDone / total) * width);
+  const bar = filled === width ? '='.repeat(width) : `${'='.repeat(filled)}>`.padEnd(width).slice(0, width);
+  return `${label} [${bar}] ${sizes}`;
+}
+
+/** A line every five seconds: short runs stay silent, logs of long ones stay short. */
+function lines(stderr: NodeJS.WriteStream, now: () => number): ProgressView {
+  let saidAt = now();
+  return {
+    onProgress: (progress) => {
+      if (now() - saidAt < LINE_MS) return;
+      saidAt = now();
+      const total = progress.bytesTotal === undefined ? '' : ` of ${humanSize(progress.bytesTotal)}`;
+      const layer = progress.layer === undefined ? '' : ` ${shownId(progress.layer, false)}`;
+      stderr.write(`${progress.step}${layer}: ${humanSize(progress.bytesDone)}${total}\n`);
+    },
+    finish: () => {},
+  };
+}

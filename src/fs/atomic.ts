@@ -1,0 +1,72 @@
+import { randomBytes } from 'node:crypto';
+import { writeSync } from 'node:fs';
+import type { ByteString } from '../base/bytes.ts';
+import {
+  AT_FDCWD,
+  close,
+  fchmod,
+  lchownat,
+  mkdirat,
+  O_CREAT,
+  O_DIRECTORY,
+  O_EXCL,
+  O_NOFOLLOW,
+  O_RDONLY,
+  O_WRONLY,
+  openat,
+  renameat,
+  unlinkat,
+} from '../linux/inode.ts';
+import { EEXIST, ENOENT } from '../linux/libc.ts';
+import { fsync } from '../linux/sync.ts';
+
+/** Every temporary name in a directory of ours begins so; whoever opens the directory may sweep them. */
+export const TEMPORARY_PREFIX = '.tmp-' as ByteString;
+
+export function temporaryName(): ByteString {
+  return `${TEMPORARY_PREFIX}${randomBytes(8).toString('hex')}` as ByteString;
+}
+
+export interface AtomicFile {
+  /** Exact, whatever the umask. Default 0644. */
+  readonly mode?: number;
+  /** The file and its name are on disk when the call returns. Default: no. */
+  readonly sync?: boolean;
+}
+
+/** Makes or replaces the file `name` in `dirFd` (readable if `sync`): a reader sees the old content or the new. */
+export function writeFileAtomic(dirFd: number, name: ByteString, data: Uint8Array, options: AtomicFile = {}): void {
+  const temporary = temporaryName();
+  const fd = openat(dirFd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  try {
+    try {
+      writeFully(fd, data);
+      fchmod(fd, options.mode ?? 0o644);
+      if (options.sync === true) fsync(fd);
+    } finally {
+      close(fd);
+    }
+    renameat(dirFd, temporary, dirFd, name);
+  } catch (error) {
+    unlinkat(dirFd, temporary, 0, ENOENT);
+    throw error;
+  }
+  if (options.sync === true) fsync(dirFd);
+}
+
+/** write(2) until all of `data` is written, at the descriptor's own offset. */
+export function writeFully(fd: number, data: Uint8Array): void {
+  for (let at = 0; at < data.length; ) at += writeSync(fd, data, at);
+}
+
+/** The directory at `path` (no symlink), made if absent, with exactly this mode and owner. Parents must exist. */
+export function ensureDirectory(path: ByteString, mode: number, uid: number, gid: number): void {
+  mkdirat(AT_FDCWD, path, mode & 0o700, EEXIST);
+  const fd = openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  try {
+    lchownat(fd, '.' as ByteString, uid, gid);
+    fchmod(fd, mode);
+  } finally {
+    close(fd);
+  }
+}

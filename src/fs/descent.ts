@@ -1,0 +1,110 @@
+import type { ByteString } from '../base/bytes.ts';
+import { StorageError } from '../base/errors.ts';
+import {
+  AT_FDCWD,
+  close,
+  fstat,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_RDONLY,
+  openat,
+  readDirectory,
+  type Stat,
+} from '../linux/inode.ts';
+import { sameInode } from './stat.ts';
+
+/** Open descriptors one descent holds at most, beside the root's: deep trees must not use up the process's. */
+const OPEN_MAX = 32;
+
+interface Level {
+  readonly name: ByteString;
+  /** -1 while closed; then `stat` is what it must be when it is opened again. */
+  fd: number;
+  stat: Stat | undefined;
+}
+
+/**
+ * A place inside a directory tree, moved one name at a time by descriptors: no symlink is followed, no depth is too
+ * deep, and few descriptors are open. Ancestors that were closed are opened again through `..`, and must be the same.
+ */
+export class Descent implements Disposable {
+  readonly #levels: Level[];
+
+  /** Takes `rootFd` (readable, a directory) over. */
+  constructor(rootFd: number) {
+    this.#levels = [{ name: '' as ByteString, fd: rootFd, stat: undefined }];
+  }
+
+  /** A symlink at the end of `root` is refused. */
+  static open(root: ByteString): Descent {
+    return new Descent(openat(AT_FDCWD, root, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  }
+
+  /** The descriptor of the present directory; this object closes it. */
+  get fd(): number {
+    return (this.#levels.at(-1) as Level).fd;
+  }
+
+  /** 0 at the root. */
+  get depth(): number {
+    return this.#levels.length - 1;
+  }
+
+  /** The names of the present directory, sorted by bytes. */
+  names(): ByteString[] {
+    const names = readDirectory(this.fd, this.path).map((entry) => entry.name);
+    // One character is one byte, so the default order of strings is the order of bytes.
+    return names.sort();
+  }
+
+  /** Of the present directory, from the root: `/`, `/a/b`. */
+  get path(): ByteString {
+    if (this.#levels.length === 1) return '/' as ByteString;
+    return this.#levels.map((level) => level.name).join('/') as ByteString;
+  }
+
+  /** Goes into a directory (a symlink or another thing is ENOTDIR); the negative errno where it was tolerated. */
+  enter(name: ByteString, ...tolerated: number[]): number {
+    const fd = openat(this.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, ...tolerated);
+    if (fd < 0) return fd;
+    const distant = this.#levels[this.#levels.length - OPEN_MAX];
+    if (distant !== undefined && this.#levels.length > OPEN_MAX && distant.fd >= 0) {
+      distant.stat = fstat(distant.fd);
+      close(distant.fd);
+      distant.fd = -1;
+    }
+    this.#levels.push({ name, fd, stat: undefined });
+    return 0;
+  }
+
+  /** Back to the parent directory. */
+  leave(): void {
+    const left = this.#levels.pop() as Level;
+    const parent = this.#levels.at(-1);
+    try {
+      if (parent === undefined || parent.fd >= 0) return;
+      const fd = openat(left.fd, '..' as ByteString, O_RDONLY | O_DIRECTORY);
+      if (!sameInode(fstat(fd), parent.stat as Stat)) {
+        close(fd);
+        throw new StorageError('busy', 'Cannot go on in a directory tree: a directory in it was moved meanwhile', {
+          path: this.path,
+        });
+      }
+      parent.fd = fd;
+    } finally {
+      close(left.fd);
+    }
+  }
+
+  /** Goes to the directory that `names` lead to from the root, by the shortest way. */
+  moveTo(names: readonly ByteString[]): void {
+    let common = 0;
+    while (common < names.length && common < this.depth && this.#levels[common + 1]?.name === names[common]) common++;
+    while (this.depth > common) this.leave();
+    for (const name of names.slice(common)) this.enter(name);
+  }
+
+  [Symbol.dispose](): void {
+    for (const level of this.#levels.splice(0)) if (level.fd >= 0) close(level.fd);
+  }
+}

@@ -1,0 +1,82 @@
+import type { ByteString } from '../base/bytes.ts';
+import { mknodat, S_IFCHR } from '../linux/inode.ts';
+import { fgetxattr, flistxattr, fsetxattr } from '../linux/xattr.ts';
+
+/** How a layer on disk spells deletions. `none`: it has none, being a full copy. */
+export type WhiteoutStyle = 'none' | 'overlay' | 'overlay-userxattr';
+
+/** In archives (AUFS spelling): `.wh.NAME` deletes NAME. */
+export const WHITEOUT_PREFIX = '.wh.' as ByteString;
+/** In archives: the directory that holds it shows nothing of the layers below. */
+export const OPAQUE_MARKER = '.wh..wh..opq' as ByteString;
+const BOOKKEEPING_PREFIX = '.wh..wh.';
+
+/** What a name in an archive says about whiteouts. */
+export type Whiteout =
+  | { readonly kind: 'whiteout'; readonly of: ByteString }
+  | { readonly kind: 'opaque' }
+  /** aufs's own: ignored, with all below it. */
+  | { readonly kind: 'bookkeeping' }
+  /** `.wh.`, `.wh..`, `.wh...`: would delete nothing, the directory itself, or its parent. */
+  | { readonly kind: 'refused' };
+
+/** Reads one path component; undefined for an ordinary name. */
+export function parseWhiteout(name: ByteString): Whiteout | undefined {
+  if (!name.startsWith(WHITEOUT_PREFIX)) return undefined;
+  if (name === OPAQUE_MARKER) return { kind: 'opaque' };
+  if (name.startsWith(BOOKKEEPING_PREFIX)) return { kind: 'bookkeeping' };
+  const of = name.slice(WHITEOUT_PREFIX.length) as ByteString;
+  return of === '' || of === '.' || of === '..' ? { kind: 'refused' } : { kind: 'whiteout', of };
+}
+
+/** Makes a whiteout as overlay does (kernel: overlayfs.rst, "whiteouts and opaque directories"). EEXIST is an error. */
+export function makeWhiteout(dirFd: number, name: ByteString, ...tolerated: number[]): number {
+  return mknodat(dirFd, name, S_IFCHR, 0, 0, ...tolerated);
+}
+
+/** The prefix of overlay's own attributes in a style that has them. */
+export function overlayPrefix(style: WhiteoutStyle): string | undefined {
+  if (style === 'none') return undefined;
+  return style === 'overlay' ? 'trusted.overlay.' : 'user.overlay.';
+}
+
+/** What overlay's attributes say of a directory or file. */
+export interface OverlayMarks {
+  readonly opaque: boolean;
+  /** `opaque=x`: empty files in it that have `overlay.whiteout` are whiteouts (kernel ≥ 6.7). */
+  readonly holdsXattrWhiteouts: boolean;
+  /** The file or directory takes content from another path below. */
+  readonly redirect: boolean;
+  readonly metacopy: boolean;
+  readonly whiteout: boolean;
+}
+
+const NO_MARKS: OverlayMarks = {
+  opaque: false,
+  holdsXattrWhiteouts: false,
+  redirect: false,
+  metacopy: false,
+  whiteout: false,
+};
+
+/** Reads the marks from an open descriptor (not O_PATH). */
+export function overlayMarks(fd: number, style: WhiteoutStyle): OverlayMarks {
+  const prefix = overlayPrefix(style);
+  if (prefix === undefined) return NO_MARKS;
+  const names = new Set(flistxattr(fd).filter((name) => name.startsWith(prefix)));
+  if (names.size === 0) return NO_MARKS;
+  const has = (mark: string): boolean => names.has(`${prefix}${mark}` as ByteString);
+  const opaque = has('opaque') ? fgetxattr(fd, `${prefix}opaque` as ByteString)?.toString('latin1') : undefined;
+  return {
+    opaque: opaque === 'y',
+    holdsXattrWhiteouts: opaque === 'x',
+    redirect: has('redirect'),
+    metacopy: has('metacopy'),
+    whiteout: has('whiteout'),
+  };
+}
+
+/** From now on the directory shows nothing of the layers below; `fd` is the directory, readable. */
+export function makeOpaque(fd: number, style: Exclude<WhiteoutStyle, 'none'>): void {
+  fsetxattr(fd, `${overlayPrefix(style)}opaque` as ByteString, Buffer.from('y'));
+}

@@ -1,0 +1,182 @@
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, writeSync } from 'node:fs';
+import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
+import type { IdMaps } from '../../base/id-map.ts';
+import type { JobContext } from '../../base/pool.ts';
+import { type RingMemory, RingReader } from '../../base/ring.ts';
+import type { Finding } from '../../base/values.ts';
+import { Deflater } from '../../codec/deflate.ts';
+import type { InflateLimits } from '../../codec/inflate.ts';
+import { LayerApplier } from '../../diff/apply.ts';
+import { settle } from '../../diff/fix-ups.ts';
+import { LowerView } from '../../fs/lower-view.ts';
+import { treeSizeBytes } from '../../fs/usage.ts';
+import { viaWorkingDirectory } from '../../fs/xattrs.ts';
+import { TarLexer } from '../../tar/lexer.ts';
+import { SplitWriter } from '../../tar/split.ts';
+import type { TarEntry, TarSink } from '../../tar/types.ts';
+import { type FileRange, type InflateAnswer, inflateRange } from './inflate.ts';
+import type { Jail } from './jail.ts';
+
+export interface ApplyRequest {
+  readonly from:
+    | {
+        readonly kind: 'ring';
+        readonly ring: RingMemory /** The digest, once the ring has ended; absent: hashed here. */;
+        readonly tarSha256?: SharedArrayBuffer;
+      }
+    | { readonly kind: 'file'; readonly range: FileRange; readonly limits: Partial<InflateLimits> };
+  /** An empty directory. */
+  readonly root: ByteString;
+  /** The trees below, top first. */
+  readonly lowers: readonly ByteString[];
+  readonly lowerStyle: 'overlay' | 'none';
+  readonly ids: IdMaps;
+  /** A new file for the split record; absent: none is written. */
+  readonly record?: ByteString;
+}
+
+export interface ApplyAnswer {
+  readonly sizeBytes: number;
+  readonly entries: number;
+  /** Whether record and files give the tar back. */
+  readonly exact: Finding;
+  readonly notes: readonly string[];
+  readonly tarBytes: number;
+  readonly diffId: `sha256:${string}`;
+  /** Of the blob, where this thread inflated it itself. */
+  readonly inflated?: InflateAnswer;
+}
+
+/** Job: unpacks one layer, jailed in it, and writes its split record. */
+export function apply(request: ApplyRequest, context: JobContext, jail: Jail): ApplyAnswer {
+  using below =
+    request.lowers.length === 0 ? undefined : new LowerView(request.lowers, request.lowerStyle, viaWorkingDirectory);
+  const record = request.record === undefined ? undefined : new RecordFile(request.record);
+  try {
+    const answer = jail.inside(request.root, () => {
+      using applier = new LayerApplier('/' as ByteString, request.ids);
+      const sink = new Unpacking(applier, record?.split);
+      const ended = feed(request, sink, context);
+      record?.split.end(ended.tarBytes, ended.tarSha256);
+      settle(applier, below);
+      return { ...ended, applier, sizeBytes: applier.sizeBytes };
+    });
+    record?.finish();
+    const { applier, tarSha256, tarBytes, inflated } = answer;
+    return {
+      sizeBytes: answer.sizeBytes ?? treeSizeBytes(request.root),
+      entries: applier.entries,
+      exact: exactness(applier),
+      notes: applier.notes.list(),
+      tarBytes,
+      diffId: `sha256:${tarSha256.toString('hex')}`,
+      ...(inflated === undefined ? {} : { inflated }),
+    };
+  } finally {
+    record?.close();
+  }
+}
+
+function exactness(applier: LayerApplier): Finding {
+  const { overwritten } = applier.tree;
+  if (overwritten !== undefined) return { holds: false, because: `a later entry replaces ${quote(overwritten)}` };
+  if (applier.unkept !== undefined) {
+    return { holds: false, because: `the content of ${quote(applier.unkept)} is in no file of the tree` };
+  }
+  return { holds: true, because: 'every payload is a file of the tree' };
+}
+
+interface Ended {
+  readonly tarBytes: number;
+  readonly tarSha256: Buffer;
+  readonly inflated?: InflateAnswer;
+}
+
+/** Gives all bytes of the tar to the lexer. */
+function feed(request: ApplyRequest, sink: Unpacking, context: JobContext): Ended {
+  const lexer = new TarLexer(sink);
+  const { from } = request;
+  if (from.kind === 'file') {
+    const slot = Buffer.allocUnsafe(256 * 1024);
+    const { tarSha256, ...inflated } = inflateRange(
+      from.range,
+      { reserve: () => slot, commit: (n) => lexer.write(slot.subarray(0, n)) },
+      from.limits,
+      context,
+    );
+    lexer.finish();
+    return { tarBytes: inflated.tarBytes, tarSha256, inflated };
+  }
+  const reader = new RingReader(from.ring);
+  const hash = from.tarSha256 === undefined ? createHash('sha256') : undefined;
+  let tarBytes = 0;
+  for (let view = reader.next(); view !== undefined; view = reader.next()) {
+    context.check();
+    hash?.update(view);
+    lexer.write(view);
+    tarBytes += view.length;
+    context.done(tarBytes);
+    reader.release();
+  }
+  lexer.finish();
+  return { tarBytes, tarSha256: hash?.digest() ?? Buffer.from(new Uint8Array(from.tarSha256 as SharedArrayBuffer)) };
+}
+
+/** What the lexer finds, to the tree and to the record. */
+class Unpacking implements TarSink {
+  readonly #applier: LayerApplier;
+  readonly #record: SplitWriter | undefined;
+  #kept = false;
+
+  constructor(applier: LayerApplier, record: SplitWriter | undefined) {
+    this.#applier = applier;
+    this.#record = record;
+  }
+
+  raw(bytes: Uint8Array): void {
+    this.#record?.raw(bytes);
+  }
+
+  entry(entry: TarEntry): void {
+    const kept = this.#applier.entry(entry);
+    this.#kept = kept !== undefined;
+    if (kept !== undefined) this.#record?.file(kept.path, payloadBytes(entry), entry.sparse);
+  }
+
+  data(bytes: Uint8Array): void {
+    if (this.#kept) this.#applier.data(bytes);
+  }
+
+  end(): void {
+    this.#applier.end();
+  }
+}
+
+function payloadBytes(entry: TarEntry): number {
+  return entry.sparse === undefined ? entry.sizeBytes : entry.sparse.reduce((sum, { length }) => sum + length, 0);
+}
+
+/** A split record on disk: zstd around the codec's bytes. Opened before the jail, written from inside. */
+class RecordFile {
+  readonly #fd: number;
+  readonly #deflater: Deflater;
+  readonly split: SplitWriter;
+
+  constructor(path: ByteString) {
+    this.#fd = openSync(toBytes(path), 'wx', 0o600);
+    this.#deflater = new Deflater('zstd', (bytes) => {
+      for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at, bytes.length - at);
+    });
+    this.split = new SplitWriter((bytes) => this.#deflater.write(bytes));
+  }
+
+  finish(): void {
+    this.#deflater.finish();
+  }
+
+  close(): void {
+    this.#deflater.close();
+    closeSync(this.#fd);
+  }
+}

@@ -1,0 +1,63 @@
+import type { ByteString } from '../../base/bytes.ts';
+import { AT_FDCWD, O_DIRECTORY, O_PATH, openat } from '../../linux/inode.ts';
+import { MS_REC, MS_SLAVE, mount } from '../../linux/mount.ts';
+import {
+  CLONE_FS,
+  CLONE_NEWNS,
+  chdir,
+  chroot,
+  fchdir,
+  setMountNamespace,
+  umask,
+  unshare,
+} from '../../linux/namespace.ts';
+
+const HERE = '.' as ByteString;
+const ROOT = '/' as ByteString;
+
+/**
+ * What a job thread keeps to leave a jail again: descriptors of the host's root and mount namespace. Making one gives
+ * the thread a root, working directory and umask (0) of its own, so it is for job threads only.
+ */
+export class Jail {
+  readonly #hostRoot: number;
+  readonly #hostMounts: number;
+
+  constructor() {
+    unshare(CLONE_FS);
+    umask(0);
+    this.#hostRoot = openat(AT_FDCWD, ROOT, O_PATH | O_DIRECTORY);
+    this.#hostMounts = openat(AT_FDCWD, '/proc/thread-self/ns/mnt' as ByteString, 0);
+  }
+
+  /**
+   * Runs `task` with `directory` as this thread's root. Whatever it does by path stays inside; it must be synchronous
+   * and load no code (a module, a name service, local time), or files of the layer would be taken for the host's.
+   */
+  inside<T>(directory: ByteString, task: () => T): T {
+    chdir(directory);
+    chroot(HERE);
+    try {
+      return task();
+    } finally {
+      fchdir(this.#hostRoot);
+      chroot(HERE);
+    }
+  }
+
+  /**
+   * Runs `task` in a mount namespace of this thread's own: what it mounts nobody else sees, and it is gone afterwards,
+   * also when the process is killed.
+   */
+  privately<T>(task: () => T): T {
+    unshare(CLONE_NEWNS);
+    try {
+      mount('none' as ByteString, ROOT, '' as ByteString, MS_REC | MS_SLAVE, '' as ByteString);
+      return task();
+    } finally {
+      setMountNamespace(this.#hostMounts); // the thread's root and working directory become that namespace's
+      fchdir(this.#hostRoot);
+      chroot(HERE);
+    }
+  }
+}

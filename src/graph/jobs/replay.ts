@@ -1,0 +1,150 @@
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, readSync } from 'node:fs';
+import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
+import type { Digest } from '../../base/digest.ts';
+import { StorageError } from '../../base/errors.ts';
+import type { JobContext } from '../../base/pool.ts';
+import { type RingMemory, RingWriter } from '../../base/ring.ts';
+import { Inflater } from '../../codec/inflate.ts';
+import { Root } from '../../fs/rooted.ts';
+import { isFile } from '../../fs/stat.ts';
+import { close, fstat, O_NONBLOCK, O_RDONLY } from '../../linux/inode.ts';
+import { SplitReader } from '../../tar/split.ts';
+import type { Extent } from '../../tar/types.ts';
+
+export interface ReplayRequest {
+  /** The split record. */
+  readonly record: ByteString;
+  /** The layer's own tree. */
+  readonly root: ByteString;
+  readonly diffId: Digest;
+  /** Absent: only verified. */
+  readonly to?: RingMemory;
+}
+
+/** Job: a layer's tar from its record and files, byte for byte. Ends with `corrupt` where it is not the tar of `diffId`. */
+export function replay(request: ReplayRequest, context: JobContext): void {
+  const out = new HashedOut(request.to === undefined ? undefined : new RingWriter(request.to));
+  using root = Root.open(request.root);
+  let ended = false;
+  const split = new SplitReader({
+    onRaw: (bytes) => out.write(bytes),
+    onFile(name, payloadBytes, extents) {
+      context.check();
+      const fd = root.open(name, O_RDONLY | O_NONBLOCK);
+      try {
+        if (!isFile(fstat(fd))) throw changed(name, 'it is no file any more');
+        for (const { offset, length } of extents ?? [{ offset: 0, length: payloadBytes } satisfies Extent]) {
+          out.copy(fd, offset, length, name);
+        }
+      } finally {
+        close(fd);
+      }
+      context.done(out.bytes);
+    },
+    onEnd() {
+      ended = true;
+    },
+  });
+  feedRecord(request.record, split);
+  const digest = out.digest();
+  if (!ended || digest !== request.diffId) {
+    throw new StorageError(
+      'corrupt',
+      `Cannot give layer ${request.diffId} back: its files and record make ${digest}; its files were changed`,
+      { expected: request.diffId, actual: digest },
+    );
+  }
+  out.end();
+}
+
+function feedRecord(path: ByteString, split: SplitReader): void {
+  const fd = openSync(toBytes(path), 'r');
+  const room = Buffer.allocUnsafe(256 * 1024);
+  // The record is our own file; headers repeat so much that no ratio tells it from a bomb.
+  const limits = { ratioMax: Number.POSITIVE_INFINITY };
+  const inflater = new Inflater(
+    'zstd',
+    { reserve: () => room, commit: (n) => split.write(room.subarray(0, n)) },
+    limits,
+  );
+  try {
+    const buffer = Buffer.allocUnsafe(64 * 1024);
+    for (;;) {
+      const n = readSync(fd, buffer);
+      if (n === 0) break;
+      inflater.write(buffer.subarray(0, n));
+    }
+    inflater.finish();
+    split.finish();
+  } finally {
+    inflater.close();
+    closeSync(fd);
+  }
+}
+
+/** Bytes on their way out, hashed; slots of the ring are filled whole. */
+class HashedOut {
+  readonly #ring: RingWriter | undefined;
+  readonly #hash = createHash('sha256');
+  readonly #own = Buffer.allocUnsafe(256 * 1024);
+  #slot: Uint8Array | undefined;
+  #used = 0;
+  bytes = 0;
+
+  constructor(ring: RingWriter | undefined) {
+    this.#ring = ring;
+  }
+
+  #room(): Uint8Array {
+    this.#slot ??= this.#ring?.reserve() ?? this.#own;
+    return this.#slot.subarray(this.#used);
+  }
+
+  #filled(n: number): void {
+    this.#used += n;
+    this.bytes += n;
+    if (this.#slot !== undefined && this.#used === this.#slot.length) this.#flush();
+  }
+
+  #flush(): void {
+    if (this.#slot === undefined) return;
+    this.#hash.update(this.#slot.subarray(0, this.#used));
+    this.#ring?.commit(this.#used);
+    this.#slot = undefined;
+    this.#used = 0;
+  }
+
+  write(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; ) {
+      const room = this.#room();
+      const n = Math.min(room.length, bytes.length - at);
+      room.set(bytes.subarray(at, at + n));
+      this.#filled(n);
+      at += n;
+    }
+  }
+
+  copy(fd: number, offset: number, length: number, name: ByteString): void {
+    for (let at = 0; at < length; ) {
+      const room = this.#room();
+      const n = readSync(fd, room, 0, Math.min(room.length, length - at), offset + at);
+      if (n === 0) throw changed(name, `it has fewer than ${offset + length} bytes`);
+      this.#filled(n);
+      at += n;
+    }
+  }
+
+  digest(): Digest {
+    this.#flush();
+    return `sha256:${this.#hash.digest('hex')}`;
+  }
+
+  end(): void {
+    this.#ring?.end();
+  }
+}
+
+function changed(name: ByteString, how: string): StorageError {
+  return new StorageError('corrupt', `Cannot give a layer back: ${quote(name)} was changed, ${how}`, { path: name });
+}

@@ -1,0 +1,34 @@
+import type { ByteString } from '../../base/bytes.ts';
+import { mergeLayer } from '../../diff/merge.ts';
+import { copyTree } from '../../fs/copy.ts';
+import { removeTree } from '../../fs/remove.ts';
+import { treeSizeBytes } from '../../fs/usage.ts';
+import { AT_FDCWD } from '../../linux/inode.ts';
+
+// Jobs on whole trees by the host's paths, each one call of a lower floor.
+
+export interface MergeRequest {
+  readonly staged: ByteString;
+  readonly target: ByteString;
+}
+
+export function merge(request: MergeRequest): void {
+  mergeLayer(request.staged, request.target);
+}
+
+export interface CopyRequest {
+  readonly from: ByteString;
+  readonly to: ByteString;
+}
+
+export function copy(request: CopyRequest): void {
+  copyTree(request.from, request.to);
+}
+
+export function remove(path: ByteString): void {
+  removeTree(AT_FDCWD, path);
+}
+
+export function usage(root: ByteString): number {
+  return treeSizeBytes(root);
+}

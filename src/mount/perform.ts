@@ -1,0 +1,55 @@
+import type { ByteString } from '../base/bytes.ts';
+import { AT_FDCWD, close, O_DIRECTORY, O_PATH, openat } from '../linux/inode.ts';
+import { EBUSY, EINVAL, ENOENT } from '../linux/libc.ts';
+import { MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT, mount, umount } from '../linux/mount.ts';
+import { chdir, fchdir } from '../linux/namespace.ts';
+import type { Mount } from './mount.ts';
+import { overlayRoute } from './overlay-options.ts';
+
+const NOTHING = '' as ByteString;
+const OVERLAY = 'overlay' as ByteString;
+
+/**
+ * Mounts `plan` on the directory `target` (absolute). It blocks, and an overlay whose options exceed a page changes
+ * the working directory for a moment: call it only in a thread that did unshare(CLONE_FS), or the whole process moves.
+ */
+export function performMount(plan: Mount, target: ByteString): void {
+  if (plan.type === 'bind') return performBind(plan.source, target, plan.readonly);
+  const { data, base } = overlayRoute(plan);
+  if (base === undefined) mount(OVERLAY, target, OVERLAY, 0, data);
+  else within(base, () => mount(OVERLAY, target, OVERLAY, 0, data));
+}
+
+// mount(2): the flags of a bind mount other than MS_REC are ignored at first, so read-only needs a second call.
+function performBind(source: ByteString, target: ByteString, readonly: boolean): void {
+  mount(source, target, NOTHING, MS_BIND, NOTHING);
+  if (!readonly) return;
+  try {
+    mount(NOTHING, target, NOTHING, MS_REMOUNT | MS_BIND | MS_RDONLY, NOTHING);
+  } catch (error) {
+    umount(target, MNT_DETACH); // nobody can have entered what should have been read-only
+    throw error;
+  }
+}
+
+function within<T>(directory: ByteString, task: () => T): T {
+  const before = openat(AT_FDCWD, '.' as ByteString, O_PATH | O_DIRECTORY);
+  try {
+    chdir(directory);
+    try {
+      return task();
+    } finally {
+      fchdir(before);
+    }
+  } finally {
+    close(before);
+  }
+}
+
+/**
+ * Unmounts the topmost mount on `target`; not mounted is success. False when something uses it; with `detach` it goes
+ * from the tree at once and ends with its last user. Blocks: a writable overlay syncs its whole filesystem.
+ */
+export function performUnmount(target: ByteString, options: { readonly detach: boolean }): boolean {
+  return umount(target, options.detach ? MNT_DETACH : 0, EBUSY, EINVAL, ENOENT) !== -EBUSY;
+}

@@ -1,0 +1,185 @@
+import { closeSync, fsyncSync, linkSync, openSync, rmSync } from 'node:fs';
+import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import { type ErrorCode, StorageError } from '../base/errors.ts';
+import type { DriverName } from '../base/values.ts';
+import { fileError, type Layout, newDatabasePath, refusal, shownPath, syncDirectory } from './layout.ts';
+import { APPLICATION_ID, FORMAT, writeSchema } from './schema.ts';
+
+/** An open database: statements are compiled once, every failure is a StorageError, nothing waits beyond `busyMs`. */
+export class Connection {
+  readonly layout: Layout;
+  readonly #db: DatabaseSync;
+  readonly #statements = new Map<string, StatementSync>();
+
+  private constructor(layout: Layout, db: DatabaseSync) {
+    this.layout = layout;
+    this.#db = db;
+  }
+
+  /** Opens what is there. A newer format is `failed-precondition`, a damaged file `corrupt`. */
+  static open(layout: Layout, busyMs: number): Connection {
+    let db: DatabaseSync | undefined;
+    try {
+      db = new DatabaseSync(layout.database, { timeout: busyMs, enableForeignKeyConstraints: true });
+      const application = pragma(db, 'application_id');
+      const format = pragma(db, 'user_version');
+      if (application !== APPLICATION_ID) {
+        throw application === 0 && format === 0
+          ? refusal('corrupt', layout.root, 'its database store.db is empty; restore it from a copy')
+          : refusal('failed-precondition', layout.root, 'store.db is not the database of a layerstore; name another root');
+      }
+      if (typeof format !== 'number' || format > FORMAT) {
+        throw refusal(
+          'failed-precondition',
+          layout.root,
+          `it has format ${format}, this layerstore knows up to ${FORMAT}; use a newer layerstore`,
+        );
+      }
+      if (pragma(db, 'journal_mode = WAL') !== 'wal') {
+        throw refusal('unsupported', layout.root, 'its filesystem cannot hold the database; use a local one');
+      }
+      // FULL: an answered commit survives a power cut. cell_size_check: a damaged page is an error before it is an answer.
+      db.exec(
+        `PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
+         PRAGMA cell_size_check = ON; PRAGMA journal_size_limit = 4194304`,
+      );
+      return new Connection(layout, db);
+    } catch (error) {
+      db?.close();
+      throw sqliteError(error, layout.root, 'open');
+    }
+  }
+
+  /** Runs `body` in a transaction that sees one state and changes nothing. */
+  read<T>(body: () => T): T {
+    return this.#transaction('BEGIN', 'read', body);
+  }
+
+  /** Runs `body` as the only writer among all processes; durable when it returns, undone when it throws. */
+  write<T>(body: () => T): T {
+    return this.#transaction('BEGIN IMMEDIATE', 'change', body);
+  }
+
+  #transaction<T>(begin: string, action: string, body: () => T): T {
+    try {
+      this.#db.exec(begin);
+      const answer = body();
+      this.#db.exec('COMMIT');
+      return answer;
+    } catch (error) {
+      // SQLite has rolled back by itself after some failures (a full disk).
+      if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
+      throw sqliteError(error, this.layout.root, action);
+    }
+  }
+
+  /** All rows. `T` is what the (STRICT) schema makes of these columns. */
+  all<T>(sql: string, ...values: SQLInputValue[]): T[] {
+    return this.#statement(sql).all(...values) as T[];
+  }
+
+  first<T>(sql: string, ...values: SQLInputValue[]): T | undefined {
+    return this.#statement(sql).get(...values) as T | undefined;
+  }
+
+  /** Answers the rows changed. */
+  run(sql: string, ...values: SQLInputValue[]): number {
+    return Number(this.#statement(sql).run(...values).changes);
+  }
+
+  /** The INTEGER PRIMARY KEY of the row that it inserts. */
+  insert(sql: string, ...values: SQLInputValue[]): number {
+    return Number(this.#statement(sql).run(...values).lastInsertRowid);
+  }
+
+  #statement(sql: string): StatementSync {
+    let statement = this.#statements.get(sql);
+    if (statement === undefined) this.#statements.set(sql, (statement = this.#db.prepare(sql)));
+    return statement;
+  }
+
+  close(): void {
+    this.#statements.clear();
+    this.#db.close();
+  }
+}
+
+/** One pragma's value; at its first use the file is really read. */
+function pragma(db: DatabaseSync, text: string): unknown {
+  const row = db.prepare(`PRAGMA ${text}`).get();
+  return row === undefined ? undefined : Object.values(row)[0];
+}
+
+/**
+ * Makes the database whole under another name and then links it to its own: what has the name is complete, and of
+ * several processes that do this at once one wins and the others see it.
+ */
+export function makeDatabase(layout: Layout, driver: DriverName): void {
+  const path = newDatabasePath(layout.root);
+  try {
+    // SQLite gives `-wal` and `-shm` the mode of the database.
+    closeSync(openSync(path, 'wx', 0o600));
+    const db = new DatabaseSync(path);
+    try {
+      writeSchema(db, driver);
+      pragma(db, 'journal_mode = WAL');
+    } finally {
+      db.close();
+    }
+    const fd = openSync(path, 'r');
+    try {
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    linkSync(path, layout.database);
+    syncDirectory(layout.root);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    // EEXIST: another process was first. ENOENT: it was, and has swept our file away.
+    if (code !== 'EEXIST' && code !== 'ENOENT') throw databaseError(error, layout.root, 'make');
+  } finally {
+    for (const end of ['', '-journal', '-wal', '-shm']) rmSync(path + end, { force: true });
+  }
+}
+
+function databaseError(error: unknown, root: string, action: string): StorageError {
+  return (error as NodeJS.ErrnoException).code === 'ERR_SQLITE_ERROR'
+    ? sqliteError(error, root, action)
+    : fileError(error, `${action} the store`, root);
+}
+
+// Primary result codes, sqlite.org/rescode.html.
+const CODES: Readonly<Record<number, readonly [ErrorCode, string]>> = {
+  3: ['permission-denied', 'permission denied; run as the owner of the store'],
+  5: ['busy', 'another process holds its database; try again'],
+  6: ['busy', 'another process holds its database; try again'],
+  7: ['resource-exhausted', 'out of memory'],
+  8: ['permission-denied', 'its database cannot be written; run as the owner of the store, on a writable filesystem'],
+  10: ['unavailable', 'the disk reported an error'],
+  11: ['corrupt', 'its database store.db is damaged; restore it from a copy, or move the store away'],
+  13: ['resource-exhausted', 'no space left on the filesystem'],
+  14: ['permission-denied', 'its database cannot be opened; run as the owner of the store'],
+  26: ['corrupt', 'store.db is not a database; restore it from a copy, or move the store away'],
+};
+
+// Extended ones that mean something else than their family.
+const EXTENDED: Readonly<Record<number, readonly [ErrorCode, string]>> = {
+  // SHMSIZE: the shared index could not grow. SHMMAP: no shared mmap (9p, NFS).
+  4874: ['resource-exhausted', 'no space left on the filesystem'],
+  5386: ['unsupported', 'its filesystem has no shared memory maps; use a local one'],
+  1032: ['failed-precondition', 'its database was moved or removed while it was open'],
+};
+
+/** SQLite's failure as a StorageError; what is one already passes. */
+export function sqliteError(error: unknown, root: string, action: string): StorageError {
+  if (error instanceof StorageError) return error;
+  const { code, errcode, message } = error as { code?: string; errcode?: number; message?: string };
+  const known = errcode === undefined ? undefined : (EXTENDED[errcode] ?? CODES[errcode & 0xff]);
+  const [own, state] = known ?? ['internal', message ?? String(error)];
+  return new StorageError(code === 'ERR_SQLITE_ERROR' ? own : 'internal', `Cannot ${action} the store ${shownPath(root)}: ${state}`, {
+    path: root,
+    ...(message === undefined ? {} : { actual: message }),
+    cause: error,
+  });
+}

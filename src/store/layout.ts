@@ -1,0 +1,219 @@
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { type ByteString, fromText, quote } from '../base/bytes.ts';
+import { type ErrorCode, StorageError } from '../base/errors.ts';
+import type { DriverName } from '../base/values.ts';
+import { bootId } from '../linux/kernel.ts';
+
+// Everything here is node:fs, not linux/: the database's thread uses it, and loading the FFI library there would cost
+// more than all its work (facts.md, "A worker starts in…").
+
+/** Where a store keeps what; absolute paths. docs/on-disk.md tells what is in each file. */
+export interface Layout {
+  readonly root: string;
+  /** SQLite, with `-wal` and `-shm` beside it. Its existence is what makes a directory a store. */
+  readonly database: string;
+  /** Split records, and tars that are kept because no replay would give them back. */
+  readonly records: string;
+  /** Files being made; each is announced in the database first. */
+  readonly tmp: string;
+  /** Locks and holds of this boot; those of other boots are removed at opening. */
+  readonly run: string;
+  /** Lock files of `locks.ts`. */
+  readonly locks: string;
+  /** One locked file for each open database that makes something (`makers.ts`). */
+  readonly sessions: string;
+}
+
+const DATABASE = 'store.db';
+const NEW_DATABASE = '.store.db.';
+
+/** The layout below `root`, an absolute path. */
+export function layoutOf(root: string): Layout {
+  const run = join(root, 'run', bootId());
+  return {
+    root,
+    database: join(root, DATABASE),
+    records: join(root, 'records'),
+    tmp: join(root, 'tmp'),
+    run,
+    locks: join(run, 'locks'),
+    sessions: join(run, 'sessions'),
+  };
+}
+
+/** The driver's directory: its alone. */
+export function homeOf(root: string, driver: DriverName): string {
+  return join(root, driver);
+}
+
+/** Where a new database is built before it gets its name. */
+export function newDatabasePath(root: string): string {
+  return join(root, `${NEW_DATABASE}${crypto.randomUUID()}`);
+}
+
+/** What may lie in a directory that becomes a store: homes of drivers used without one (D5), and left-overs of us. */
+const BESIDE: ReadonlySet<string> = new Set(['lost+found', 'overlay2', 'fuse-overlayfs', 'aufs', 'vfs']);
+
+function mayLieBeside(name: string): boolean {
+  return BESIDE.has(name) || name.startsWith(NEW_DATABASE) || name.startsWith('.layerstore');
+}
+
+/**
+ * `absent`, `fresh` (a store may be made here) or `store`. A directory with other things in it is
+ * `failed-precondition`, a store whose database is gone `corrupt`.
+ */
+export function examineRoot(root: string): 'absent' | 'fresh' | 'store' {
+  let names: string[];
+  try {
+    names = readdirSync(root);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return 'absent';
+    if (code === 'ENOTDIR') {
+      throw refusal('failed-precondition', root, 'it is not a directory; name another root');
+    }
+    throw fileError(error, 'open the store', root);
+  }
+  // Looked up once more before any refusal: another process may be making the store right now.
+  const isStore = (): boolean => names.includes(DATABASE) || existsSync(join(root, DATABASE));
+  const foreign = names.filter((name) => !mayLieBeside(name));
+  if (foreign.length === 0) return isStore() ? 'store' : 'fresh';
+  if (isStore()) return 'store';
+  if (names.includes('records') || names.includes(`${DATABASE}-wal`)) {
+    throw refusal(
+      'corrupt',
+      root,
+      `its database ${DATABASE} is gone; restore it from a copy, or move the directory away`,
+    );
+  }
+  const shown = foreign.slice(0, 3).map(shownPath).join(', ');
+  const more = foreign.length > 3 ? ` and ${foreign.length - 3} more` : '';
+  throw refusal(
+    'failed-precondition',
+    root,
+    `it is not a store and not empty (it holds ${shown}${more}); name an empty or absent directory`,
+  );
+}
+
+/** Makes `root` and the directories above it; answers whether root itself is new. Safe against others doing the same. */
+export function makeRoot(root: string): boolean {
+  try {
+    mkdirSync(dirname(root), { recursive: true });
+    return makeDirectory(root, 0o710);
+  } catch (error) {
+    throw fileError(error, 'make the store', root);
+  }
+}
+
+/** Takes back `makeRoot`, unless somebody has put something there. */
+export function unmakeRoot(root: string): void {
+  try {
+    rmdirSync(root);
+  } catch {
+    // Not empty, or gone already: then it is somebody else's, and nothing of ours is left.
+  }
+}
+
+/** Remakes what is missing in a store, closes it to others, removes what other boots and dead makers of a store left. */
+export function settleRoot(layout: Layout): void {
+  try {
+    // Layers hold setuid programs of any age: no user may walk in (CVE-2021-41091). A stricter mode is the owner's wish.
+    if ((statSync(layout.root).mode & 0o007) !== 0) chmodSync(layout.root, 0o710);
+    const runs = dirname(layout.run);
+    for (const path of [layout.records, layout.tmp, runs, layout.run, layout.locks, layout.sessions]) {
+      if (!makeDirectory(path, 0o700) && (statSync(path).mode & 0o7777) !== 0o700) chmodSync(path, 0o700);
+    }
+    for (const name of readdirSync(runs)) {
+      const path = join(runs, name);
+      if (path !== layout.run) rmSync(path, { recursive: true, force: true });
+    }
+    // The store stands, so whoever still builds one in such a file will find that it came too late.
+    for (const name of readdirSync(layout.root)) {
+      if (name.startsWith(NEW_DATABASE)) rmSync(join(layout.root, name), { force: true });
+    }
+  } catch (error) {
+    throw fileError(error, 'open the store', layout.root);
+  }
+}
+
+/** False where it was there. The mode is exact: not by mkdir's argument, which the umask cuts. */
+function makeDirectory(path: string, mode: number): boolean {
+  try {
+    mkdirSync(path, { mode });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  }
+  chmodSync(path, mode);
+  return true;
+}
+
+/** The path without links and dots, as mountinfo shows it. */
+export function canonical(root: string): string {
+  try {
+    return realpathSync(root);
+  } catch (error) {
+    throw fileError(error, 'open the store', root);
+  }
+}
+
+/** Makes the names in a directory durable. */
+export function syncDirectory(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+const CODES: Readonly<Record<string, readonly [ErrorCode, string]>> = {
+  EACCES: ['permission-denied', 'permission denied; run as the owner of the store'],
+  EPERM: ['permission-denied', 'not permitted; run as the owner of the store'],
+  ENOSPC: ['resource-exhausted', 'no space left on the filesystem'],
+  EDQUOT: ['resource-exhausted', 'the quota is used up'],
+  EMFILE: ['resource-exhausted', 'this process has too many open files'],
+  ENFILE: ['resource-exhausted', 'the machine has too many open files'],
+  EROFS: ['failed-precondition', 'the filesystem is read-only'],
+  ENOTDIR: ['failed-precondition', 'a part of the path is no directory'],
+  EEXIST: ['failed-precondition', 'a part of the path is no directory'],
+  ENAMETOOLONG: ['invalid-argument', 'the path is too long'],
+  ELOOP: ['failed-precondition', 'too many symbolic links'],
+  EIO: ['unavailable', 'the disk reported an error'],
+};
+
+/** A failure of node:fs as a StorageError; what is one already passes. */
+export function fileError(error: unknown, action: string, path: string): StorageError {
+  if (error instanceof StorageError) return error;
+  const { code: errno, syscall } = error as NodeJS.ErrnoException;
+  const [code, state] = CODES[errno ?? ''] ?? ['internal', (error as Error).message];
+  return new StorageError(code, `Cannot ${action} ${shownPath(path)}: ${state}`, {
+    path,
+    ...(errno === undefined ? {} : { errno }),
+    ...(syscall === undefined ? {} : { syscall }),
+    cause: error,
+  });
+}
+
+/** "Cannot open the store ROOT: …" */
+export function refusal(code: ErrorCode, root: string, state: string, cause?: unknown): StorageError {
+  return new StorageError(code, `Cannot open the store ${shownPath(root)}: ${state}`, { path: root, cause });
+}
+
+/** Text (a path, a name of ours) as messages show it. */
+export function shownPath(path: string): string {
+  return quote(fromText(path) as ByteString);
+}

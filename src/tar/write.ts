@@ -1,0 +1,189 @@
+import { type ByteString, quote } from '../base/bytes.ts';
+import { StorageError } from '../base/errors.ts';
+import {
+  BLOCK,
+  encodeHeader,
+  GID,
+  ID_MAX,
+  LINK_NAME,
+  MAJOR_MAX,
+  MINOR_MAX,
+  MTIME,
+  NAME,
+  NS_PER_SECOND,
+  octalMax,
+  PREFIX,
+  paddingOf,
+  SIZE,
+  SIZE_MAX,
+  UID,
+} from './header.ts';
+import { encodePax, formatPaxTime, xattrKey } from './pax.ts';
+import type { TarEntry, TarEntryType } from './types.ts';
+
+const LETTERS: Readonly<Record<Exclude<TarEntryType, 'skipped'>, string>> = {
+  file: '0',
+  hardlink: '1',
+  symlink: '2',
+  'character-device': '3',
+  'block-device': '4',
+  directory: '5',
+  fifo: '6',
+};
+
+/** As given; a directory's ends in a slash. */
+function nameOf(entry: TarEntry): ByteString {
+  const { name } = entry;
+  return entry.type === 'directory' && !name.endsWith('/') ? (`${name}/` as ByteString) : name;
+}
+
+/**
+ * All that comes before an entry's payload: one ustar header, before it one PAX header if ustar cannot say everything,
+ * after it the map of a sparse file (PAX format 1.0). Equal entries give equal bytes. The payload (of a sparse file:
+ * its runs), and then `paddingFor` its size, follow. An entry that no archive can hold is `invalid-argument`.
+ * Of a sparse file only the last run may be other than whole blocks.
+ * Law: the lexer reads back the entry, a directory's slash added.
+ */
+export function encodeEntry(entry: TarEntry): Buffer {
+  const letter = verify(entry);
+  const name = nameOf(entry);
+  const records = new Map<ByteString, ByteString | Uint8Array>();
+  const record = (key: string, value: string | number | Uint8Array): void => {
+    records.set(key as ByteString, typeof value === 'number' ? (String(value) as ByteString) : (value as ByteString));
+  };
+
+  let map: Buffer = Buffer.alloc(0);
+  let payload = entry.sizeBytes;
+  let split = splitName(name);
+  if (entry.sparse !== undefined) {
+    map = encodeSparseMap(entry);
+    payload = map.length + entry.sparse.reduce((sum, extent) => sum + extent.length, 0);
+    record('GNU.sparse.major', 1);
+    record('GNU.sparse.minor', 0);
+    record('GNU.sparse.name', name);
+    record('GNU.sparse.realsize', entry.sizeBytes);
+    split = { prefix: '' as ByteString, name: standIn('GNUSparseFile.0', name) };
+  } else if (split === undefined) {
+    record('path', name);
+    split = { prefix: '' as ByteString, name: name.slice(0, NAME[1]) as ByteString };
+  }
+  if (entry.linkName.length > LINK_NAME[1]) record('linkpath', entry.linkName);
+  if (payload > octalMax(SIZE)) record('size', payload);
+  if (entry.uid > octalMax(UID)) record('uid', entry.uid);
+  if (entry.gid > octalMax(GID)) record('gid', entry.gid);
+  // Whole seconds, cut downwards, where they fit; readers without PAX are at most a second off.
+  const fraction = ((entry.mtimeNs % NS_PER_SECOND) + NS_PER_SECOND) % NS_PER_SECOND;
+  const seconds = (entry.mtimeNs - fraction) / NS_PER_SECOND;
+  const fits = seconds >= 0n && seconds <= BigInt(octalMax(MTIME));
+  if (fraction !== 0n || !fits) record('mtime', formatPaxTime(entry.mtimeNs));
+  for (const [key, value] of entry.xattrs) record(xattrKey(key), value);
+
+  const header = encodeHeader({
+    ...split,
+    mode: entry.mode,
+    uid: fitting(entry.uid, octalMax(UID)),
+    gid: fitting(entry.gid, octalMax(GID)),
+    sizeBytes: fitting(payload, octalMax(SIZE)),
+    mtime: fits ? Number(seconds) : 0,
+    type: letter,
+    linkName: entry.linkName.slice(0, LINK_NAME[1]) as ByteString,
+    devMajor: entry.devMajor,
+    devMinor: entry.devMinor,
+  });
+  if (records.size === 0) return header;
+  const pax = encodePax(records);
+  const paxHeader = encodeHeader({
+    name: standIn('PaxHeaders.0', name),
+    prefix: '' as ByteString,
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+    sizeBytes: pax.length,
+    mtime: 0,
+    type: 'x',
+    linkName: '' as ByteString,
+    devMajor: 0,
+    devMinor: 0,
+  });
+  return Buffer.concat([paxHeader, pax, paddingFor(pax.length), header, map]);
+}
+
+/** The zeros between a payload of `sizeBytes` and the next header: 0 to 511. */
+export function paddingFor(sizeBytes: number): Buffer {
+  return Buffer.alloc(paddingOf(sizeBytes));
+}
+
+/** The end of an archive: two zero blocks. */
+export function trailer(): Buffer {
+  return Buffer.alloc(2 * BLOCK);
+}
+
+/** A number that PAX says in full is 0 in the header, as GNU tar and Go write it. */
+function fitting(value: number, max: number): number {
+  return value <= max ? value : 0;
+}
+
+/** What the header itself is called where PAX has the name: only readers without PAX see it. */
+function standIn(directory: string, name: ByteString): ByteString {
+  const bare = name.endsWith('/') ? name.slice(0, -1) : name;
+  const last = bare.slice(bare.lastIndexOf('/') + 1);
+  return `${directory}/${last.slice(0, 80)}` as ByteString;
+}
+
+/** Name and prefix of a ustar header, or undefined where the name cannot be split at a slash so that both fit. */
+function splitName(name: ByteString): { name: ByteString; prefix: ByteString } | undefined {
+  if (name.length <= NAME[1]) return { name, prefix: '' as ByteString };
+  // The last byte is never the slash to split at: a directory's own slash belongs to its name.
+  const slash = name.lastIndexOf('/', Math.min(PREFIX[1], name.length - 2));
+  if (slash <= 0 || name.length - slash - 1 > NAME[1]) return undefined;
+  return { prefix: name.slice(0, slash) as ByteString, name: name.slice(slash + 1) as ByteString };
+}
+
+function encodeSparseMap(entry: TarEntry): Buffer {
+  const runs = [...(entry.sparse ?? [])];
+  const last = runs.at(-1);
+  // GNU tar finds the file's length in a last run that may be empty.
+  if (last === undefined || last.offset + last.length < entry.sizeBytes) {
+    runs.push({ offset: entry.sizeBytes, length: 0 });
+  }
+  const text = Buffer.from(`${runs.length}\n${runs.map((run) => `${run.offset}\n${run.length}\n`).join('')}`, 'latin1');
+  return Buffer.concat([text, paddingFor(text.length)]);
+}
+
+/** Refuses what cannot be written or could not be read back; answers the type's letter. */
+function verify(entry: TarEntry): string {
+  const refuse = (why: string): never => {
+    throw new StorageError('invalid-argument', `Cannot write entry ${quote(entry.name)} to an archive: ${why}`, {
+      path: entry.name,
+    });
+  };
+  const within = (what: string, value: number, max: number): void => {
+    if (!Number.isInteger(value) || value < 0 || value > max) refuse(`its ${what} is ${value}, not 0 to ${max}`);
+  };
+  if (entry.type === 'skipped') return refuse('a skipped entry has no form of its own');
+  if (entry.name === '' || entry.name.includes('\0')) refuse('a name has at least one byte and no NUL');
+  if (entry.linkName.includes('\0')) refuse(`its link name ${quote(entry.linkName)} holds a NUL`);
+  within('mode', entry.mode, 0o7777);
+  within('uid', entry.uid, ID_MAX);
+  within('gid', entry.gid, ID_MAX);
+  within('device major', entry.devMajor, MAJOR_MAX);
+  within('device minor', entry.devMinor, MINOR_MAX);
+  within('size', entry.sizeBytes, SIZE_MAX);
+  if (entry.type !== 'file' && (entry.sizeBytes !== 0 || entry.sparse !== undefined)) refuse('only files have a size');
+  for (const name of entry.xattrs.keys()) {
+    if (name === '' || name.includes('\0')) refuse(`it has the attribute name ${quote(name)}`);
+  }
+  let end = 0;
+  let blocks = 0;
+  for (const { offset, length } of entry.sparse ?? []) {
+    within('sparse offset', offset, entry.sizeBytes);
+    within('sparse length', length, entry.sizeBytes - offset);
+    if (offset < end || length === 0) refuse('its sparse map is not ascending, or has an empty run');
+    // GNU tar begins each run at a block's start, others right after the one before: only whole blocks please both.
+    if (blocks % 1 !== 0)
+      refuse('a run of its sparse map is not whole blocks of 512 bytes, which only the last may be');
+    blocks = length / BLOCK;
+    end = offset + length;
+  }
+  return LETTERS[entry.type];
+}
