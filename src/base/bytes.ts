@@ -72,3 +72,8 @@ function isInvisible(code: number): boolean {
 export function compareBytes(a: ByteString, b: ByteString): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
+
+/** `a/b`, without a doubled slash. */
+export function joinBytes(directory: ByteString, name: ByteString): ByteString {
+  return (directory.endsWith('/') ? `${directory}${name}` : `${directory}/${name}`) as ByteString;
+}

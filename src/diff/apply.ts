@@ -335,7 +335,10 @@ export class LayerApplier implements Disposable {
   }
 
   #xattr(fd: number, key: ByteString, value: Buffer, name: ByteString): void {
-    if (!keepXattr(key)) return this.#refusedXattr(key, name);
+    if (!keepXattr(key)) {
+      this.#refusedXattr(key, name);
+      return;
+    }
     const result = fsetxattr(fd, key, value, EOPNOTSUPP, EPERM, EINVAL);
     if (result < 0) this.notes.add(`attribute ${quote(key)} refused by the filesystem`, name);
   }

@@ -3,7 +3,7 @@ import { type ByteString, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { IDENTITY, toContainer } from '../base/id-map.ts';
 import { Descent } from '../fs/descent.ts';
-import { inodeKey, isDirectory, sameInode, typeOf } from '../fs/stat.ts';
+import { inodeKey, sameInode, typeOf } from '../fs/stat.ts';
 import { WHITEOUT_PREFIX } from '../fs/whiteouts.ts';
 import { CAPABILITY, keepXattr, mapXattrs, viaProc, type Xattrs, xattrsOf, xattrsOfFd } from '../fs/xattrs.ts';
 import {

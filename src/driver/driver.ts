@@ -14,6 +14,10 @@ export interface LayerContent {
   /** The trees below it, top first; empty where the layer is a full copy. */
   readonly lowers: readonly ByteString[];
   readonly whiteouts: WhiteoutStyle;
+  /** Where the layer is a full copy: a free path on the same filesystem, for unpacking beside it. */
+  readonly staging?: ByteString;
+  /** Where the layer is a full copy: when it was made. */
+  readonly createdNs?: bigint;
 }
 
 /** How this driver's layers are filled and read back when the given parent is the direct one. */

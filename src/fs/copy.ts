@@ -20,7 +20,6 @@ import {
   O_EXCL,
   O_NOFOLLOW,
   O_NONBLOCK,
-  O_PATH,
   O_RDONLY,
   O_WRONLY,
   openat,

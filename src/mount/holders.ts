@@ -13,20 +13,32 @@ export type Holder =
 const HOLDERS_MAX = 20;
 
 /**
- * Who uses `mount`: processes that are in it or have something of it open or mapped, and mounts on top of it; if there
- * are none of those, processes whose own mount namespace still shows it. At most 20. Reads all of /proc: some ms.
+ * Who uses `mount`: the mounts on top of it, and processes that are in it or have something of it open or mapped, here
+ * or by its copy in another mount namespace (propagate_mount_busy, fs/pnode.c: a copy in use is EBUSY too). At most 20.
+ * Reads all of /proc: some ms.
  */
 export function findHolders(mount: MountEntry): Holder[] {
   const below = `${mount.mountPoint}/`;
   const holders: Holder[] = readMountInfo()
     .filter((entry) => entry.mountPoint.startsWith(below) || entry.parent === mount.id)
     .map((entry) => ({ kind: 'mount', mountPoint: entry.mountPoint }));
+  const ids = new Set([mount.id, ...copies(mount).map(({ id }) => id)]);
   for (const pid of processes()) {
     if (holders.length >= HOLDERS_MAX) break;
-    const what = useOf(pid, mount);
+    const what = useOf(pid, ids, below);
     if (what !== undefined) holders.push({ kind: 'process', pid, command: commandLine(pid), what });
   }
-  return holders.length > 0 ? holders : elsewhere(mount);
+  return holders;
+}
+
+/** Processes whose own mount namespace still shows the mount, one for each namespace. */
+export function findNamespaces(mount: MountEntry): Holder[] {
+  return copies(mount).map(({ pid }) => ({
+    kind: 'process',
+    pid,
+    command: commandLine(pid),
+    what: 'its mount namespace has the mount',
+  }));
 }
 
 /** The holders for an error message: `process 12 ("bash"): its working directory; …`. */
@@ -60,18 +72,18 @@ export function findElsewhere(
   return undefined;
 }
 
-function elsewhere(mount: MountEntry): Holder[] {
+/** The same tree of the same filesystem in other mount namespaces, with a process of each. */
+function copies(mount: MountEntry): { readonly pid: number; readonly id: number }[] {
   const seen = new Set([mountNamespace()]);
-  const holders: Holder[] = [];
+  const found: { pid: number; id: number }[] = [];
   for (const pid of processes()) {
     const namespace = namespaceOf(pid);
     if (namespace === undefined || seen.has(namespace)) continue;
     seen.add(namespace);
-    if (mountsOf(pid).some((entry) => entry.device === mount.device && entry.root === mount.root)) {
-      holders.push({ kind: 'process', pid, command: commandLine(pid), what: 'its mount namespace still has the mount' });
-    }
+    const copy = mountsOf(pid).find((entry) => entry.device === mount.device && entry.root === mount.root);
+    if (copy !== undefined) found.push({ pid, id: copy.id });
   }
-  return holders;
+  return found;
 }
 
 const LINKS = [
@@ -80,22 +92,22 @@ const LINKS = [
   ['exe', 'its program'],
 ] as const;
 
-function useOf(pid: number, mount: MountEntry): string | undefined {
-  for (const [link, what] of LINKS) if (liesOn(`/proc/${pid}/${link}`, mount.id)) return what;
+function useOf(pid: number, mounts: ReadonlySet<number>, below: string): string | undefined {
+  for (const [link, what] of LINKS) if (liesOn(`/proc/${pid}/${link}`, mounts)) return what;
   for (const fd of namesIn(`/proc/${pid}/fd`)) {
     const path = `/proc/${pid}/fd/${fd}` as ByteString;
-    if (liesOn(path, mount.id)) return `open file ${quote(target(path))}`;
+    if (liesOn(path, mounts)) return `open file ${quote(target(path))}`;
   }
-  const mapped = mappedFile(pid, `${mount.mountPoint}/`);
+  const mapped = mappedFile(pid, below);
   return mapped === undefined ? undefined : `mapped file ${quote(mapped)}`;
 }
 
 /** statx(2) tells the mount of what a magic link leads to, exactly, whatever the path is called over there. */
-function liesOn(link: string, mountId: number): boolean {
+function liesOn(link: string, mounts: ReadonlySet<number>): boolean {
   try {
     const fd = openat(AT_FDCWD, link as ByteString, O_PATH);
     try {
-      return fstat(fd).mountId === mountId;
+      return mounts.has(fstat(fd).mountId);
     } finally {
       close(fd);
     }

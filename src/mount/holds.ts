@@ -54,6 +54,15 @@ export class Holds {
 
   /** All holds on `id`. Files under a dot name are left-overs of a killed process, and removed. */
   read(id: ByteString): Hold[] {
+    return this.#list(id, (path) => void unlinkat(AT_FDCWD, path, 0, ENOENT));
+  }
+
+  /** All holds on `id`, for whoever has not its lock: nothing is touched, and what goes meanwhile is left out. */
+  peek(id: ByteString): Hold[] {
+    return this.#list(id, () => undefined);
+  }
+
+  #list(id: ByteString, onHidden: (path: ByteString) => void): Hold[] {
     const directory = this.#of(id);
     const fd = openat(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, ENOENT);
     if (fd < 0) return [];
@@ -61,30 +70,14 @@ export class Holds {
       const holds: Hold[] = [];
       for (const { name } of readDirectory(fd, directory)) {
         const path = `${directory}/${name}` as ByteString;
-        if (name.startsWith('.')) unlinkat(AT_FDCWD, path, 0, ENOENT);
-        else holds.push(readHold(path));
+        if (name.startsWith('.')) {
+          onHidden(path);
+          continue;
+        }
+        const hold = readHold(path);
+        if (hold !== undefined) holds.push(hold);
       }
       return holds;
-    } finally {
-      close(fd);
-    }
-  }
-
-  /** Whether anybody holds `id`, without its lock and without touching anything. */
-  held(id: ByteString): boolean {
-    const directory = this.#of(id);
-    const fd = openat(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, ENOENT);
-    if (fd < 0) return false;
-    try {
-      return readDirectory(fd, directory).some(({ name }) => {
-        if (name.startsWith('.')) return false;
-        try {
-          return readHold(`${directory}/${name}` as ByteString).alive;
-        } catch (error) {
-          if (error instanceof StorageError && error.code === 'not-found') return false; // dropped since it was listed
-          throw error;
-        }
-      });
     } finally {
       close(fd);
     }
@@ -126,8 +119,9 @@ export class Holds {
   }
 }
 
-function readHold(path: ByteString): Hold {
-  const fd = openat(AT_FDCWD, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+function readHold(path: ByteString): Hold | undefined {
+  const fd = openat(AT_FDCWD, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0, ENOENT);
+  if (fd < 0) return undefined;
   try {
     const record = parseHold(fromBytes(readFileSync(fd)), path);
     // A shared lock, so that two who look at once do not take each other for the holder.

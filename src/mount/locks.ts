@@ -30,6 +30,7 @@ export class Locks {
       const fd = await this.#acquire(name, LOCK_EX, signal);
       running = true;
       try {
+        signal?.throwIfAborted();
         return await task();
       } finally {
         unlinkat(AT_FDCWD, this.#path(name), 0, ENOENT);

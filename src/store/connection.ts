@@ -1,5 +1,6 @@
-import { closeSync, fsyncSync, linkSync, openSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, fchmodSync, fsyncSync, linkSync, openSync, rmSync } from 'node:fs';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import { pathToFileURL } from 'node:url';
 import { type ErrorCode, StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
 import { fileError, type Layout, newDatabasePath, refusal, shownPath, syncDirectory } from './layout.ts';
@@ -20,7 +21,10 @@ export class Connection {
   static open(layout: Layout, busyMs: number): Connection {
     let db: DatabaseSync | undefined;
     try {
-      db = new DatabaseSync(layout.database, { timeout: busyMs, enableForeignKeyConstraints: true });
+      // mode=rw: what is not there is not made.
+      const url = pathToFileURL(layout.database);
+      url.search = '?mode=rw';
+      db = new DatabaseSync(url, { timeout: busyMs, enableForeignKeyConstraints: true });
       const application = pragma(db, 'application_id');
       const format = pragma(db, 'user_version');
       if (application !== APPLICATION_ID) {
@@ -118,7 +122,12 @@ export function makeDatabase(layout: Layout, driver: DriverName): void {
   const path = newDatabasePath(layout.root);
   try {
     // SQLite gives `-wal` and `-shm` the mode of the database.
-    closeSync(openSync(path, 'wx', 0o600));
+    const made = openSync(path, 'wx', 0o600);
+    try {
+      fchmodSync(made, 0o600);
+    } finally {
+      closeSync(made);
+    }
     const db = new DatabaseSync(path);
     try {
       writeSchema(db, driver);
@@ -135,9 +144,8 @@ export function makeDatabase(layout: Layout, driver: DriverName): void {
     linkSync(path, layout.database);
     syncDirectory(layout.root);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    // EEXIST: another process was first. ENOENT: it was, and has swept our file away.
-    if (code !== 'EEXIST' && code !== 'ENOENT') throw databaseError(error, layout.root, 'make');
+    // Another process was first; it may even have swept our half-made file away, which fails in many ways.
+    if (!existsSync(layout.database)) throw databaseError(error, layout.root, 'make');
   } finally {
     for (const end of ['', '-journal', '-wal', '-shm']) rmSync(path + end, { force: true });
   }

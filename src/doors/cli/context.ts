@@ -15,7 +15,8 @@ export interface Context {
   /** Aborts when the user interrupts, or nobody reads the output any more. */
   readonly signal: AbortSignal;
   readonly out: Output;
-  readonly stdin: NodeJS.ReadStream;
+  /** Opened when it is asked for. */
+  stdin(): NodeJS.ReadStream;
   readonly stderr: NodeJS.WriteStream;
   readonly env: NodeJS.ProcessEnv;
 }

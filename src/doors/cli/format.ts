@@ -1,5 +1,5 @@
 import { fromText } from '../../base/bytes.ts';
-import { formatReference, familiarReference, parseReference } from '../../oci/reference.ts';
+import { familiarReference, formatReference, parseReference } from '../../oci/reference.ts';
 import { harmless } from './errors.ts';
 
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];

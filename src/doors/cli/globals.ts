@@ -1,5 +1,5 @@
 import type { ByteString } from '../../base/bytes.ts';
-import { type Log } from '../../base/log.ts';
+import type { Log } from '../../base/log.ts';
 import { textOf } from './arguments.ts';
 import type { Given, OptionSpecs } from './command.ts';
 import { UsageError } from './parse.ts';
@@ -7,7 +7,11 @@ import { UsageError } from './parse.ts';
 /** Options of every command, before or behind its name. */
 export const GLOBAL_OPTIONS = {
   root: { kind: 'value', value: 'DIR', help: 'where the store is (LAYERSTORE_ROOT; default /var/lib/layerstore)' },
-  driver: { kind: 'value', value: 'NAME', help: 'storage driver of a new store (LAYERSTORE_DRIVER; default: what works)' },
+  driver: {
+    kind: 'value',
+    value: 'NAME',
+    help: 'storage driver of a new store (LAYERSTORE_DRIVER; default: what works)',
+  },
   'driver-opt': { kind: 'list', value: 'K=V', help: 'option for the driver; may be repeated' },
   json: { kind: 'flag', help: 'one JSON document, or one JSON object a line' },
   quiet: { kind: 'flag', short: 'q', help: 'no progress' },

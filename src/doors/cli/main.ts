@@ -54,7 +54,9 @@ function tell(error: unknown, signal: AbortSignal): number {
   }
   const known = knownError(error);
   process.stderr.write(`layerstore: ${errorLine(known)}\n`);
-  if (process.argv.includes('debug') && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  if (error instanceof Error && /--log-level[= ]debug/.test(process.argv.join(' '))) {
+    process.stderr.write(`${error.stack}\n`);
+  }
   return exitCodeOf(known);
 }
 
@@ -164,7 +166,7 @@ function makeContext(globals: GlobalOptions, command: Command, out: Output, sign
     log: logTo((line) => process.stderr.write(`${oneLine(line)}\n`), logLevel),
     signal,
     out,
-    stdin: process.stdin,
+    stdin: () => process.stdin,
     stderr: process.stderr,
     env: process.env,
   };

@@ -90,7 +90,9 @@ function collect<O extends OptionSpecs>(specs: O, values: ReadonlyMap<string, re
 /** Refuses a number of operands that the command does not take. */
 export function checkCount(operands: readonly ByteString[], [least, most]: readonly [number, number]): void {
   if (operands.length < least) {
-    throw new UsageError(`${operands.length === 0 ? 'nothing' : `only ${operands.length}`} given, it needs ${least === most ? '' : 'at least '}${least}`);
+    throw new UsageError(
+      `${operands.length === 0 ? 'nothing' : `only ${operands.length}`} given, it needs ${least === most ? '' : 'at least '}${least}`,
+    );
   }
   if (operands.length > most) throw new UsageError(`unexpected argument ${quote(operands[most] as ByteString)}`);
 }

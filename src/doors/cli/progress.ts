@@ -2,10 +2,22 @@ import type { Progress } from '../../store/types.ts';
 import type { Context } from './context.ts';
 import { humanSize, shownId } from './format.ts';
 
-/** Shows what a long call says of itself. `finish` before anything else is printed, also after a failure. */
-export interface ProgressView {
+interface ProgressView {
   readonly onProgress: (progress: Progress) => void;
   finish(): void;
+}
+
+/** Runs `work` with progress shown, which ends with it, however it ends. */
+export async function withProgress<T>(
+  context: Context,
+  work: (onProgress: (progress: Progress) => void) => Promise<T>,
+): Promise<T> {
+  const view = progressView(context);
+  try {
+    return await work(view.onProgress);
+  } finally {
+    view.finish();
+  }
 }
 
 const DRAW_MS = 100;
@@ -13,7 +25,7 @@ const LINE_MS = 5_000;
 const BAR_WIDTH = 30;
 
 /** A bar per layer on a terminal, a line now and then elsewhere, nothing with `--quiet`. All on standard error. */
-export function progressView(context: Context): ProgressView {
+function progressView(context: Context): ProgressView {
   if (context.quiet) return { onProgress: () => {}, finish: () => {} };
   const { stderr, env } = context;
   return stderr.isTTY === true && env['TERM'] !== 'dumb' ? bars(stderr) : lines(stderr, () => performance.now());

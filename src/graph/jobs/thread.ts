@@ -1,8 +1,11 @@
 import { type JobContext, type JobTable, serve } from '../../base/pool.ts';
 import { warm } from '../../codec/warm.ts';
 import { type ApplyAnswer, type ApplyRequest, apply } from './apply.ts';
+import { type ChangesRequest, changes, type DiffSizeRequest, diffSize, type PackRequest, pack } from './compare.ts';
 import { inflate } from './inflate.ts';
 import { Jail } from './jail.ts';
+import { replay } from './replay.ts';
+import { copy, makeDirectory, merge, remove, usage } from './trees.ts';
 
 // The entry module of a job thread. Everything a job needs is loaded and used once before the first jail: in a jail
 // the thread would load it from the layer.
@@ -12,6 +15,15 @@ const jail = new Jail();
 
 const TABLE: JobTable = {
   inflate,
+  replay,
+  merge,
+  copy,
+  makeDirectory,
+  remove,
+  usage,
   apply: (request: ApplyRequest, context: JobContext): ApplyAnswer => apply(request, context, jail),
+  pack: (request: PackRequest, context: JobContext): readonly string[] => pack(request, context, jail),
+  changes: (request: ChangesRequest, context: JobContext): void => changes(request, context, jail),
+  diffSize: (request: DiffSizeRequest, context: JobContext): number => diffSize(request, context, jail),
 };
 serve(TABLE);

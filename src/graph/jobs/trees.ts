@@ -3,7 +3,7 @@ import { mergeLayer } from '../../diff/merge.ts';
 import { copyTree } from '../../fs/copy.ts';
 import { removeTree } from '../../fs/remove.ts';
 import { treeSizeBytes } from '../../fs/usage.ts';
-import { AT_FDCWD } from '../../linux/inode.ts';
+import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
 
 // Jobs on whole trees by the host's paths, each one call of a lower floor.
 
@@ -27,6 +27,11 @@ export function copy(request: CopyRequest): void {
 
 export function remove(path: ByteString): void {
   removeTree(AT_FDCWD, path);
+}
+
+/** A new directory, 0700. */
+export function makeDirectory(path: ByteString): void {
+  mkdirat(AT_FDCWD, path, 0o700);
 }
 
 export function usage(root: ByteString): number {

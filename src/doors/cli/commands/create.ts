@@ -1,0 +1,39 @@
+import { type ByteString, quote } from '../../../base/bytes.ts';
+import { textOf } from '../arguments.ts';
+import { type Command, defineCommand } from '../command.ts';
+import { openStoreOf } from '../context.ts';
+import { jsonDocument } from '../json.ts';
+import { UsageError } from '../parse.ts';
+
+export const command: Command = defineCommand({
+  usage: '[REF|CHAIN] [--name NAME] [--storage-opt K=V]…',
+  operands: [0, 1],
+  options: {
+    name: { kind: 'value', value: 'NAME', help: 'its name (default: a random one)' },
+    'storage-opt': { kind: 'list', value: 'K=V', help: 'option of the driver for this layer, such as size=10G' },
+  },
+  async run(context, given, operands) {
+    const base = operands[0] === undefined ? undefined : textOf(operands[0], 'the reference');
+    const name = given.name === undefined ? undefined : textOf(given.name, 'the name');
+    const settings = keyValues(given['storage-opt']);
+    await using store = await openStoreOf(context, { create: base === undefined });
+    await using layer = await store.layers.create(base, {
+      ...(name === undefined ? {} : { name }),
+      settings,
+      signal: context.signal,
+    });
+    await context.out.line(context.json ? jsonDocument({ id: layer.id, name: layer.name }) : layer.id);
+    return 0;
+  },
+});
+
+/** `k=v` options as a record; the last of equal keys wins. */
+export function keyValues(options: readonly ByteString[]): Readonly<Record<string, string>> {
+  const pairs = options.map((option) => {
+    const text = textOf(option, 'the option');
+    const equals = text.indexOf('=');
+    if (equals < 1) throw new UsageError(`option ${quote(option)} is not KEY=VALUE`);
+    return [text.slice(0, equals), text.slice(equals + 1)] as const;
+  });
+  return Object.fromEntries(pairs);
+}

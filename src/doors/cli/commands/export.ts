@@ -1,0 +1,23 @@
+import { textOf } from '../arguments.ts';
+import { type Command, defineCommand } from '../command.ts';
+import { openStoreOf } from '../context.ts';
+import { checkDestination, writeStream } from '../destination.ts';
+import { withProgress } from '../progress.ts';
+
+export const command: Command = defineCommand({
+  usage: 'REF|ID [-o FILE|-]',
+  operands: [1, 1],
+  options: {
+    output: { kind: 'value', short: 'o', value: 'FILE|-', help: 'where to (default: -, which must not be a terminal)' },
+  },
+  async run(context, given, operands) {
+    checkDestination(context, given.output);
+    const name = textOf(operands[0]!, 'the name');
+    await using store = await openStoreOf(context, { create: false });
+    const { signal } = context;
+    await withProgress(context, (onProgress) =>
+      writeStream(context, given.output, store.images.export(name, { signal, onProgress })),
+    );
+    return 0;
+  },
+});

@@ -1,0 +1,28 @@
+import { type Command, defineCommand } from '../command.ts';
+import { openStoreOf, say } from '../context.ts';
+import { humanSize, shownText } from '../format.ts';
+import { jsonDocument } from '../json.ts';
+
+export const command: Command = defineCommand({
+  usage: '[--dry-run] [--wait]',
+  operands: [0, 0],
+  options: {
+    'dry-run': { kind: 'flag', help: 'only tell' },
+    wait: { kind: 'flag', help: 'return when the space is free (so far it always is)' },
+  },
+  async run(context, given) {
+    const dryRun = given['dry-run'];
+    await using store = await openStoreOf(context, { create: false });
+    const report = await store.upkeep.gc({ dryRun, signal: context.signal });
+    if (context.json) {
+      await context.out.line(jsonDocument(report));
+      return 0;
+    }
+    for (const { id, diffId, sizeBytes } of report.layers) {
+      await context.out.line(`layer ${diffId ?? id} ${humanSize(sizeBytes)}`);
+    }
+    for (const file of report.files) await context.out.line(`file ${shownText(file)}`);
+    say(context, `${dryRun ? 'would free' : 'freed'} ${humanSize(report.freedBytes)}`);
+    return 0;
+  },
+});

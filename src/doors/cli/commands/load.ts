@@ -1,0 +1,34 @@
+import { textOf } from '../arguments.ts';
+import { type Command, defineCommand } from '../command.ts';
+import { openStoreOf } from '../context.ts';
+import { reportLoaded } from '../images.ts';
+import { withProgress } from '../progress.ts';
+import { sourceOf } from '../source.ts';
+
+export const command: Command = defineCommand({
+  usage: '[-i FILE|DIR|-] [--platform OS/ARCH[/VARIANT]]',
+  operands: [0, 0],
+  options: {
+    input: {
+      kind: 'value',
+      short: 'i',
+      value: 'FILE|DIR|-',
+      help: 'docker archive, OCI layout or its tar (default: -)',
+    },
+    platform: { kind: 'value', value: 'OS/ARCH', help: "which image of an index (default: this machine's)" },
+  },
+  async run(context, given) {
+    using source = sourceOf(context, given.input);
+    const platform = given.platform === undefined ? undefined : textOf(given.platform, 'the platform');
+    await using store = await openStoreOf(context, { create: true });
+    const images = await withProgress(context, (onProgress) =>
+      store.images.load(source.bytes, {
+        ...(platform === undefined ? {} : { platform }),
+        signal: context.signal,
+        onProgress,
+      }),
+    );
+    await reportLoaded(context, images);
+    return 0;
+  },
+});

@@ -1,0 +1,58 @@
+import type { Image, WritableLayer } from '../../../store/types.ts';
+import { type Command, defineCommand } from '../command.ts';
+import { openStoreOf } from '../context.ts';
+import { humanSize, shownId, shownReference, shownText, shownTime } from '../format.ts';
+import { jsonLine } from '../json.ts';
+import { table } from '../table.ts';
+
+export const command: Command = defineCommand({
+  usage: '[-q] [--no-trunc]',
+  operands: [0, 0],
+  options: {
+    quiet: { kind: 'flag', short: 'q', help: 'ids only' },
+    'no-trunc': { kind: 'flag', help: 'whole ids' },
+  },
+  async run(context, given) {
+    const whole = given['no-trunc'];
+    await using store = await openStoreOf(context, { create: true });
+    const layers = await store.layers.list();
+    if (given.quiet) {
+      for (const { id } of layers) await context.out.line(context.json ? jsonLine({ id }) : shownId(id, whole));
+      return 0;
+    }
+    const images = new Map((await store.images.list()).map((image) => [image.id, image]));
+    const states = [];
+    for (const layer of layers) states.push(await stateOf(layer));
+    const lines = context.json
+      ? states.map(jsonLine)
+      : table(
+          ['ID', 'NAME', 'IMAGE', 'MOUNTED', 'SIZE', 'CREATED'],
+          states.map(({ id, name, image, mounted, sizeBytes, createdAt }) => [
+            shownId(id, whole),
+            shownText(name),
+            image === undefined ? '-' : imageName(image, images.get(image), whole),
+            mounted ? 'yes' : 'no',
+            humanSize(sizeBytes),
+            shownTime(createdAt),
+          ]),
+        );
+    for (const line of lines) await context.out.line(line);
+    return 0;
+  },
+});
+
+type State = Pick<WritableLayer, 'id' | 'name' | 'image' | 'createdAt'> & {
+  readonly mounted: boolean;
+  readonly sizeBytes: number;
+};
+
+async function stateOf(layer: WritableLayer): Promise<State> {
+  const { id, name, image, createdAt } = layer;
+  const fields = { mounted: await layer.isMounted(), sizeBytes: await layer.sizeBytes() };
+  return { id, name, ...(image === undefined ? {} : { image }), createdAt, ...fields };
+}
+
+function imageName(id: string, image: Image | undefined, whole: boolean): string {
+  const name = image?.names[0];
+  return name === undefined ? shownId(id, whole) : shownReference(name);
+}

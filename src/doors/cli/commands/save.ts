@@ -1,0 +1,54 @@
+import { fromText, quote } from '../../../base/bytes.ts';
+import { textOf } from '../arguments.ts';
+import { type Command, defineCommand } from '../command.ts';
+import { openStoreOf, say } from '../context.ts';
+import { checkDestination, writeStream } from '../destination.ts';
+import { sourceDateEpoch } from '../epoch.ts';
+import { UsageError } from '../parse.ts';
+import { withProgress } from '../progress.ts';
+
+const FORMATS = ['oci', 'oci-dir', 'docker'] as const;
+
+export const command: Command = defineCommand({
+  usage: 'REF… [-o FILE|-] [--format oci|oci-dir|docker]',
+  operands: [1, Number.POSITIVE_INFINITY],
+  options: {
+    output: { kind: 'value', short: 'o', value: 'FILE|-', help: 'where to (default: -, which must not be a terminal)' },
+    format: {
+      kind: 'value',
+      value: 'FORMAT',
+      help: 'oci (a tar, default), oci-dir (a directory) or docker (an archive)',
+    },
+  },
+  async run(context, given, operands) {
+    const asked = given.format ?? fromText('oci');
+    const format = FORMATS.find((one) => one === asked);
+    if (format === undefined) throw new UsageError(`format ${quote(asked)} is none of ${FORMATS.join(', ')}`);
+    const directory = format === 'oci-dir' ? given.output : undefined;
+    if (format === 'oci-dir' && (directory === undefined || directory === '-')) {
+      throw new UsageError('a directory is not for a stream: name it with -o');
+    }
+    if (directory === undefined) checkDestination(context, given.output);
+    const references = operands.map((operand) => textOf(operand, 'the reference'));
+    const epochSeconds = sourceDateEpoch(context.env);
+    await using store = await openStoreOf(context, { create: false });
+    await withProgress(context, async (onProgress) => {
+      const options = {
+        ...(epochSeconds === undefined ? {} : { epochSeconds }),
+        signal: context.signal,
+        onProgress,
+      };
+      if (directory !== undefined) {
+        await store.images.saveDirectory(references, textOf(directory, 'the directory'), options);
+      } else {
+        const stream = store.images.save(references, { ...options, format: format === 'docker' ? 'docker' : 'oci' });
+        await writeStream(context, given.output, stream);
+      }
+    });
+    // Until the blobs that came in are kept.
+    if (format !== 'docker' && !context.quiet) {
+      say(context, 'note: layers are saved uncompressed, with a new manifest; their diff ids are the same');
+    }
+    return 0;
+  },
+});

@@ -1,0 +1,150 @@
+import { type ByteString, joinBytes } from '../../base/bytes.ts';
+import type { IdMaps } from '../../base/id-map.ts';
+import type { JobContext } from '../../base/pool.ts';
+import { type RingMemory, RingWriter } from '../../base/ring.ts';
+import type { Change } from '../../base/values.ts';
+import { packTree } from '../../diff/pack.ts';
+import type { Rendering } from '../../diff/types.ts';
+import { walkChanges, walkDifferences } from '../../diff/walk.ts';
+import { inodeKey, isDirectory } from '../../fs/stat.ts';
+import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
+import { mount } from '../../linux/mount.ts';
+import type { Mount } from '../../mount/mount.ts';
+import { performMount } from '../../mount/perform.ts';
+import type { Jail } from './jail.ts';
+
+/** Two trees to compare, as plans: they are mounted where only the job sees them, and vanish with it. */
+export interface Views {
+  /** Read-only. */
+  readonly view: Mount;
+  /** Read-only; absent: compared with nothing. */
+  readonly base?: Mount;
+  /** The upper directory of the view, whose files are in doubt however equal they look. */
+  readonly upper?: ByteString;
+  /** Where there is no upper: when the layer was made. */
+  readonly createdNs?: bigint;
+  /** A directory that exists; what is in it is hidden from the job. */
+  readonly scratch: ByteString;
+}
+
+interface Places {
+  readonly view: ByteString;
+  readonly base: ByteString | undefined;
+}
+
+function withViews<T>(views: Views, jail: Jail, task: (places: Places) => T): T {
+  return jail.privately(() => {
+    const none = 'none' as ByteString;
+    mount(none, views.scratch, 'tmpfs' as ByteString, 0, 'mode=700,size=64k' as ByteString);
+    const place = (name: string, plan: Mount): ByteString => {
+      const path = joinBytes(views.scratch, name as ByteString);
+      mkdirat(AT_FDCWD, path, 0o700);
+      performMount(plan, path);
+      return path;
+    };
+    return task({
+      view: place('view', views.view),
+      base: views.base === undefined ? undefined : place('base', views.base),
+    });
+  });
+}
+
+function walkOptions(views: Views): { readonly upper?: ByteString; readonly createdNs?: bigint } {
+  return {
+    ...(views.upper === undefined ? {} : { upper: views.upper }),
+    ...(views.createdNs === undefined ? {} : { createdNs: views.createdNs }),
+  };
+}
+
+export interface PackRequest {
+  readonly views: Views;
+  readonly ids: IdMaps;
+  readonly xattrs: 'all' | 'docker';
+  readonly to: RingMemory;
+}
+
+/** Job: the layer tar of what differs, into a ring. Answers what an archive cannot hold. */
+export function pack(request: PackRequest, context: JobContext, jail: Jail): readonly string[] {
+  const writer = new RingWriter(request.to);
+  const skipped: string[] = [];
+  let bytes = 0;
+  withViews(request.views, jail, ({ view, base }) => {
+    const differences = walkDifferences(view, base, walkOptions(request.views));
+    const options = {
+      xattrs: request.xattrs,
+      ids: request.ids,
+      skipped: (path: ByteString, because: string) => {
+        if (skipped.length < 100) skipped.push(`${because}: ${path}`);
+      },
+    };
+    packTree(view, differences, options, (chunk) => {
+      context.check();
+      writer.write(chunk);
+      bytes += chunk.length;
+      context.done(bytes);
+    });
+  });
+  writer.end();
+  return skipped;
+}
+
+export interface ChangesRequest {
+  readonly views: Views;
+  readonly rendering: Rendering;
+  readonly to: RingMemory;
+}
+
+const KINDS: Readonly<Record<Change['kind'], string>> = { add: 'A', modify: 'C', delete: 'D' };
+
+/** Job: what differs, as `A/path\0` records in a ring. */
+export function changes(request: ChangesRequest, context: JobContext, jail: Jail): void {
+  const writer = new RingWriter(request.to);
+  withViews(request.views, jail, ({ view, base }) => {
+    let records = '';
+    for (const { kind, path } of walkChanges(view, base, request.rendering, walkOptions(request.views))) {
+      context.check();
+      records += `${KINDS[kind]}${path}\0`;
+      if (records.length < 32_768) continue;
+      writer.write(Buffer.from(records, 'latin1'));
+      records = '';
+    }
+    writer.write(Buffer.from(records, 'latin1'));
+  });
+  writer.end();
+}
+
+/** The changes in what `changes` wrote. */
+export async function* readChanges(records: AsyncIterable<Uint8Array>): AsyncGenerator<Change, void, undefined> {
+  const kinds: Readonly<Record<string, Change['kind']>> = { A: 'add', C: 'modify', D: 'delete' };
+  let rest = '';
+  for await (const chunk of records) {
+    const parts = (rest + Buffer.from(chunk).toString('latin1')).split('\0');
+    rest = parts.pop() ?? '';
+    for (const part of parts) {
+      yield { kind: kinds[part.slice(0, 1)] ?? 'modify', path: part.slice(1) as ByteString };
+    }
+  }
+}
+
+export interface DiffSizeRequest {
+  readonly views: Views;
+}
+
+/** Job: the sum of the sizes of added and modified files, hard links once (driver-behaviour D9c). */
+export function diffSize(request: DiffSizeRequest, context: JobContext, jail: Jail): number {
+  return withViews(request.views, jail, ({ view, base }) => {
+    const linked = new Set<string>();
+    let sum = 0;
+    for (const { stat } of walkChanges(view, base, 'core', walkOptions(request.views))) {
+      context.check();
+      if (stat === undefined || isDirectory(stat)) continue;
+      if (stat.nlink > 1) {
+        const key = inodeKey(stat);
+        if (linked.has(key)) continue;
+        linked.add(key);
+      }
+      sum += stat.sizeBytes;
+    }
+    return sum;
+  });
+}

@@ -1,0 +1,36 @@
+import type { ByteString } from '../../base/bytes.ts';
+import { type JobTable, serve } from '../../base/pool.ts';
+import { AT_FDCWD, close, O_RDONLY, openat } from '../../linux/inode.ts';
+import { CLONE_FS, unshare } from '../../linux/namespace.ts';
+import { syncfs } from '../../linux/sync.ts';
+import type { Mount } from '../../mount/mount.ts';
+import { performMount, performUnmount } from '../../mount/perform.ts';
+
+// The entry module of the control thread: short calls that may block, and that must not wait behind a long job. It has
+// a working directory of its own, for mounts by relative paths.
+
+unshare(CLONE_FS);
+
+export interface MountRequest {
+  readonly plan: Mount;
+  readonly target: ByteString;
+}
+
+export interface UnmountRequest {
+  readonly target: ByteString;
+  readonly detach: boolean;
+}
+
+const TABLE: JobTable = {
+  mount: ({ plan, target }: MountRequest): void => performMount(plan, target),
+  unmount: ({ target, detach }: UnmountRequest): boolean => performUnmount(target, { detach }),
+  sync(path: ByteString): void {
+    const fd = openat(AT_FDCWD, path, O_RDONLY);
+    try {
+      syncfs(fd);
+    } finally {
+      close(fd);
+    }
+  },
+};
+serve(TABLE);

@@ -1,0 +1,37 @@
+import { stat } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import type { ByteString } from '../base/bytes.ts';
+import { Pool } from '../base/pool.ts';
+import type { Performer } from '../driver/driver.ts';
+import type { MountRequest, UnmountRequest } from './jobs/control.ts';
+import type { CopyRequest } from './jobs/trees.ts';
+
+/** The threads of one store or bare driver: a pool for long jobs, and one thread for calls that must not wait. */
+export interface Threads extends AsyncDisposable {
+  readonly jobs: Pool;
+  readonly perform: Performer;
+}
+
+/** Nothing is started before it is needed. `size`: job threads, at least 2 (a layer takes two). */
+export async function openThreads(size: number = availableParallelism()): Promise<Threads> {
+  // libuv's own threads inherit the root of whichever thread starts them: one of them must exist before the first jail.
+  await stat('/');
+  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+  const jobs = new Pool(new URL(`./jobs/thread.${extension}`, import.meta.url), Math.max(2, size));
+  const control = new Pool(new URL(`./jobs/control.${extension}`, import.meta.url), 2);
+  const perform: Performer = {
+    mount: (plan, target) => control.run({ name: 'mount', request: { plan, target } satisfies MountRequest }),
+    unmount: (target, { detach }) =>
+      control.run({ name: 'unmount', request: { target, detach } satisfies UnmountRequest }),
+    removeTree: (path: ByteString) => jobs.run({ name: 'remove', request: path }),
+    copyTree: (from, to) => jobs.run({ name: 'copy', request: { from, to } satisfies CopyRequest }),
+    sync: (path: ByteString) => control.run({ name: 'sync', request: path }),
+  };
+  return {
+    jobs,
+    perform,
+    async [Symbol.asyncDispose]() {
+      await Promise.all([jobs[Symbol.asyncDispose](), control[Symbol.asyncDispose]()]);
+    },
+  };
+}

@@ -1,0 +1,189 @@
+import {
+  appendFileSync,
+  chmodSync,
+  lchownSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import fc from 'fast-check';
+import { fromText } from '../../src/base/bytes.ts';
+import { isStorageError } from '../../src/base/errors.ts';
+import { AT_FDCWD, mknodat, S_IFBLK, S_IFCHR, S_IFIFO, S_IFSOCK, utimensat } from '../../src/linux/inode.ts';
+import { lremovexattr, lsetxattr } from '../../src/linux/xattr.ts';
+
+/** One change of a tree. Paths are relative. What cannot be done there (no such file, it exists…) does nothing. */
+export type Edit =
+  | { readonly do: 'create' | 'append' | 'overwrite'; readonly path: string; readonly seed: number }
+  /** Other bytes, same size and times: what only a comparison of contents finds. */
+  | { readonly do: 'forge'; readonly path: string }
+  /** Written with what it held: copied up, but no change. */
+  | { readonly do: 'rewrite'; readonly path: string }
+  | { readonly do: 'delete' | 'mkdir' | 'fifo' | 'socket' | 'touch'; readonly path: string }
+  | { readonly do: 'device'; readonly path: string; readonly block: boolean; readonly minor: number }
+  | { readonly do: 'rename' | 'link'; readonly path: string; readonly to: string }
+  | { readonly do: 'symlink'; readonly path: string; readonly target: string }
+  | { readonly do: 'chmod'; readonly path: string; readonly mode: number }
+  | { readonly do: 'chown'; readonly path: string; readonly uid: number; readonly gid: number }
+  | { readonly do: 'xattr'; readonly path: string; readonly name: string; readonly value: string | undefined }
+  /** The name becomes another type, with nothing between. */
+  | { readonly do: 'replace'; readonly path: string; readonly by: 'file' | 'directory' | 'symlink' };
+
+/** A capability (VFS_CAP_REVISION_2, cap_net_raw) as `security.capability` holds it. */
+export const CAP_NET_RAW = '\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0';
+
+/** Does `edits` below `root` one after another. */
+export function applyEdits(root: string, edits: readonly Edit[]): void {
+  for (const edit of edits) {
+    try {
+      applyEdit(root, edit);
+    } catch (error) {
+      // The language is total: an impossible edit is none.
+      if (!isStorageError(error) && (error as NodeJS.ErrnoException).syscall === undefined) throw error;
+    }
+  }
+}
+
+function applyEdit(root: string, edit: Edit): void {
+  const path = `${root}/${edit.path}`;
+  const bytes = fromText(path);
+  switch (edit.do) {
+    case 'create':
+      return writeFileSync(path, content(edit.seed), { flag: 'wx' });
+    case 'append':
+      if (lstatSync(path).isFile()) appendFileSync(path, content(edit.seed));
+      return;
+    case 'overwrite':
+      if (lstatSync(path).isFile()) writeFileSync(path, content(edit.seed));
+      return;
+    case 'forge':
+    case 'rewrite': {
+      const before = lstatSync(path, { bigint: true });
+      if (!before.isFile()) return;
+      const data = readFileSync(path);
+      if (edit.do === 'forge' && data.length > 0) data[0] = (data[0] as number) ^ 1;
+      writeFileSync(path, data, { flag: 'r+' });
+      utimensat(AT_FDCWD, bytes, before.atimeNs, before.mtimeNs);
+      return;
+    }
+    case 'delete':
+      return rmSync(path, { recursive: true });
+    case 'mkdir':
+      return mkdirSync(path);
+    case 'fifo':
+      return void mknodat(AT_FDCWD, bytes, S_IFIFO | 0o640, 0, 0);
+    case 'socket':
+      return void mknodat(AT_FDCWD, bytes, S_IFSOCK | 0o640, 0, 0);
+    case 'touch':
+      return void utimensat(AT_FDCWD, bytes, undefined, 1_600_000_000_123_456_789n);
+    case 'device':
+      return void mknodat(AT_FDCWD, bytes, (edit.block ? S_IFBLK : S_IFCHR) | 0o600, 7, edit.minor);
+    case 'rename':
+      return renameSync(path, `${root}/${edit.to}`);
+    case 'link':
+      return linkSync(path, `${root}/${edit.to}`);
+    case 'symlink':
+      return symlinkSync(edit.target, path);
+    case 'chmod':
+      if (!lstatSync(path).isSymbolicLink()) chmodSync(path, edit.mode);
+      return;
+    case 'chown':
+      return lchownSync(path, edit.uid, edit.gid);
+    case 'xattr': {
+      const name = fromText(edit.name);
+      if (edit.value === undefined) lremovexattr(bytes, name);
+      else lsetxattr(bytes, name, Buffer.from(edit.value, 'latin1'));
+      return;
+    }
+    case 'replace':
+      rmSync(path, { recursive: true, force: true });
+      if (edit.by === 'file') writeFileSync(path, 'replaced');
+      else if (edit.by === 'directory') mkdirSync(path);
+      else symlinkSync('replaced', path);
+  }
+}
+
+function content(seed: number): Buffer {
+  return Buffer.alloc(seed % 7 === 0 ? 0 : 1 + (seed % 5000), `content ${seed % 16} `);
+}
+
+const NAMES = ['a', 'b', 'c', 'a.b', 'ä', ' s', '-'] as const;
+const path = fc
+  .array(fc.constantFrom(...NAMES), { minLength: 1, maxLength: 3, size: 'max' })
+  .map((names) => names.join('/'));
+const seed = fc.nat({ max: 100_000 });
+
+/** One edit over a small universe of names, so that edits meet. No sockets: archives cannot hold them. */
+export const edit: fc.Arbitrary<Edit> = fc.oneof(
+  { weight: 5, arbitrary: fc.record({ do: fc.constant('create' as const), path, seed }) },
+  { weight: 5, arbitrary: fc.record({ do: fc.constant('mkdir' as const), path }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('append' as const, 'overwrite' as const), path, seed }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constantFrom('delete' as const, 'touch' as const), path }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('forge' as const, 'rewrite' as const), path }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('fifo' as const), path }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constant('device' as const), path, block: fc.boolean(), minor: fc.nat({ max: 9 }) }),
+  },
+  { weight: 4, arbitrary: fc.record({ do: fc.constantFrom('rename' as const, 'link' as const), path, to: path }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant('symlink' as const),
+      path,
+      target: fc.constantFrom('a', '../b', '/nowhere'),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('chmod' as const),
+      path,
+      mode: fc.constantFrom(0o600, 0o755, 0o4711, 0o1777, 0),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant('chown' as const),
+      path,
+      uid: fc.nat({ max: 3 }),
+      gid: fc.constantFrom(0, 5, 70_000),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.oneof(
+      fc.record({
+        do: fc.constant('xattr' as const),
+        path,
+        name: fc.constantFrom('user.a', 'user.b'),
+        value: fc.constantFrom('1', '\0\xff', undefined),
+      }),
+      fc.record({
+        do: fc.constant('xattr' as const),
+        path,
+        name: fc.constant('security.capability'),
+        value: fc.constantFrom(CAP_NET_RAW, undefined),
+      }),
+    ),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('replace' as const),
+      path,
+      by: fc.constantFrom('file' as const, 'directory' as const, 'symlink' as const),
+    }),
+  },
+);
+
+/** A sequence of edits that makes, or changes, a tree. */
+export function edits(max: number): fc.Arbitrary<Edit[]> {
+  return fc.array(edit, { maxLength: max, size: 'max' });
+}

@@ -1,0 +1,57 @@
+import { createHash } from 'node:crypto';
+import { closeSync, readSync } from 'node:fs';
+import { type ByteString, fromText, quote } from '../../src/base/bytes.ts';
+import { inodeKey, isDirectory, isFile, typeOf } from '../../src/fs/stat.ts';
+import { walkTree } from '../../src/fs/walk.ts';
+import { viaProc, xattrsOf } from '../../src/fs/xattrs.ts';
+import { AT_FDCWD, lstatat, O_NOFOLLOW, O_RDONLY, openat, readlinkat, type Stat } from '../../src/linux/inode.ts';
+
+/**
+ * One line for each path of the tree, the root first: type, mode, owner, device, size, mtime in ns, kept attributes,
+ * link target, digest of the content, first name of its hard-link group. Two trees that a layer cannot tell apart have
+ * equal dumps; sizes and times of directories are left out where `directories` is `'loose'`.
+ */
+export function dumpTree(root: string, directories: 'exact' | 'loose' = 'exact'): string[] {
+  const path = fromText(root);
+  const groups = new Map<string, ByteString>();
+  const top = lstatat(AT_FDCWD, path) as Stat;
+  // A root's times are nobody's business: they change with every entry, and no archive carries them alone.
+  const lines = [line(AT_FDCWD, path, '/' as ByteString, top, 'loose')];
+  for (const { path, dirFd, name, stat } of walkTree(fromText(root))) {
+    let text = line(dirFd, name, path, stat, directories);
+    if (stat.nlink > 1 && !isDirectory(stat)) {
+      const first = groups.get(inodeKey(stat));
+      groups.set(inodeKey(stat), first ?? path);
+      if (first !== undefined) text += ` link=${quote(first)}`;
+    }
+    lines.push(text);
+  }
+  return lines;
+}
+
+function line(dirFd: number, name: ByteString, path: ByteString, stat: Stat, directories: 'exact' | 'loose'): string {
+  const type = typeOf(stat.mode);
+  const parts = [quote(path), type, (stat.mode & 0o7777).toString(8), `${stat.uid}:${stat.gid}`];
+  if (type.endsWith('device')) parts.push(`${stat.rdevMajor},${stat.rdevMinor}`);
+  if (type !== 'directory') parts.push(`${stat.sizeBytes}`);
+  if (type !== 'directory' || directories === 'exact') parts.push(`${stat.mtimeNs}`);
+  const at = dirFd === AT_FDCWD ? name : viaProc(dirFd, name);
+  for (const [key, value] of [...xattrsOf(at)].sort()) parts.push(`${quote(key)}=${value.toString('hex')}`);
+  if (type === 'symlink') parts.push(`-> ${quote(readlinkat(dirFd, name) as ByteString)}`);
+  if (isFile(stat)) parts.push(digest(openat(dirFd, name, O_RDONLY | O_NOFOLLOW)));
+  return parts.join(' ');
+}
+
+function digest(fd: number): string {
+  const hash = createHash('sha256');
+  const buffer = Buffer.allocUnsafe(64 * 1024);
+  try {
+    for (let read = 1; read > 0; ) {
+      read = readSync(fd, buffer, 0, buffer.length, null);
+      hash.update(buffer.subarray(0, read));
+    }
+  } finally {
+    closeSync(fd);
+  }
+  return hash.digest('hex').slice(0, 16);
+}
