@@ -44,7 +44,10 @@ export function rootPair(maps: IdMaps): Owner {
 export function canonicalHome(home: ByteString): ByteString {
   const slash = home.lastIndexOf('/');
   if (!home.startsWith('/') || slash === home.length - 1) {
-    throw new StorageError('invalid-argument', `Cannot open the driver home ${quote(home)}: it is not an absolute path`);
+    throw new StorageError(
+      'invalid-argument',
+      `Cannot open the driver home ${quote(home)}: it is not an absolute path`,
+    );
   }
   const parent = toBytes((home.slice(0, slash) || '/') as ByteString);
   mkdirSync(parent, { recursive: true, mode: 0o710 });

@@ -95,7 +95,9 @@ export function refuseLimit(driver: DriverName, sizeBytes: number, backing: stri
 export function parseSize(text: string): number | undefined {
   const [, number, unit] = /^(\d+(?:\.\d+)?) ?(?:([kmgtp])i?)?b?$/i.exec(text.trim()) ?? [];
   if (number === undefined) return undefined;
-  const sizeBytes = Math.floor(Number(number) * 1024 ** (unit === undefined ? 0 : UNITS.indexOf(unit.toLowerCase()) + 1));
+  const sizeBytes = Math.floor(
+    Number(number) * 1024 ** (unit === undefined ? 0 : UNITS.indexOf(unit.toLowerCase()) + 1),
+  );
   return Number.isSafeInteger(sizeBytes) ? sizeBytes : undefined;
 }
 

@@ -1,10 +1,9 @@
-import { type ByteString, fromText, quote } from '../base/bytes.ts';
+import { type ByteString, fromText, quote, toBytes } from '../base/bytes.ts';
 import { digestOf, hexOf } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
-import { AT_FDCWD, lstatat, mkdirat } from '../linux/inode.ts';
 import { isDirectory } from '../fs/stat.ts';
+import { AT_FDCWD, lstatat, mkdirat } from '../linux/inode.ts';
 import { EEXIST } from '../linux/libc.ts';
-import { toBytes } from '../base/bytes.ts';
 
 /**
  * Where the holds and locks of a driver without a store live: below /run for root, else below $XDG_RUNTIME_DIR, else

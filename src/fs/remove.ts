@@ -22,7 +22,6 @@ import {
 import { EACCES, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } from '../linux/libc.ts';
 import { Descent } from './descent.ts';
 import { isDirectory } from './stat.ts';
-import { viaProc } from './xattrs.ts';
 
 /** How often a directory that somebody else fills is emptied again before that is an error. */
 const ROUNDS_MAX = 3;
@@ -116,7 +115,7 @@ function openUnlocked(dirFd: number, name: ByteString): number | undefined {
     if (place < 0) return undefined;
     try {
       // The descriptor names the very directory, whatever was put in its place meanwhile.
-      fchmodat(AT_FDCWD, viaProc(place, '.' as ByteString), 0o700);
+      fchmodat(AT_FDCWD, `/proc/thread-self/fd/${place}` as ByteString, 0o700);
     } finally {
       close(place);
     }

@@ -57,6 +57,8 @@ export interface DiffOptions extends Watched {
 export interface StorageDriver extends LayerDriver {
   /** Unpacks a tar (from a file: perhaps compressed) into an empty layer. On failure the layer is half full: remove it. */
   apply(id: LayerId, tar: FileRange | ByteStream, options?: ApplyOptions): Promise<ApplyReport>;
+  /** Packs what `from` changes of its parent and unpacks that into the empty layer `to` of the same parent. */
+  transfer(from: LayerId, to: LayerId, options?: Omit<ApplyOptions, 'parent'>): Promise<ApplyReport>;
   /** The tar of what `id` changes of `parent`; without: of the whole tree. */
   diff(id: LayerId, parent: LayerId | undefined, options?: DiffOptions): ByteStream;
   changes(
@@ -100,18 +102,43 @@ class Graph implements StorageDriver {
         { layer: id },
       );
     }
-    // Where a layer is a full copy, the archive is unpacked beside it and then merged: one reading for every driver.
-    const staged = content.whiteouts === 'none' ? await this.#stage(id, content) : undefined;
-    const root = staged ?? content.root;
+    return this.#filled(id, content, options, (root) => this.#unpack(root, content, tar, options));
+  }
+
+  async transfer(from: LayerId, to: LayerId, options: Omit<ApplyOptions, 'parent'> = {}): Promise<ApplyReport> {
+    const content = await this.#driver.content(to);
+    const views = await this.#views(from, await this.#driver.parent(from));
+    return this.#filled(to, content, options, async (root) => {
+      const ring = ringMemory();
+      const packing: PackRequest = { views, ids: this.#driver.idMaps, xattrs: 'all', to: ring };
+      const unpacking = this.#request(root, content, { kind: 'ring', ring }, options);
+      const [skipped, applied] = (await this.#threads.jobs.runTogether(
+        [
+          { name: 'pack', request: packing },
+          { name: 'apply', request: unpacking },
+        ],
+        { ...watch(options), giveUp: () => abortRing(ring) },
+      )) as [readonly string[], ApplyAnswer];
+      return report({ ...applied, notes: [...skipped, ...applied.notes] });
+    });
+  }
+
+  /** Fills a layer; where it is a full copy, beside it first and then merged: one reading for every driver. */
+  async #filled(
+    id: LayerId,
+    content: LayerContent,
+    options: Abortable,
+    fill: (root: ByteString) => Promise<ApplyReport>,
+  ): Promise<ApplyReport> {
+    if (content.whiteouts !== 'none') return fill(content.root);
+    const staged = await this.#stage(id, content);
     try {
-      const report = await this.#unpack(root, content, tar, options);
-      if (staged !== undefined) {
-        const request: MergeRequest = { staged, target: content.root };
-        await this.#threads.jobs.run({ name: 'merge', request }, { signal: options.signal });
-      }
-      return report;
+      const filled = await fill(staged);
+      const request: MergeRequest = { staged, target: content.root };
+      await this.#threads.jobs.run({ name: 'merge', request }, { signal: options.signal });
+      return filled;
     } finally {
-      if (staged !== undefined) await this.#threads.perform.removeTree(staged);
+      await this.#threads.perform.removeTree(staged);
     }
   }
 
@@ -129,14 +156,7 @@ class Graph implements StorageDriver {
     tar: FileRange | ByteStream,
     options: ApplyOptions,
   ): Promise<ApplyReport> {
-    const request = (from: ApplyRequest['from']): ApplyRequest => ({
-      from,
-      root,
-      lowers: content.lowers,
-      lowerStyle: content.whiteouts,
-      ids: this.#driver.idMaps,
-      ...(options.record === undefined ? {} : { record: options.record }),
-    });
+    const request = (from: ApplyRequest['from']): ApplyRequest => this.#request(root, content, from, options);
     const limits = options.limits ?? {};
     const { onBytes, signal } = options;
     const progress = onBytes === undefined ? undefined : ([first]: readonly number[]) => onBytes(first ?? 0);
@@ -162,6 +182,22 @@ class Graph implements StorageDriver {
     const job = { name: 'apply', request: request({ kind: 'ring', ring }) };
     const running = this.#threads.jobs.run<ApplyAnswer>(job, { signal, giveUp, onProgress: progress });
     return report(await fed(tar, ring, running));
+  }
+
+  #request(
+    root: ByteString,
+    content: LayerContent,
+    from: ApplyRequest['from'],
+    options: Pick<ApplyOptions, 'record'>,
+  ): ApplyRequest {
+    return {
+      from,
+      root,
+      lowers: content.lowers,
+      lowerStyle: content.whiteouts,
+      ids: this.#driver.idMaps,
+      ...(options.record === undefined ? {} : { record: options.record }),
+    };
   }
 
   async *diff(id: LayerId, parent: LayerId | undefined, options: DiffOptions = {}): AsyncGenerator<Uint8Array> {

@@ -30,7 +30,7 @@ const KEYS = ['kind', 'name', 'pid', 'start', 'namespace', 'command', 'since', '
 
 /** `key value` a line; `%`, control characters in values as `%XX`. */
 export function formatHold(hold: HoldRecord): ByteString {
-  const lines = KEYS.filter((key) => hold[key] !== undefined).map((key) => `${key} ${escape(valueOf(hold, key))}\n`);
+  const lines = KEYS.filter((key) => hold[key] !== undefined).map((key) => `${key} ${encode(valueOf(hold, key))}\n`);
   return lines.join('') as ByteString;
 }
 
@@ -43,7 +43,7 @@ export function parseHold(text: ByteString, where: ByteString): HoldRecord {
   const values = new Map<string, ByteString>();
   for (const line of text.split('\n')) {
     const space = line.indexOf(' ');
-    if (space > 0) values.set(line.slice(0, space), unescape(line.slice(space + 1)));
+    if (space > 0) values.set(line.slice(0, space), decode(line.slice(space + 1)));
   }
   const pid = Number(values.get('pid'));
   const start = Number(values.get('start'));
@@ -51,7 +51,13 @@ export function parseHold(text: ByteString, where: ByteString): HoldRecord {
   const on = oneOf(values.get('on'), ['mount', 'directory'] as const);
   const name = values.get('name');
   const label = values.get('label');
-  if (kind === undefined || on === undefined || !(pid > 0) || !(start >= 0) || (kind === 'named') !== (name !== undefined)) {
+  if (
+    kind === undefined ||
+    on === undefined ||
+    !(pid > 0) ||
+    !(start >= 0) ||
+    (kind === 'named') !== (name !== undefined)
+  ) {
     const remedy = 'If the layer is not in use, remove that file';
     throw new StorageError('corrupt', `Cannot read the hold ${quote(where)}: it is damaged. ${remedy}`, {
       path: where,
@@ -82,14 +88,14 @@ function oneOf<T extends string>(value: string | undefined, known: readonly T[])
   return known.find((one) => one === value);
 }
 
-function escape(value: ByteString): string {
+function encode(value: ByteString): string {
   return value.replace(
     /[%\x00-\x1f\x7f]/g,
     (char) => `%${char.charCodeAt(0).toString(16).padStart(2, '0').toUpperCase()}`,
   );
 }
 
-function unescape(value: string): ByteString {
+function decode(value: string): ByteString {
   return value.replace(/%([0-9A-F]{2})/g, (_, hex: string) =>
     String.fromCharCode(Number.parseInt(hex, 16)),
   ) as ByteString;

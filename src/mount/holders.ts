@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { type ByteString, fromBytes, fromText, quote } from '../base/bytes.ts';
-import { close, fstat, O_PATH, openat, AT_FDCWD, readlinkat } from '../linux/inode.ts';
+import { AT_FDCWD, close, fstat, O_PATH, openat, readlinkat } from '../linux/inode.ts';
 import { mountNamespace, processStart } from '../linux/kernel.ts';
 import { type MountEntry, readMountInfo } from '../linux/mountinfo.ts';
 import { commandLine } from './holds.ts';
@@ -144,7 +144,9 @@ function namespaceOf(pid: number): string | undefined {
 }
 
 function processes(): number[] {
-  return namesIn('/proc').filter((name) => /^\d+$/.test(name)).map(Number);
+  return namesIn('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
 }
 
 function namesIn(directory: string): string[] {

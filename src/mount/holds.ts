@@ -135,7 +135,10 @@ function readHold(path: ByteString): Hold | undefined {
 function thisProcess(): Pick<HoldRecord, 'pid' | 'start' | 'namespace' | 'command'> {
   const start = processStart(process.pid);
   if (start === undefined) {
-    throw new StorageError('unsupported', `Cannot take a hold: /proc does not show process ${quote(`${process.pid}` as ByteString)}`);
+    throw new StorageError(
+      'unsupported',
+      `Cannot take a hold: /proc does not show process ${quote(`${process.pid}` as ByteString)}`,
+    );
   }
   return { pid: process.pid, start, namespace: mountNamespace(), command: commandLine(process.pid) };
 }
@@ -143,7 +146,9 @@ function thisProcess(): Pick<HoldRecord, 'pid' | 'start' | 'namespace' | 'comman
 /** The command line of a process, its arguments apart by spaces, or its short name; empty when it is gone. */
 export function commandLine(pid: number): ByteString {
   try {
-    const line = fromBytes(readFileSync(`/proc/${pid}/cmdline`)).replaceAll('\0', ' ').trim();
+    const line = fromBytes(readFileSync(`/proc/${pid}/cmdline`))
+      .replaceAll('\0', ' ')
+      .trim();
     if (line !== '') return line.slice(0, COMMAND_BYTES_MAX) as ByteString;
     return fromBytes(readFileSync(`/proc/${pid}/comm`)).trim() as ByteString; // a kernel thread has no command line
   } catch {

@@ -44,7 +44,8 @@ export function overlayRoute(plan: OverlayMount, pageBytes: number = pageSizeByt
   const room = `one page holds ${pageBytes - 1}`;
   const what = `Cannot mount an overlay of ${plan.lower.length} lower directories: its options are ${data.length} bytes`;
   const remedy = 'Use fewer layers, or shorter paths and ids';
-  if (plan.short === undefined) throw new StorageError('failed-precondition', `${what}, ${room}. ${remedy}`, { remedy });
+  if (plan.short === undefined)
+    throw new StorageError('failed-precondition', `${what}, ${room}. ${remedy}`, { remedy });
   const short = overlayData(plan, plan.short);
   if (short.length < pageBytes) return { data: short, base: plan.short.base };
   throw new StorageError(
@@ -91,10 +92,11 @@ export function parseOverlayData(data: ByteString): OverlayMount {
 function parseOption(key: string, value: ByteString | undefined, option: string): Partial<OverlayMount> {
   if (key === 'userxattr' && value === undefined) return { userxattr: true };
   if (value !== undefined && value !== '') {
-    if (key === 'index' && (value === 'on' || value === 'off')) return { index: value };
+    if (option === 'index=on') return { index: 'on' };
+    if (option === 'index=off') return { index: 'off' };
     if (key === 'lowerdir') return { lower: splitLowers(value) };
-    if (key === 'upperdir') return { upper: unescape(value) };
-    if (key === 'workdir') return { work: unescape(value) };
+    if (key === 'upperdir') return { upper: unescapePath(value) };
+    if (key === 'workdir') return { work: unescapePath(value) };
     if (key === 'context') return { label: value.replace(/^"(.*)"$/s, '$1') };
   }
   throw unknown(option, 'this version does not know it');
@@ -105,20 +107,20 @@ function unknown(option: string, why: string): StorageError {
 }
 
 function splitOptions(data: ByteString): string[] {
-  return data.match(/(?:\\[^]|context="[^"]*"|[^,\\])+/g) ?? [];
+  return data.match(/(?:\\.|context="[^"]*"|[^,\\])+/gs) ?? [];
 }
 
 function splitLowers(value: ByteString): ByteString[] {
   const lowers: string[] = [''];
-  for (const [token] of value.matchAll(/\\[^]|[^]/g)) {
+  for (const [token] of value.matchAll(/\\.|./gs)) {
     if (token === ':') lowers.push('');
     else lowers[lowers.length - 1] += token;
   }
   // An empty name is `::`, which marks data-only lowers (Documentation/filesystems/overlayfs.rst, "Data-only lower layers").
   if (lowers.includes('')) throw unknown(`lowerdir=${value}`, 'this version does not know data-only lowers');
-  return lowers.map((lower) => unescape(lower as ByteString));
+  return lowers.map((lower) => unescapePath(lower as ByteString));
 }
 
-function unescape(value: ByteString): ByteString {
-  return value.replace(/\\([^])/g, '$1') as ByteString;
+function unescapePath(value: ByteString): ByteString {
+  return value.replace(/\\(.)/gs, '$1') as ByteString;
 }

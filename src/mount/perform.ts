@@ -14,7 +14,10 @@ const OVERLAY = 'overlay' as ByteString;
  * the working directory for a moment: call it only in a thread that did unshare(CLONE_FS), or the whole process moves.
  */
 export function performMount(plan: Mount, target: ByteString): void {
-  if (plan.type === 'bind') return performBind(plan.source, target, plan.readonly);
+  if (plan.type === 'bind') {
+    performBind(plan.source, target, plan.readonly);
+    return;
+  }
   const { data, base } = overlayRoute(plan);
   if (base === undefined) mount(OVERLAY, target, OVERLAY, 0, data);
   else within(base, () => mount(OVERLAY, target, OVERLAY, 0, data));

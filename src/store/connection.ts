@@ -30,7 +30,11 @@ export class Connection {
       if (application !== APPLICATION_ID) {
         throw application === 0 && format === 0
           ? refusal('corrupt', layout.root, 'its database store.db is empty; restore it from a copy')
-          : refusal('failed-precondition', layout.root, 'store.db is not the database of a layerstore; name another root');
+          : refusal(
+              'failed-precondition',
+              layout.root,
+              'store.db is not the database of a layerstore; name another root',
+            );
       }
       if (typeof format !== 'number' || format > FORMAT) {
         throw refusal(
@@ -97,8 +101,10 @@ export class Connection {
   }
 
   #statement(sql: string): StatementSync {
-    let statement = this.#statements.get(sql);
-    if (statement === undefined) this.#statements.set(sql, (statement = this.#db.prepare(sql)));
+    const known = this.#statements.get(sql);
+    if (known !== undefined) return known;
+    const statement = this.#db.prepare(sql);
+    this.#statements.set(sql, statement);
     return statement;
   }
 
@@ -185,9 +191,13 @@ export function sqliteError(error: unknown, root: string, action: string): Stora
   const { code, errcode, message } = error as { code?: string; errcode?: number; message?: string };
   const known = errcode === undefined ? undefined : (EXTENDED[errcode] ?? CODES[errcode & 0xff]);
   const [own, state] = known ?? ['internal', message ?? String(error)];
-  return new StorageError(code === 'ERR_SQLITE_ERROR' ? own : 'internal', `Cannot ${action} the store ${shownPath(root)}: ${state}`, {
-    path: root,
-    ...(message === undefined ? {} : { actual: message }),
-    cause: error,
-  });
+  return new StorageError(
+    code === 'ERR_SQLITE_ERROR' ? own : 'internal',
+    `Cannot ${action} the store ${shownPath(root)}: ${state}`,
+    {
+      path: root,
+      ...(message === undefined ? {} : { actual: message }),
+      cause: error,
+    },
+  );
 }

@@ -1,7 +1,16 @@
 import type { Digest } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
-import { candidates, chainRows, committedRows, insertLayers, layer, now, rowOfChain, unpin } from './database-layers.ts';
+import {
+  candidates,
+  chainRows,
+  committedRows,
+  insertLayers,
+  layer,
+  now,
+  rowOfChain,
+  unpin,
+} from './database-layers.ts';
 import { shownPath } from './layout.ts';
 import type { BlobRow, Commit, Committed, ImageKey, LayerRow, Maker, ManifestRow, NewImage, Removal } from './rows.ts';
 import type { Image, StoredLayer } from './types.ts';
@@ -21,15 +30,22 @@ interface ImageColumns {
 const IMAGE = `SELECT digest, config, layer, platform, created_at, (SELECT m.digest FROM manifests m
   WHERE m.image = images.digest ORDER BY m.rowid LIMIT 1) AS manifest FROM images`;
 
-function toImage(c: ImageColumns, names: readonly string[], layers: readonly LayerRow[]): Image {
-  const top = layers.at(-1);
+/** What an image says of a layer; a list of images reads this much of thousands. */
+interface Link {
+  readonly diffId?: Digest | null;
+  readonly chainId?: Digest | null;
+  readonly sizeBytes: number;
+}
+
+function toImage(c: ImageColumns, names: readonly string[], layers: readonly Link[]): Image {
+  const chainId = layers.at(-1)?.chainId ?? undefined;
   return {
     id: c.digest,
     names,
     ...(c.manifest === null ? {} : { manifestDigest: c.manifest }),
     config: c.config,
     diffIds: layers.flatMap((row) => row.diffId ?? []),
-    ...(top?.chainId === undefined ? {} : { chainId: top.chainId }),
+    ...(chainId === undefined ? {} : { chainId }),
     platform: c.platform,
     ...(c.created_at === null ? {} : { createdAt: c.created_at }),
     sizeBytes: layers.reduce((sum, row) => sum + row.sizeBytes, 0),
@@ -38,7 +54,14 @@ function toImage(c: ImageColumns, names: readonly string[], layers: readonly Lay
 
 /** All of them, the latest first. */
 export function images(db: Connection): Image[] {
-  const layers = committedRows(db);
+  const layers = new Map(
+    db
+      .all<Link & { readonly id: number; readonly parentRow: number | null }>(
+        `SELECT id, parent AS parentRow, diff_id AS diffId, chain_id AS chainId, size_bytes AS sizeBytes FROM layers
+         WHERE kind = 'committed'`,
+      )
+      .map((row) => [row.id, row]),
+  );
   const names = Map.groupBy(
     db.all<{ name: string; image: Digest }>('SELECT name, image FROM refs ORDER BY name'),
     (row) => row.image,
@@ -53,7 +76,10 @@ export function images(db: Connection): Image[] {
 }
 
 /** From `top` down through `layers`, answered bottom first. */
-function climb<T extends { readonly parentRow: number | null }>(layers: ReadonlyMap<number, T>, top: number | null): T[] {
+function climb<T extends { readonly parentRow: number | null }>(
+  layers: ReadonlyMap<number, T>,
+  top: number | null,
+): T[] {
   const chain: T[] = [];
   for (let at = top; at !== null; ) {
     const row = layers.get(at);
@@ -73,10 +99,17 @@ export function digestOfKey(db: Connection, { text, reference, prefix }: ImageKe
   const found =
     prefix === undefined
       ? []
-      : db.all<{ digest: Digest }>('SELECT digest FROM images WHERE digest >= ? AND digest < ? ORDER BY 1', prefix, `${prefix}g`);
+      : db.all<{ digest: Digest }>(
+          'SELECT digest FROM images WHERE digest >= ? AND digest < ? ORDER BY 1',
+          prefix,
+          `${prefix}g`,
+        );
   if (found.length === 1) return found[0]!.digest;
   if (found.length === 0) {
-    throw new StorageError('not-found', `Cannot find the image ${shownPath(text)}: the store has none of that name or id`);
+    throw new StorageError(
+      'not-found',
+      `Cannot find the image ${shownPath(text)}: the store has none of that name or id`,
+    );
   }
   throw new StorageError(
     'invalid-argument',
@@ -147,7 +180,10 @@ function insertImage(db: Connection, one: NewImage): boolean {
   if (one.chainId !== undefined) {
     top = rowOfChain(db, one.chainId);
     if (top === undefined) {
-      throw new StorageError('internal', `Cannot register image ${one.digest}: the store has no chain ${one.chainId}; pin what it lies on`);
+      throw new StorageError(
+        'internal',
+        `Cannot register image ${one.digest}: the store has no chain ${one.chainId}; pin what it lies on`,
+      );
     }
   }
   const added = db.run(
@@ -236,7 +272,10 @@ function unreachedFrom(db: Connection, tops: readonly number[]): LayerRow[] {
     );
     const children = db.all<{ id: number }>('SELECT id FROM layers WHERE parent = ?', id);
     if (used !== undefined || children.some((child) => !passed.has(child.id))) continue;
-    const row = db.first<{ driver_id: string; parent: number | null }>('SELECT driver_id, parent FROM layers WHERE id = ?', id)!;
+    const row = db.first<{ driver_id: string; parent: number | null }>(
+      'SELECT driver_id, parent FROM layers WHERE id = ?',
+      id,
+    )!;
     passed.set(id, layer(db, row.driver_id)!);
     if (row.parent !== null) queue.push(row.parent);
   }
@@ -267,7 +306,10 @@ export function storedLayers(db: Connection, key: ImageKey | undefined): StoredL
   const asked =
     digest === undefined
       ? [...layers.values()]
-      : climb(layers, db.first<{ layer: number | null }>('SELECT layer FROM images WHERE digest = ?', digest)?.layer ?? null);
+      : climb(
+          layers,
+          db.first<{ layer: number | null }>('SELECT layer FROM images WHERE digest = ?', digest)?.layer ?? null,
+        );
   return asked.flatMap((row) => {
     if (row.diffId === undefined || row.chainId === undefined || row.exact === undefined) return [];
     const below = row.parentRow === null ? undefined : layers.get(row.parentRow)?.chainId;

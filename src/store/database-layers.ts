@@ -3,7 +3,15 @@ import { StorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
 import type { Connection } from './connection.ts';
 import { shownPath } from './layout.ts';
-import type { LayerRow, Maker, Making, NewLayer, NewWritable, WritableRow } from './rows.ts';
+import {
+  type LayerRow,
+  type Maker,
+  type Making,
+  makingsOf,
+  type NewLayer,
+  type NewWritable,
+  type WritableRow,
+} from './rows.ts';
 
 // The database's answers about layers, pins, writable layers and what is being made. Each function is called inside a
 // transaction.
@@ -74,7 +82,9 @@ export function chainRows(db: Connection, top: number): LayerRow[] {
 
 /** Row of the oldest layer of that chain id. */
 export function rowOfChain(db: Connection, chainId: Digest): number | undefined {
-  return db.first<{ id: number | null }>('SELECT min(id) AS id FROM layers WHERE chain_id = ?', chainId)?.id ?? undefined;
+  return (
+    db.first<{ id: number | null }>('SELECT min(id) AS id FROM layers WHERE chain_id = ?', chainId)?.id ?? undefined
+  );
 }
 
 /** The oldest layer of each chain id that is there, in the order asked. */
@@ -112,8 +122,7 @@ export function insertLayers(db: Connection, layers: readonly NewLayer[], maker:
     needed.push(one);
   }
   for (const one of needed.toReversed()) {
-    const files = [one.recordFile, one.keptFile].filter((file) => file !== undefined);
-    const made: Making[] = [{ kind: 'layer', name: one.driverId }, ...files.map((name) => ({ kind: 'file', name }) as const)];
+    const made = makingsOf(one);
     if (take(db, made, maker) !== made.length) {
       throw new StorageError(
         'internal',
@@ -251,10 +260,17 @@ export function writable(db: Connection, text: string): WritableRow {
   const found =
     text === ''
       ? []
-      : db.all<WritableColumns>(`${WRITABLE} AND l.driver_id >= ? AND l.driver_id < ? ORDER BY 1`, text, `${text}\u{10ffff}`);
+      : db.all<WritableColumns>(
+          `${WRITABLE} AND l.driver_id >= ? AND l.driver_id < ? ORDER BY 1`,
+          text,
+          `${text}\u{10ffff}`,
+        );
   if (found.length === 1) return toWritable(found[0]!);
   if (found.length === 0) {
-    throw new StorageError('not-found', `Cannot find the writable layer ${shownPath(text)}: the store has none of that name or id`);
+    throw new StorageError(
+      'not-found',
+      `Cannot find the writable layer ${shownPath(text)}: the store has none of that name or id`,
+    );
   }
   throw new StorageError(
     'invalid-argument',
@@ -289,7 +305,9 @@ export function removeWritable(db: Connection, driverId: string, maker: Maker): 
 export function begin(db: Connection, makings: readonly Making[], maker: Maker): void {
   for (const { kind, name } of makings) {
     if (kind === 'layer' && db.first('SELECT 1 FROM layers WHERE driver_id = ?', name) !== undefined) {
-      throw new StorageError('already-exists', `Cannot make layer ${shownPath(name)}: there is one of that id`, { layer: name });
+      throw new StorageError('already-exists', `Cannot make layer ${shownPath(name)}: there is one of that id`, {
+        layer: name,
+      });
     }
     const added = db.run(
       'INSERT OR IGNORE INTO makers (kind, name, session, pid, created_ns) VALUES (?, ?, ?, ?, ?)',
@@ -300,7 +318,10 @@ export function begin(db: Connection, makings: readonly Making[], maker: Maker):
       now(),
     );
     if (added === 0) {
-      throw new StorageError('already-exists', `Cannot make ${kind} ${shownPath(name)}: it is being made or removed already`);
+      throw new StorageError(
+        'already-exists',
+        `Cannot make ${kind} ${shownPath(name)}: it is being made or removed already`,
+      );
     }
   }
 }

@@ -2,7 +2,7 @@ import { digestOf } from '../base/digest.ts';
 import type { Connection } from './connection.ts';
 import { begin, layer } from './database-layers.ts';
 import { shownPath } from './layout.ts';
-import type { LayerRow, Maker, Making } from './rows.ts';
+import { type LayerRow, type Maker, type Making, makingsOf } from './rows.ts';
 import type { Fault } from './types.ts';
 
 // What no name reaches, what died half made, and whether the database is sound. Each function is called inside a
@@ -26,12 +26,12 @@ export function bury(db: Connection, dead: readonly string[]): void {
   }
 }
 
-/** What buried sessions left, oldest layers last: children are made after their parents. */
+/** What buried sessions left. */
 export function stale(db: Connection): Making[] {
-  return db.all<Making>(`SELECT kind, name FROM makers WHERE session = '' ORDER BY created_ns DESC, kind, name`);
+  return db.all<Making>(`SELECT kind, name FROM makers WHERE session = '' ORDER BY kind, name`);
 }
 
-/** Committed layers that no name and no image reaches, children first. */
+/** Layers that no name and no image reaches, children first. */
 export function unreachable(db: Connection): LayerRow[] {
   const found = db.all<{ driver_id: string }>(
     `WITH RECURSIVE reached (id) AS (
@@ -61,17 +61,31 @@ export function removeLayers(db: Connection, driverIds: readonly string[], maker
     if (gone === 0) continue;
     begin(db, makingsOf(row), maker);
     if (row.diffId !== undefined) {
-      db.run('DELETE FROM blobs WHERE diff_id = ? AND NOT EXISTS (SELECT 1 FROM layers WHERE diff_id = ?)', row.diffId, row.diffId);
+      db.run(
+        'DELETE FROM blobs WHERE diff_id = ? AND NOT EXISTS (SELECT 1 FROM layers WHERE diff_id = ?)',
+        row.diffId,
+        row.diffId,
+      );
     }
     removed.push(row);
   }
   return removed;
 }
 
-/** What a layer has on disk. */
-export function makingsOf(row: LayerRow): Making[] {
-  const files = [row.recordFile, row.keptFile].filter((file) => file !== undefined);
-  return [{ kind: 'layer', name: row.driverId }, ...files.map((name): Making => ({ kind: 'file', name }))];
+/** Every layer, parents first. */
+export function layers(db: Connection): LayerRow[] {
+  return db
+    .all<{ driver_id: string }>('SELECT driver_id FROM layers ORDER BY id')
+    .map((row) => layer(db, row.driver_id)!);
+}
+
+/** Those of `driverIds` that are layers or are being made or removed. */
+export function known(db: Connection, driverIds: readonly string[]): string[] {
+  return driverIds.filter(
+    (id) =>
+      layer(db, id) !== undefined ||
+      db.first(`SELECT 1 AS one FROM makers WHERE kind = 'layer' AND name = ?`, id) !== undefined,
+  );
 }
 
 export function counts(db: Connection): { images: number; layers: number; writable: number } {
@@ -87,7 +101,8 @@ const REMEDY = 'restore store.db from a copy, or move the store away and load it
 /** Faults inside the database: SQLite's own checks, then what the schema cannot say. */
 export function check(db: Connection): Fault[] {
   const faults: Fault[] = [];
-  const fault = (where: string, what: string, remedy: string = REMEDY): void => void faults.push({ where, what, remedy });
+  const fault = (where: string, what: string, remedy: string = REMEDY): void =>
+    void faults.push({ where, what, remedy });
   for (const { integrity_check } of db.all<{ integrity_check: string }>('PRAGMA integrity_check(20)')) {
     if (integrity_check !== 'ok') fault('store.db', integrity_check);
   }
@@ -95,7 +110,13 @@ export function check(db: Connection): Fault[] {
   for (const { table, parent } of db.all<{ table: string; parent: string }>('PRAGMA foreign_key_check')) {
     fault('store.db', `a row of "${table}" refers to a row of "${parent}" that is not there`);
   }
-  for (const row of db.all<{ driver_id: string; diff_id: string; chain_id: string; below: string | null; parent: number | null }>(
+  for (const row of db.all<{
+    driver_id: string;
+    diff_id: string;
+    chain_id: string;
+    below: string | null;
+    parent: number | null;
+  }>(
     `SELECT l.driver_id, l.diff_id, l.chain_id, l.parent, p.chain_id AS below
      FROM layers l LEFT JOIN layers p ON p.id = l.parent WHERE l.chain_id IS NOT NULL`,
   )) {
@@ -106,12 +127,22 @@ export function check(db: Connection): Fault[] {
   }
   for (const row of db.all<{ digest: string; config: Uint8Array }>('SELECT digest, config FROM images')) {
     if (digestOf(row.config) !== row.digest) {
-      fault(`image ${row.digest}`, `its config has the digest ${digestOf(row.config)}`, 'remove the image and load it again');
+      fault(
+        `image ${row.digest}`,
+        `its config has the digest ${digestOf(row.config)}`,
+        'remove the image and load it again',
+      );
     }
   }
-  for (const row of db.all<{ digest: string; image: string; bytes: Uint8Array }>('SELECT digest, image, bytes FROM manifests')) {
+  for (const row of db.all<{ digest: string; image: string; bytes: Uint8Array }>(
+    'SELECT digest, image, bytes FROM manifests',
+  )) {
     if (digestOf(row.bytes) !== row.digest) {
-      fault(`manifest ${row.digest}`, `its bytes have the digest ${digestOf(row.bytes)}`, `remove image ${row.image} and load it again`);
+      fault(
+        `manifest ${row.digest}`,
+        `its bytes have the digest ${digestOf(row.bytes)}`,
+        `remove image ${row.image} and load it again`,
+      );
     }
   }
   for (const row of db.all<{ driver_id: string }>(

@@ -1,7 +1,5 @@
-import { asDigest, type Digest } from '../base/digest.ts';
-import { isStorageError } from '../base/errors.ts';
+import type { Digest } from '../base/digest.ts';
 import type { DriverName, Finding, LayerId } from '../base/values.ts';
-import { formatReference, parseReference } from '../oci/reference.ts';
 import type { Fault, Image, StoredLayer } from './types.ts';
 
 // The plain values that go between the database and its callers, and between the two threads.
@@ -108,6 +106,14 @@ export interface Making {
   readonly name: string;
 }
 
+/** What a layer has on disk. */
+export function makingsOf(
+  layer: Pick<LayerRow, 'driverId'> & { readonly recordFile?: string; readonly keptFile?: string },
+): Making[] {
+  const files = [layer.recordFile, layer.keptFile].filter((file) => file !== undefined);
+  return [{ kind: 'layer', name: layer.driverId }, ...files.map((name): Making => ({ kind: 'file', name }))];
+}
+
 export interface NewWritable {
   readonly name: string;
   readonly driverId: LayerId;
@@ -138,27 +144,6 @@ export interface ImageKey {
   readonly reference?: string;
   /** `sha256:` and up to 64 hexadecimal characters. */
   readonly prefix?: string;
-}
-
-/** What a name given by a person may mean: a reference, or the beginning of an id; a whole id is never a reference. */
-export function imageKey(text: string): ImageKey {
-  if (asDigest(text) !== undefined) return { text, prefix: text };
-  const hex = /^(?:sha256:)?([0-9a-f]{1,64})$/.exec(text)?.[1];
-  const reference = referenceOf(text);
-  return {
-    text,
-    ...(reference === undefined ? {} : { reference }),
-    ...(hex === undefined ? {} : { prefix: `sha256:${hex}` }),
-  };
-}
-
-function referenceOf(text: string): string | undefined {
-  try {
-    return formatReference(parseReference(text));
-  } catch (error) {
-    if (isStorageError(error, 'invalid-argument')) return undefined; // then it can only be an id, or is not found
-    throw error;
-  }
 }
 
 export interface Opened {
@@ -211,6 +196,8 @@ export interface Requests {
   bury(sessions: readonly string[]): void;
   stale(): Making[];
   unreachable(): LayerRow[];
+  layers(): LayerRow[];
+  known(driverIds: readonly string[]): string[];
   removeLayers(driverIds: readonly string[], maker: Maker): LayerRow[];
   counts(): { images: number; layers: number; writable: number };
   check(): Fault[];

@@ -33,7 +33,15 @@ for (const resolve of ['openat2', 'walk'] as const) {
         closeSync(fd);
       }
     };
-    for (const path of ['file', '/file', '../file', 'sub/../file', '//absolute/../file', 'sub/climb/file', 'chain/../../file']) {
+    for (const path of [
+      'file',
+      '/file',
+      '../file',
+      'sub/../file',
+      '//absolute/../file',
+      'sub/climb/file',
+      'chain/../../file',
+    ]) {
       assert.equal(read(path), 'inside', path);
     }
     assert.equal(root.open(b('sub/leaf'), O_RDONLY, 0, ELOOP), -ELOOP);
@@ -43,7 +51,10 @@ for (const resolve of ['openat2', 'walk'] as const) {
     assert.equal(root.stat(b('file/below')), undefined);
     assert.ok(isDirectory(root.stat(b('')) ?? assert.fail()));
     assert.ok(isDirectory(root.stat(b('absolute/')) ?? assert.fail()));
-    assert.throws(() => root.open(b('loop/x'), O_RDONLY), (error) => isStorageError(error) && error.errno === 'ELOOP');
+    assert.throws(
+      () => root.open(b('loop/x'), O_RDONLY),
+      (error) => isStorageError(error) && error.errno === 'ELOOP',
+    );
 
     close(root.open(b('absolute/new'), O_WRONLY | O_CREAT | O_EXCL, 0o600));
     assert.deepEqual(readdirSync(`${inside}/sub`).sort(), ['climb', 'deep', 'leaf', 'new']);
@@ -52,7 +63,11 @@ for (const resolve of ['openat2', 'walk'] as const) {
     close(parent);
     assert.deepEqual(readdirSync(`${inside}/sub/deep`), ['child']);
     for (const path of ['', '/', '..', 'sub/..']) {
-      assert.throws(() => root.parent(b(path)), (error) => isStorageError(error, 'invalid-argument'), path);
+      assert.throws(
+        () => root.parent(b(path)),
+        (error) => isStorageError(error, 'invalid-argument'),
+        path,
+      );
     }
     assert.equal(readFileSync(`${dir.path}/file`, 'utf8'), 'outside');
     assert.deepEqual(readdirSync(dir.path).sort(), ['file', 'root']);
@@ -85,6 +100,9 @@ for (const resolve of ['openat2', 'walk'] as const) {
 test('Root.open() refuses a symlink as the root', async () => {
   await using dir = await scratch('rooted');
   symlinkSync('/etc', `${dir.path}/link`);
-  assert.throws(() => Root.open(b(`${dir.path}/link`)), (error) => isStorageError(error));
+  assert.throws(
+    () => Root.open(b(`${dir.path}/link`)),
+    (error) => isStorageError(error),
+  );
   rmSync(`${dir.path}/link`);
 });

@@ -30,7 +30,7 @@ import { AT_FDCWD, close, mkdirat, O_CREAT, O_RDONLY, O_WRONLY, openat } from '.
 import { mount, umount } from '../../src/linux/mount.ts';
 import { umask } from '../../src/linux/namespace.ts';
 import { lsetxattr } from '../../src/linux/xattr.ts';
-import { applyEdits, edits } from '../kit/edits.ts';
+import { applyEdits, making } from '../kit/edits.ts';
 import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
 import { dumpTree } from '../kit/tree-dump.ts';
@@ -61,6 +61,27 @@ function deepTree(root: string, depth: number): void {
     at = next;
   }
   close(at);
+}
+
+/** Tag, permissions, id: u::rwx,u:7:rwx,g::r-x,m::rwx,o::r-x. */
+const DEFAULT_ACL = [
+  [1, 7, -1],
+  [2, 7, 7],
+  [4, 5, -1],
+  [16, 7, -1],
+  [32, 5, -1],
+] as const;
+
+/** An ACL as the kernel's attribute holds it (include/uapi/linux/posix_acl_xattr.h). */
+function aclOf(entries: readonly (readonly [tag: number, perm: number, id: number])[]): Buffer {
+  const acl = Buffer.alloc(4 + 8 * entries.length);
+  acl.writeUInt32LE(2, 0);
+  for (const [i, [tag, perm, id]] of entries.entries()) {
+    acl.writeUInt16LE(tag, 4 + 8 * i);
+    acl.writeUInt16LE(perm, 6 + 8 * i);
+    acl.writeInt32LE(id, 8 + 8 * i);
+  }
+  return acl;
 }
 
 test('walkTree() visits depth first, by bytes, a directory before its children', async () => {
@@ -131,8 +152,14 @@ test('removeTree() stops at a mount inside, also one of the same filesystem', as
   const target = b(`${dir.path}/tree/mounted`);
   mount(b(`${dir.path}/canary`), target, b('none'), 4096, b(''));
   try {
-    assert.throws(() => remove(dir.path, 'tree'), (error) => isStorageError(error, 'busy'));
-    assert.throws(() => remove(`${dir.path}/tree`, 'mounted'), (error) => isStorageError(error, 'busy'));
+    assert.throws(
+      () => remove(dir.path, 'tree'),
+      (error) => isStorageError(error, 'busy'),
+    );
+    assert.throws(
+      () => remove(`${dir.path}/tree`, 'mounted'),
+      (error) => isStorageError(error, 'busy'),
+    );
     assert.equal(readFileSync(`${dir.path}/canary/file`, 'utf8'), 'kept');
   } finally {
     umount(target);
@@ -144,11 +171,11 @@ test('copyTree() gives an equal tree for any tree', async (t) => {
   await using dir = await scratch('copy');
   let run = 0;
   fc.assert(
-    fc.property(edits(40), (making) => {
+    fc.property(making(40), (made) => {
       const [from, to] = [`${dir.path}/from${++run}`, `${dir.path}/to${run}`];
       mkdirSync(from, { mode: 0o750 });
       mkdirSync(to);
-      applyEdits(from, making);
+      applyEdits(from, made);
       copyTree(b(from), b(to));
       assert.deepEqual(dumpTree(to), dumpTree(from));
       assert.equal(treeSizeBytes(b(to)), treeSizeBytes(b(from)));
@@ -168,13 +195,10 @@ test('copyTree() keeps holes, trusted attributes, times and default ACLs, and re
   writeSync(fd, 'middle', 8 * 1024 * 1024);
   ftruncateSync(fd, 32 * 1024 * 1024);
   closeSync(fd);
-  truncateSync((writeFileSync(`${from}/hole`, ''), `${from}/hole`), 1_000_000);
+  writeFileSync(`${from}/hole`, '');
+  truncateSync(`${from}/hole`, 1_000_000);
   lsetxattr(b(`${from}/d`), b('trusted.overlay.opaque'), Buffer.from('y'));
-  // u::rwx,u:7:rwx,g::r-x,m::rwx,o::r-x
-  const acl = Buffer.from('02000000010007ffffffffff02000700070000000400050fffffffff10000700ffffffff20000500ffffffff', 'hex');
-  acl.writeUInt32LE(0xffffffff, 8);
-  acl.writeUInt16LE(5, 4 + 16 + 2);
-  lsetxattr(b(`${from}/d`), b('system.posix_acl_default'), acl);
+  lsetxattr(b(`${from}/d`), b('system.posix_acl_default'), aclOf(DEFAULT_ACL));
   writeFileSync(`${from}/d/plain`, 'inherits an ACL');
   linkSync(`${from}/d/plain`, `${from}/linked`);
   const server = createServer().listen(`${from}/socket`);
@@ -188,10 +212,13 @@ test('copyTree() keeps holes, trusted attributes, times and default ACLs, and re
   assert.ok(xattrsOf(b(`${to}/d`), keepXattr).size > 0);
   assert.equal(lstatSync(`${to}/sparse`).blocks, lstatSync(`${from}/sparse`).blocks);
   assert.equal(lstatSync(`${to}/hole`).blocks, 0);
-  assert.throws(() => copyTree(b(from), b(to)), (error) => isStorageError(error, 'failed-precondition'));
+  assert.throws(
+    () => copyTree(b(from), b(to)),
+    (error) => isStorageError(error, 'failed-precondition'),
+  );
 });
 
-test('copyEntry() and copyMetadata() take a layer\'s attributes and nothing inherited', async (t) => {
+test("copyEntry() and copyMetadata() take a layer's attributes and nothing inherited", async (t) => {
   if (!need(t, 'root')) return;
   await using dir = await scratch('copy');
   mkdirSync(`${dir.path}/from/d`, { recursive: true });
@@ -209,24 +236,7 @@ test('copyEntry() and copyMetadata() take a layer\'s attributes and nothing inhe
     { do: 'chown', path: 'd', uid: 4, gid: 5 },
     { do: 'touch', path: 'd' },
   ]);
-  const acl = Buffer.from('02000000', 'hex');
-  const entries = [
-    [1, 7, -1],
-    [2, 7, 7],
-    [4, 5, -1],
-    [16, 7, -1],
-    [32, 5, -1],
-  ] as const;
-  const body = Buffer.concat(
-    entries.map(([tag, perm, id]) => {
-      const entry = Buffer.alloc(8);
-      entry.writeUInt16LE(tag, 0);
-      entry.writeUInt16LE(perm, 2);
-      entry.writeInt32LE(id, 4);
-      return entry;
-    }),
-  );
-  lsetxattr(b(`${dir.path}/to`), b('system.posix_acl_default'), Buffer.concat([acl, body]));
+  lsetxattr(b(`${dir.path}/to`), b('system.posix_acl_default'), aclOf(DEFAULT_ACL));
   mkdirSync(`${dir.path}/to/d`);
   const from = openat(AT_FDCWD, b(`${dir.path}/from`), O_RDONLY);
   const to = openat(AT_FDCWD, b(`${dir.path}/to`), O_RDONLY);
@@ -266,6 +276,9 @@ test('writeFileAtomic() replaces a file with the exact mode and leaves no tempor
   assert.equal(readFileSync(`${dir.path}/file`, 'utf8'), 'two');
   assert.equal(lstatSync(`${dir.path}/file`).mode & 0o7777, 0o664);
   assert.equal(lstatSync(`${dir.path}/d`).mode & 0o7777, 0o711);
-  assert.equal(readdirSync(dir.path).some((name) => name.startsWith(TEMPORARY_PREFIX)), false);
+  assert.equal(
+    readdirSync(dir.path).some((name) => name.startsWith(TEMPORARY_PREFIX)),
+    false,
+  );
   assert.ok(existsSync(`${dir.path}/taken/full`));
 });

@@ -172,6 +172,25 @@ test('TarLexer gives a PAX size to the next ordinary entry only (CVE-2025-62518)
   );
 });
 
+test('TarLexer prefers a PAX size to any size in the header', () => {
+  for (const size of [0, 1, 512, 5000]) {
+    const all = entries(pax({ size: '1024' }), header({ size }), Buffer.alloc(1024, 1), header({ name: 'next' }), END);
+    assert.deepEqual(
+      all.map((entry) => [entry.name, entry.sizeBytes]),
+      [
+        ['entry', 1024],
+        ['next', 0],
+      ],
+    );
+  }
+});
+
+test('TarLexer counts the extended headers of each entry for itself', () => {
+  const member = Buffer.concat([extended('L', 'n'.repeat(600)), header({})]);
+  const tar = Buffer.concat([member, member, member, END]);
+  assert.equal(lex(tar, [tar.length], { headerBytesMax: 1000 }).members.length, 3);
+});
+
 test('TarLexer merges extended headers: global, local, deleted, the last of a kind', () => {
   const tar = Buffer.concat([
     pax({ uid: '5', mtime: '7.5', 'SCHILY.xattr.user.g': 'global' }, 'g'),

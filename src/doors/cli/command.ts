@@ -1,10 +1,24 @@
 import type { ByteString } from '../../base/bytes.ts';
 import type { Context } from './context.ts';
 
-/** One option of a command. `value` is what stands for its value in the help. */
-export type OptionSpec =
-  | { readonly kind: 'flag'; readonly short?: string; readonly help: string }
-  | { readonly kind: 'value' | 'list'; readonly short?: string; readonly value: string; readonly help: string };
+interface AnyOption {
+  readonly short?: string;
+  readonly help: string;
+}
+export interface FlagSpec extends AnyOption {
+  readonly kind: 'flag';
+}
+export interface ValueSpec extends AnyOption {
+  readonly kind: 'value';
+  /** What stands for the value in the help. */
+  readonly value: string;
+}
+/** May be repeated; all values count. */
+export interface ListSpec extends AnyOption {
+  readonly kind: 'list';
+  readonly value: string;
+}
+export type OptionSpec = FlagSpec | ValueSpec | ListSpec;
 
 /** By long name, without the dashes. */
 export type OptionSpecs = Readonly<Record<string, OptionSpec>>;

@@ -32,7 +32,7 @@ export async function writeStream(context: Context, target: ByteString | undefin
 
 async function writeFile(target: ByteString, stream: ByteStream, signal: AbortSignal): Promise<void> {
   const existing = await resolveTarget(target);
-  if (existing !== undefined && existing.special) {
+  if (existing?.special) {
     const file = await open(toBytes(existing.path), 'w');
     return pour(stream, file, signal);
   }

@@ -1,11 +1,20 @@
 import type { ByteString } from '../../base/bytes.ts';
 import type { Log } from '../../base/log.ts';
 import { textOf } from './arguments.ts';
-import type { Given, OptionSpecs } from './command.ts';
+import type { FlagSpec, Given, ListSpec, ValueSpec } from './command.ts';
 import { UsageError } from './parse.ts';
 
 /** Options of every command, before or behind its name. */
-export const GLOBAL_OPTIONS = {
+export const GLOBAL_OPTIONS: {
+  readonly root: ValueSpec;
+  readonly driver: ValueSpec;
+  readonly 'driver-opt': ListSpec;
+  readonly json: FlagSpec;
+  readonly quiet: FlagSpec;
+  readonly 'log-level': ValueSpec;
+  readonly help: FlagSpec;
+  readonly version: FlagSpec;
+} = {
   root: { kind: 'value', value: 'DIR', help: 'where the store is (LAYERSTORE_ROOT; default /var/lib/layerstore)' },
   driver: {
     kind: 'value',
@@ -18,7 +27,7 @@ export const GLOBAL_OPTIONS = {
   'log-level': { kind: 'value', value: 'LEVEL', help: 'error, warn (default), info or debug' },
   help: { kind: 'flag', short: 'h', help: 'how to use the command' },
   version: { kind: 'flag', help: 'print the version' },
-} as const satisfies OptionSpecs;
+};
 
 export type GlobalOptions = Given<typeof GLOBAL_OPTIONS>;
 
@@ -44,8 +53,8 @@ export interface Settings {
   readonly logLevel: LogLevel;
 }
 
-const LEVELS = ['error', 'warn', 'info', 'debug'] as const;
-export type LogLevel = (typeof LEVELS)[number];
+export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
+const LEVELS: readonly LogLevel[] = ['error', 'warn', 'info', 'debug'];
 
 /** Options win over the environment; what is set to nothing counts as not set there. */
 export function settingsOf(globals: GlobalOptions, env: NodeJS.ProcessEnv): Settings {
@@ -68,7 +77,8 @@ export function settingsOf(globals: GlobalOptions, env: NodeJS.ProcessEnv): Sett
 export function logTo(write: (line: string) => void, level: LogLevel): Log {
   const rank = LEVELS.indexOf(level);
   const from = (name: LogLevel, prefix: string) => (message: string) => {
-    if (rank >= LEVELS.indexOf(name)) write(`layerstore: ${prefix}${message}`);
+    // A message may hold a name that has a newline in it.
+    if (rank >= LEVELS.indexOf(name)) write(`layerstore: ${prefix}${message.replace(/[\r\n]+/g, ' ')}`);
   };
   return { warn: from('warn', 'warning: '), info: from('info', ''), debug: from('debug', 'debug: ') };
 }

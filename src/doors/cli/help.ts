@@ -3,17 +3,12 @@ import { GROUPS } from './commands.ts';
 import { GLOBAL_OPTIONS } from './globals.ts';
 import { table } from './table.ts';
 
-/** `layerstore load [-i FILE|DIR|-]` */
-export function usageOf(name: string, command: Command): string {
-  return `layerstore ${name} ${command.usage}`.trimEnd();
-}
-
 /** The page of one command. */
 export function commandHelp(name: string, summary: string, command: Command): string {
   const own = Object.keys(command.options).length === 0 ? [] : ['', 'Options:', ...optionLines(command.options)];
   const globals = Object.fromEntries(Object.entries(GLOBAL_OPTIONS).filter(([key]) => !(key in command.options)));
   return [
-    `Usage: ${usageOf(name, command)}`,
+    `Usage: layerstore ${name} ${command.usage}`.trimEnd(),
     '',
     `${summary[0]?.toUpperCase()}${summary.slice(1)}.`,
     ...own,

@@ -5,10 +5,7 @@ import { readArguments, textOf } from './arguments.ts';
 import type { Command, OptionSpecs } from './command.ts';
 import { findCommand, isGroup } from './commands.ts';
 import type { Context } from './context.ts';
-import { errorLine, explained, isSystemError, oneLine } from './errors.ts';
-import { exitCodeOf, INTERRUPTED } from './exit-codes.ts';
 import { GLOBAL_OPTIONS, type GlobalOptions, joinGlobals, logTo, settingsOf } from './globals.ts';
-import { commandHelp, overview, usageOf } from './help.ts';
 import { Output } from './output.ts';
 import { checkCount, parseOptions, UsageError } from './parse.ts';
 
@@ -20,6 +17,8 @@ class GivenUp extends Error {
     this.exitCode = exitCode;
   }
 }
+
+const INTERRUPTED = 130;
 
 /** Runs the command line of this process and ends it with the exit code. */
 export async function main(): Promise<never> {
@@ -33,40 +32,27 @@ export async function main(): Promise<never> {
   const out = new Output(process.stdout, giving.signal, () => giving.abort(new GivenUp('', 0)));
   // Standard error that is gone must not end a run that works.
   process.stderr.on('error', () => {});
-  process.on('uncaughtException', (error) => process.exit(tell(error, giving.signal)));
+  process.on('uncaughtException', (error) => void fail(error, giving.signal).then((code) => process.exit(code)));
   let code: number;
   try {
     code = await run(readArguments(process.argv), out, giving.signal);
     await out.flush();
   } catch (error) {
-    code = tell(error, giving.signal);
+    code = await fail(error, giving.signal);
   }
   await new Promise((done) => process.stderr.write('', done));
   process.exit(code);
 }
 
 /** Says on standard error what went wrong, and answers the exit code. */
-function tell(error: unknown, signal: AbortSignal): number {
+async function fail(error: unknown, signal: AbortSignal): Promise<number> {
   if (signal.aborted) {
     const { message, exitCode } = signal.reason as GivenUp;
     if (message !== '') process.stderr.write(`layerstore: ${message}\n`);
     return exitCode;
   }
-  const known = knownError(error);
-  process.stderr.write(`layerstore: ${errorLine(known)}\n`);
-  if (error instanceof Error && /--log-level[= ]debug/.test(process.argv.join(' '))) {
-    process.stderr.write(`${error.stack}\n`);
-  }
-  return exitCodeOf(known);
-}
-
-function knownError(error: unknown): unknown {
-  if (error instanceof Error && (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND') {
-    const state = oneLine(error.message);
-    return new StorageError('failed-precondition', `Cannot load the program: ${state}; run "npm ci" in its directory`);
-  }
-  if (!isSystemError(error)) return error;
-  return explained(error, error.syscall ?? 'use', (error.path ?? 'standard output') as ByteString);
+  const { tell } = await import('./tell.ts');
+  return tell(error, process.stderr, /--log-level[= ]debug/.test(process.argv.join(' ')));
 }
 
 async function run(args: readonly ByteString[], out: Output, signal: AbortSignal): Promise<number> {
@@ -79,6 +65,7 @@ async function run(args: readonly ByteString[], out: Output, signal: AbortSignal
     const { given, operands } = parseOptions(rest, { ...GLOBAL_OPTIONS, ...command.options });
     const globals = joinGlobals(before, given as unknown as GlobalOptions);
     if (globals.help) {
+      const { commandHelp } = await import('./help.ts');
       await out.line(commandHelp(name, entry.summary, command));
       return 0;
     }
@@ -88,7 +75,8 @@ async function run(args: readonly ByteString[], out: Output, signal: AbortSignal
     return (await command.run(context, given as never, operands)) ?? 0;
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    throw new UsageError(`Cannot run "${name}": ${error.message}; usage: ${usageOf(name, command)}`);
+    const usage = `layerstore ${name} ${command.usage}`.trimEnd();
+    throw new UsageError(`Cannot run "${name}": ${error.message}; usage: ${usage}`);
   }
 }
 
@@ -122,6 +110,7 @@ async function withoutCommand(globals: GlobalOptions, out: Output): Promise<numb
   if (!globals.help) {
     throw new UsageError('Cannot run: no command; usage: layerstore [OPTION…] COMMAND …, see "layerstore help"');
   }
+  const { overview } = await import('./help.ts');
   await out.line(overview());
   return 0;
 }
@@ -138,6 +127,7 @@ async function notACommand(
   if (!globals.help && rest.length === 0) {
     throw new UsageError(`Cannot run "${name}": it needs a verb, see "layerstore help ${name}"`);
   }
+  const { overview } = await import('./help.ts');
   await out.line(overview(name));
   return 0;
 }
@@ -163,7 +153,7 @@ function makeContext(globals: GlobalOptions, command: Command, out: Output, sign
     json: globals.json,
     // A list's own `-q` means ids only; it shows no progress anyway.
     quiet: globals.quiet && !('quiet' in options),
-    log: logTo((line) => process.stderr.write(`${oneLine(line)}\n`), logLevel),
+    log: logTo((line) => process.stderr.write(`${line}\n`), logLevel),
     signal,
     out,
     stdin: () => process.stdin,

@@ -1,6 +1,7 @@
 import { type JobContext, type JobTable, serve } from '../../base/pool.ts';
 import { warm } from '../../codec/warm.ts';
 import { type ApplyAnswer, type ApplyRequest, apply } from './apply.ts';
+import { keep, spool, unkeep } from './blobs.ts';
 import { type ChangesRequest, changes, type DiffSizeRequest, diffSize, type PackRequest, pack } from './compare.ts';
 import { inflate } from './inflate.ts';
 import { Jail } from './jail.ts';
@@ -15,6 +16,9 @@ const jail = new Jail();
 
 const TABLE: JobTable = {
   inflate,
+  spool,
+  keep,
+  unkeep,
   replay,
   merge,
   copy,

@@ -2,6 +2,7 @@ import { textOf } from '../arguments.ts';
 import { type Command, defineCommand } from '../command.ts';
 import { openStoreOf } from '../context.ts';
 import { checkDestination, writeStream } from '../destination.ts';
+import { findEither } from '../find.ts';
 import { withProgress } from '../progress.ts';
 
 export const command: Command = defineCommand({
@@ -14,9 +15,11 @@ export const command: Command = defineCommand({
     checkDestination(context, given.output);
     const name = textOf(operands[0]!, 'the name');
     await using store = await openStoreOf(context, { create: false });
+    const found = await findEither(store, name);
+    const id = found.kind === 'image' ? found.image.id : found.layer.id;
     const { signal } = context;
     await withProgress(context, (onProgress) =>
-      writeStream(context, given.output, store.images.export(name, { signal, onProgress })),
+      writeStream(context, given.output, store.images.export(id, { signal, onProgress })),
     );
     return 0;
   },

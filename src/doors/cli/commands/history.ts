@@ -17,8 +17,7 @@ export const command: Command = defineCommand({
     const whole = given['no-trunc'];
     const name = textOf(operands[0]!, 'the reference');
     await using store = await openStoreOf(context, { create: false });
-    // Newest first, as Docker shows it.
-    const entries = [...(await store.images.history(name))].reverse();
+    const entries = await store.images.history(name);
     const lines = context.json
       ? entries.map(jsonLine)
       : table(

@@ -1,0 +1,14 @@
+// What is in a store: images, their layers, who uses them.
+//   node examples/list-images.ts ROOT
+import { openStore } from '../src/index.ts';
+
+const [root] = process.argv.slice(2);
+if (root === undefined) throw new Error('usage: list-images.ts ROOT');
+
+await using store = await openStore({ root, create: false });
+for (const image of await store.images.list()) {
+  console.log(image.names.join(', ') || '<none>', image.id, `${image.sizeBytes} bytes`);
+  for (const layer of await store.layers.stored(image)) {
+    console.log(' ', layer.diffId, `${layer.sizeBytes} bytes, used by`, layer.usedBy.join(', '));
+  }
+}

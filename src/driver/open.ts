@@ -1,0 +1,120 @@
+import { type ByteString, fromText, quote } from '../base/bytes.ts';
+import { StorageError } from '../base/errors.ts';
+import type { DriverName } from '../base/values.ts';
+import type { DriverSettings, LayerDriver, Performer } from './driver.ts';
+import { canonicalHome, listNames } from './home-files.ts';
+import { ownOptions, parseDriverOptions } from './options.ts';
+import { openOverlay2, probeDirectory } from './overlay/overlay2.ts';
+import { probeOverlay, whyNot } from './overlay/probe.ts';
+import { openVfs } from './vfs.ts';
+
+export interface ChooseOptions {
+  /** The driver that the user wants; absent: by the layers that are there, else the first that works. */
+  readonly name?: string;
+  /** `key=value`, of any driver: those with another driver's prefix are dropped. */
+  readonly options: readonly string[];
+  readonly perform: Performer;
+}
+
+export interface DriverChoice {
+  readonly name: DriverName;
+  /** `ROOT/NAME`. */
+  readonly home: ByteString;
+  /** What the driver is to read of the options. */
+  readonly options: readonly string[];
+  readonly because: string;
+}
+
+interface Driver {
+  readonly open: (settings: DriverSettings) => Promise<LayerDriver>;
+  /** Why it cannot be used with this home, or undefined. */
+  readonly fault: (home: ByteString, perform: Performer) => Promise<string | undefined>;
+}
+
+const DRIVERS: Readonly<Record<DriverName, Driver>> = {
+  overlay2: {
+    open: openOverlay2,
+    fault: async (home, perform) => {
+      const directory = probeDirectory(home);
+      const findings = await probeOverlay(directory, perform);
+      return findings.overlay.holds ? undefined : whyNot(directory, findings);
+    },
+  },
+  vfs: { open: openVfs, fault: async () => undefined },
+};
+
+/** In the order they are tried. */
+const PRIORITY = ['overlay2', 'vfs'] as const satisfies readonly DriverName[];
+/** Whose layers in the root decide. vfs never counts: it is what is left when nothing else works. */
+const PRIOR = ['overlay2', 'fuse-overlayfs', 'aufs'] as const;
+
+/** The driver of that name, opened on `settings.home`. */
+export function openLayerDriver(name: DriverName, settings: DriverSettings): Promise<LayerDriver> {
+  return DRIVERS[name].open(settings);
+}
+
+/**
+ * Which driver is to serve `root`: the named one or the error why not; else the one that has layers there; else the
+ * first that works. An option that the driver cannot read is an error before anything is tried.
+ */
+export async function chooseDriver(root: ByteString, choose: ChooseOptions): Promise<DriverChoice> {
+  const { name: wanted } = choose;
+  if (wanted !== undefined) return await take(root, known(wanted, 'it was asked for'), choose, 'it was asked for');
+  const prior = PRIOR.filter((name) => hasLayers(`${root}/${name}` as ByteString));
+  const [only, ...others] = prior;
+  if (only !== undefined && others.length > 0) {
+    const remedy = 'Name the one to use, or remove the others';
+    throw new StorageError(
+      'failed-precondition',
+      `Cannot choose a driver in ${quote(root)}: there are layers of ${prior.map((name) => `"${name}"`).join(' and ')}. ${remedy}`,
+      { remedy },
+    );
+  }
+  if (only !== undefined) {
+    const because = 'its layers are there already';
+    return await take(root, known(only, because), choose, because);
+  }
+  const faults: string[] = [];
+  for (const name of PRIORITY) {
+    const options = read(name, choose);
+    const home = canonicalHome(`${root}/${name}` as ByteString);
+    const fault = await DRIVERS[name].fault(home, choose.perform);
+    if (fault === undefined) {
+      const because = faults.length === 0 ? 'it is the first choice and works here' : faults.join('; ');
+      return { name, home, options, because };
+    }
+    faults.push(fault);
+  }
+  throw new StorageError('unsupported', `Cannot choose a driver in ${quote(root)}: ${faults.join('; ')}`);
+}
+
+async function take(root: ByteString, name: DriverName, choose: ChooseOptions, because: string): Promise<DriverChoice> {
+  const options = read(name, choose);
+  const home = canonicalHome(`${root}/${name}` as ByteString);
+  const fault = await DRIVERS[name].fault(home, choose.perform);
+  if (fault === undefined) return { name, home, options, because };
+  throw new StorageError('unsupported', `Cannot use the driver "${name}" (${because}): ${fault}`);
+}
+
+function read(name: DriverName, { options }: ChooseOptions): string[] {
+  const own = ownOptions(name, options);
+  parseDriverOptions(name, own);
+  return own;
+}
+
+function known(name: string, because: string): DriverName {
+  if (Object.hasOwn(DRIVERS, name)) return name as DriverName;
+  throw new StorageError(
+    'unsupported',
+    `Cannot use the driver ${quote(fromText(name))} (${because}): this version has ${PRIORITY.map((one) => `"${one}"`).join(' and ')}`,
+  );
+}
+
+function hasLayers(home: ByteString): boolean {
+  try {
+    return listNames(home).length > 0;
+  } catch (error) {
+    if (error instanceof StorageError && error.errno === 'ENOTDIR') return false; // a file of that name is no home
+    throw error;
+  }
+}

@@ -1,0 +1,315 @@
+import { randomUUID } from 'node:crypto';
+import { type ByteString, quote } from '../../base/bytes.ts';
+import { StorageError } from '../../base/errors.ts';
+import type { Abortable, LayerId } from '../../base/values.ts';
+import { TEMPORARY_PREFIX } from '../../fs/atomic.ts';
+import { AT_FDCWD, lchownat, renameat } from '../../linux/inode.ts';
+import { hasSelinux } from '../../linux/label.ts';
+import type { MountEntry } from '../../linux/mountinfo.ts';
+import type { Mount } from '../../mount/mount.ts';
+import { CountedMounts, type Place } from '../counted.ts';
+import type {
+  Capabilities,
+  CreateOptions,
+  DriverSettings,
+  LayerContent,
+  LayerDriver,
+  LayerPaths,
+  Mounted,
+  MountOptions,
+} from '../driver.ts';
+import {
+  canonicalHome,
+  ensureHome,
+  isFresh,
+  isOurs,
+  listNames,
+  type Owner,
+  REMOVING_PREFIX,
+  rootPair,
+} from '../home-files.ts';
+import { parseLayerId } from '../ids.ts';
+import { parseDriverOptions, parseLayerSettings, refuseLimit } from '../options.ts';
+import {
+  commitLayer,
+  dropLink,
+  ensureLinks,
+  hasLayer,
+  LOWERS_MAX,
+  listLayers,
+  makeLayer,
+  type OverlayLayer,
+  pathsOf,
+  readLayer,
+  resolveLink,
+  sweepLinks,
+} from './home.ts';
+import { type OverlayFindings, probeOverlay, sweepProbes, whyNot } from './probe.ts';
+
+/** Opens (or makes) an overlay2 home: Docker's own layout. Not possible there: `unsupported` with the reason. */
+export async function openOverlay2(settings: DriverSettings): Promise<LayerDriver> {
+  const options = parseDriverOptions('overlay2', settings.options);
+  const home = canonicalHome(settings.home);
+  const owner = rootPair(settings.idMaps);
+  const { perform, run, log } = settings;
+  const counted = new CountedMounts({
+    run,
+    log,
+    perform,
+    owner,
+    mountPoint: (id) => pathsOf(home, id).merged,
+    isOurs: isOverlay2Mount,
+  });
+  let findings: OverlayFindings | undefined;
+  await counted.opening(
+    () => sweep(home, settings),
+    async () => {
+      const fresh = isFresh(home);
+      const where = probeDirectory(home);
+      findings = await probeOverlay(where, perform);
+      if (!findings.overlay.holds)
+        throw new StorageError('unsupported', `Cannot open the driver: ${whyNot(where, findings)}`);
+      if (!findings.dType.holds) {
+        const why = `${findings.dType.because}: deleted files would be seen`;
+        if (fresh) throw new StorageError('unsupported', `Cannot make an overlay2 home in ${quote(home)}: ${why}`);
+        log.warn(`The overlay2 home ${quote(home)} is on a filesystem that is not fit for it: ${why}`);
+      }
+      refuseLimit('overlay2', options.sizeBytes, findings.backing);
+      ensureHome(home, owner);
+      ensureLinks(home, owner);
+    },
+  );
+  return new Overlay2({ ...settings, home }, findings as OverlayFindings, counted, owner);
+}
+
+/** The home, or its parent while the home does not exist. */
+export function probeDirectory(home: ByteString): ByteString {
+  return isFresh(home) && !listNames(parentOf(home)).includes(baseOf(home)) ? parentOf(home) : home;
+}
+
+function parentOf(path: ByteString): ByteString {
+  return (path.slice(0, path.lastIndexOf('/')) || '/') as ByteString;
+}
+
+function baseOf(path: ByteString): ByteString {
+  return path.slice(path.lastIndexOf('/') + 1) as ByteString;
+}
+
+/** Removes what kills left, in homes of our own only. Nobody changes the home meanwhile. */
+async function sweep(home: ByteString, { perform, log }: DriverSettings): Promise<void> {
+  if (probeDirectory(home) !== home) return sweepProbes(parentOf(home), perform);
+  if (!isOurs(home)) return;
+  await sweepProbes(home, perform);
+  const left = listNames(home).filter((name) => name.startsWith(TEMPORARY_PREFIX) || name.startsWith(REMOVING_PREFIX));
+  if (left.length === 0) return;
+  // Links first: while something is left over, a second kill lets the next opening find the links too.
+  sweepLinks(home);
+  for (const name of left) await perform.removeTree(`${home}/${name}` as ByteString);
+  log.info(`Removed ${left.length} left-overs of killed processes from ${quote(home)}`);
+}
+
+function isOverlay2Mount(entry: MountEntry, id: LayerId): boolean {
+  const overlay = entry.type === 'overlay' && entry.root === '/' && entry.source === 'overlay';
+  return overlay || entry.root.endsWith(`/${id}/diff`);
+}
+
+class Overlay2 implements LayerDriver {
+  readonly name = 'overlay2';
+  readonly home: ByteString;
+  readonly idMaps: DriverSettings['idMaps'];
+  readonly capabilities: Capabilities;
+  readonly #settings: DriverSettings;
+  readonly #findings: OverlayFindings;
+  readonly #counted: CountedMounts;
+  readonly #owner: Owner;
+
+  constructor(settings: DriverSettings, findings: OverlayFindings, counted: CountedMounts, owner: Owner) {
+    this.home = settings.home;
+    this.idMaps = settings.idMaps;
+    this.#settings = settings;
+    this.#findings = findings;
+    this.#counted = counted;
+    this.#owner = owner;
+    this.capabilities = {
+      diff: { applyTo: 'content', diffFrom: 'content', because: 'the diff directory is the difference to the parent' },
+      quota: { holds: false, because: 'this version does not set project quotas' },
+      lowersMax: LOWERS_MAX,
+    };
+  }
+
+  async create(id: LayerId, options: CreateOptions): Promise<void> {
+    parseLayerId(id);
+    const { parent, writable, settings = {}, signal } = options;
+    if (parent !== undefined) parseLayerId(parent);
+    refuseLimit('overlay2', parseLayerSettings('overlay2', settings, writable) ?? 0, this.#findings.backing);
+    await this.#counted.changing(
+      id,
+      async () => {
+        if (listNames(this.home).includes(id as string as ByteString)) {
+          throw new StorageError('already-exists', `Cannot create layer ${text(id)}: it exists`, { layer: id });
+        }
+        const below = parent === undefined ? undefined : { id: parent, layer: readLayer(this.home, parent) };
+        if (below !== undefined) this.#checkParent(id, below.id, below.layer);
+        makeLayer(this.home, id, below, this.#owner);
+      },
+      signal === undefined ? {} : { signal },
+    );
+  }
+
+  #checkParent(id: LayerId, parent: LayerId, layer: OverlayLayer): void {
+    const depth = layer.lowers.length + 1;
+    if (depth > LOWERS_MAX) {
+      throw new StorageError(
+        'failed-precondition',
+        `Cannot create layer ${text(id)}: max depth exceeded, it would have ${depth} layers below it, at most ${LOWERS_MAX} are possible`,
+        { layer: id },
+      );
+    }
+    for (const link of layer.lowers) resolveLink(this.home, link);
+    if (!layer.committed && this.#counted.isMountedWritable(parent)) {
+      this.#settings.log.warn(`Layer ${text(parent)} is mounted for writing and becomes the parent of ${text(id)}`);
+    }
+  }
+
+  async remove(id: LayerId): Promise<void> {
+    parseLayerId(id);
+    const { layer } = pathsOf(this.home, id);
+    await this.#counted.changing(id, async () => {
+      if (!hasLayer(this.home, id)) return;
+      await this.#counted.clear(id, layer);
+      const aside = `${this.home}/${REMOVING_PREFIX}${randomUUID()}` as ByteString;
+      renameat(AT_FDCWD, layer, AT_FDCWD, aside);
+      dropLink(this.home, aside);
+      await this.#settings.perform.removeTree(aside);
+    });
+  }
+
+  async has(id: LayerId): Promise<boolean> {
+    return hasLayer(this.home, parseLayerId(id));
+  }
+
+  async list(): Promise<LayerId[]> {
+    return listLayers(this.home);
+  }
+
+  async parent(id: LayerId): Promise<LayerId | undefined> {
+    const [first] = readLayer(this.home, parseLayerId(id)).lowers;
+    return first === undefined ? undefined : resolveLink(this.home, first);
+  }
+
+  async metadata(id: LayerId): Promise<LayerPaths> {
+    const { diff, work, merged } = pathsOf(this.home, parseLayerId(id));
+    return { upper: diff, lower: this.#lowers(readLayer(this.home, id)), work, merged };
+  }
+
+  status(): readonly (readonly [string, string])[] {
+    return [
+      ['Backing Filesystem', this.#findings.backing],
+      ['Supports d_type', String(this.#findings.dType.holds)],
+      ['Native Overlay Diff', 'true'],
+      ['userxattr', 'false'],
+    ];
+  }
+
+  async content(id: LayerId): Promise<LayerContent> {
+    const { diff } = pathsOf(this.home, parseLayerId(id));
+    return { kind: 'tree', root: diff, lowers: this.#lowers(readLayer(this.home, id)), whiteouts: 'overlay' };
+  }
+
+  /** Top first, one spelling for each layer in whatever is handed out. */
+  #lowers(layer: OverlayLayer): ByteString[] {
+    return layer.lowers.map((link) => pathsOf(this.home, resolveLink(this.home, link)).diff);
+  }
+
+  async seal(ids: readonly LayerId[]): Promise<void> {
+    for (const id of ids) {
+      parseLayerId(id);
+      await this.#counted.changing(id, async () => {
+        const layer = readLayer(this.home, id);
+        if (!layer.committed && this.#counted.isMountedWritable(id)) {
+          throw new StorageError('busy', `Cannot seal layer ${text(id)}: it is mounted for writing`, { layer: id });
+        }
+        commitLayer(this.home, id);
+      });
+    }
+    if (ids.length > 0) await this.#settings.perform.sync(this.home);
+  }
+
+  async mounts(
+    id: LayerId,
+    options: { readonly readonly?: boolean; readonly label?: string } = {},
+  ): Promise<readonly Mount[]> {
+    const layer = readLayer(this.home, parseLayerId(id));
+    return [this.#plan(id, layer, options)];
+  }
+
+  #plan(id: LayerId, layer: OverlayLayer, options: { readonly readonly?: boolean; readonly label?: string }): Mount {
+    const { diff, work } = pathsOf(this.home, id);
+    const readonly = layer.committed || options.readonly === true;
+    if (layer.lowers.length === 0) return { type: 'bind', source: diff, readonly };
+    const lowers = this.#lowers(layer);
+    const short = layer.lowers.map((link) => `l/${link}` as ByteString);
+    const label = this.#label(options.label);
+    const base = this.home;
+    const common = {
+      type: 'overlay' as const,
+      userxattr: false,
+      ...(this.#findings.index ? { index: 'off' as const } : {}),
+      ...(label === undefined ? {} : { label }),
+    };
+    if (readonly) {
+      const top = `l/${layer.link}` as ByteString;
+      return { ...common, lower: [diff, ...lowers], short: { base, lower: [top, ...short] } };
+    }
+    const upper = { upper: `${id}/diff` as ByteString, work: `${id}/work` as ByteString };
+    return { ...common, lower: lowers, upper: diff, work, short: { base, lower: short, ...upper } };
+  }
+
+  /** Without SELinux a label is EINVAL in mount(2), and means nothing. */
+  #label(label: string | undefined): string | undefined {
+    if (label === undefined || label === '') return undefined;
+    if (hasSelinux()) return label;
+    this.#settings.log.debug(`The label ${quote(label as ByteString)} is dropped: this kernel runs no SELinux`);
+    return undefined;
+  }
+
+  async mount(id: LayerId, options: MountOptions = {}): Promise<Mounted> {
+    return await this.#counted.mount(parseLayerId(id), () => this.#place(id, options), options);
+  }
+
+  #place(id: LayerId, options: MountOptions): Place {
+    const layer = readLayer(this.home, id);
+    const { diff, merged, work } = pathsOf(this.home, id);
+    // Docker's way: a base is its directory, writable or not. Who asks for read-only gets it from the kernel.
+    if (layer.lowers.length === 0 && options.readonly !== true) return { path: diff };
+    const plan = this.#plan(id, layer, options);
+    const label = plan.type === 'overlay' ? plan.label : undefined;
+    const writable = plan.type === 'overlay' && plan.upper !== undefined;
+    const after = (): void => {
+      lchownat(AT_FDCWD, `${work}/work` as ByteString, this.#owner.uid, this.#owner.gid);
+    };
+    return {
+      path: merged,
+      mount: { plan, writable, ...(label === undefined ? {} : { label }), ...(writable ? { after } : {}) },
+    };
+  }
+
+  async release(id: LayerId, holdName: string, options: { readonly detach?: boolean } = {}): Promise<boolean> {
+    return await this.#counted.release(parseLayerId(id), holdName, options);
+  }
+
+  async isMounted(id: LayerId): Promise<boolean> {
+    return this.#counted.isMounted(parseLayerId(id));
+  }
+
+  cleanup(): Promise<void> {
+    return this.#counted.cleanup(listLayers(this.home));
+  }
+
+  /** Holds last as long as their process or their name; a driver that is let go of ends none of them. */
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+function text(id: LayerId): string {
+  return quote(id as string as ByteString);
+}

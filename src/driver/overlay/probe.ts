@@ -1,0 +1,139 @@
+import { randomUUID } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
+import { isStorageError } from '../../base/errors.ts';
+import type { Finding } from '../../base/values.ts';
+import {
+  AT_FDCWD,
+  close,
+  DT_UNKNOWN,
+  fstat,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_RDONLY,
+  openat,
+  readDirectory,
+} from '../../linux/inode.ts';
+import { hasFilesystem, inUserNamespace, moduleParameter } from '../../linux/kernel.ts';
+import { ENOENT } from '../../linux/libc.ts';
+import { readMountInfo } from '../../linux/mountinfo.ts';
+import { statfs } from '../../linux/statfs.ts';
+import { LOCK_EX, tryFlock } from '../../linux/sync.ts';
+import type { Performer } from '../driver.ts';
+import { listNames } from '../home-files.ts';
+
+/** What overlay can do in one directory. */
+export interface OverlayFindings {
+  /** Whether overlay mounts there, with two lowers. */
+  readonly overlay: Finding;
+  /** Whether directory entries tell their type, without which overlay shows deleted files. */
+  readonly dType: Finding;
+  /** Docker's name of the filesystem. */
+  readonly backing: string;
+  /** Whether the kernel knows `index=`, so that `index=off` can be said. */
+  readonly index: boolean;
+}
+
+const PREFIX = '.layerstore-probe-';
+/** A probe is locked as soon as it is made; one that is younger may not have come to it yet. */
+const UNLOCKED_NS_MAX = 10_000_000_000n;
+
+/** Tries it out in `directory`, by a real mount in a directory of its own that is gone afterwards. */
+export async function probeOverlay(directory: ByteString, perform: Performer): Promise<OverlayFindings> {
+  const probe = `${directory}/${PREFIX}${randomUUID()}` as ByteString;
+  const at = (name: string): ByteString => `${probe}/${name}` as ByteString;
+  mkdirSync(toBytes(probe), { mode: 0o700 });
+  const lock = openat(AT_FDCWD, probe, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  try {
+    tryFlock(lock, LOCK_EX);
+    for (const name of ['lower1', 'lower2', 'upper', 'work', 'merged']) mkdirSync(toBytes(at(name)), { mode: 0o700 });
+    const index = moduleParameter('overlay', 'index') !== undefined;
+    const backing = statfs(directory).name;
+    const dType = probeTypes(probe, backing);
+    if (inUserNamespace()) {
+      const because = 'this process is in a user namespace, where this version has no overlay';
+      return { overlay: { holds: false, because }, dType, backing, index };
+    }
+    const overlay = await tryMount(perform, at, index, backing);
+    return { overlay, dType, backing, index };
+  } finally {
+    try {
+      await removeProbe(probe, perform);
+    } finally {
+      close(lock);
+    }
+  }
+}
+
+async function tryMount(
+  perform: Performer,
+  at: (name: string) => ByteString,
+  index: boolean,
+  backing: string,
+): Promise<Finding> {
+  try {
+    await perform.mount(
+      {
+        type: 'overlay',
+        lower: [at('lower2'), at('lower1')],
+        upper: at('upper'),
+        work: at('work'),
+        userxattr: false,
+        ...(index ? { index: 'off' as const } : {}),
+      },
+      at('merged'),
+    );
+  } catch (error) {
+    if (!isStorageError(error)) throw error;
+    const known = hasFilesystem('overlay') ? '' : '; /proc/filesystems does not list overlay (modprobe overlay)';
+    return {
+      holds: false,
+      because: `an overlay with two lowers does not mount on ${backing}: ${error.message}${known}`,
+    };
+  }
+  return { holds: true, because: `an overlay with two lowers mounts on ${backing}` };
+}
+
+function probeTypes(probe: ByteString, backing: string): Finding {
+  const fd = openat(AT_FDCWD, probe, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  try {
+    const holds = readDirectory(fd, probe).every(({ type }) => type !== DT_UNKNOWN);
+    return {
+      holds,
+      because: `${backing} ${holds ? 'tells' : 'does not tell'} the types of directory entries (d_type)`,
+    };
+  } finally {
+    close(fd);
+  }
+}
+
+async function removeProbe(probe: ByteString, perform: Performer): Promise<void> {
+  const merged = `${probe}/merged`;
+  // Nobody but this probe can have entered it, so detaching takes nothing from anyone.
+  if (readMountInfo().some(({ mountPoint }) => mountPoint === merged)) {
+    await perform.unmount(merged as ByteString, { detach: true });
+  }
+  await perform.removeTree(probe);
+}
+
+/** Removes what killed probes left in `directory`. */
+export async function sweepProbes(directory: ByteString, perform: Performer): Promise<void> {
+  for (const name of listNames(directory)) {
+    if (!name.startsWith(PREFIX)) continue;
+    const probe = `${directory}/${name}` as ByteString;
+    const fd = openat(AT_FDCWD, probe, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, ENOENT);
+    if (fd < 0) continue;
+    try {
+      const age = BigInt(Date.now()) * 1_000_000n - fstat(fd).mtimeNs;
+      const starting = listNames(probe).length === 0 && age < UNLOCKED_NS_MAX;
+      if (!starting && tryFlock(fd, LOCK_EX)) await removeProbe(probe, perform);
+    } finally {
+      close(fd);
+    }
+  }
+}
+
+/** The reason for people, of a directory where overlay cannot be. */
+export function whyNot(directory: ByteString, findings: OverlayFindings): string {
+  return `overlay2 is not possible in ${quote(directory)}: ${findings.overlay.because}`;
+}

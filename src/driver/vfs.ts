@@ -1,0 +1,263 @@
+import { randomUUID } from 'node:crypto';
+import { type ByteString, quote } from '../base/bytes.ts';
+import { StorageError } from '../base/errors.ts';
+import type { LayerId } from '../base/values.ts';
+import { ensureDirectory, TEMPORARY_PREFIX, temporaryName } from '../fs/atomic.ts';
+import { AT_FDCWD, RENAME_NOREPLACE, renameat, renameat2, unlinkat } from '../linux/inode.ts';
+import { ENOENT } from '../linux/libc.ts';
+import { statfs } from '../linux/statfs.ts';
+import type { Mount } from '../mount/mount.ts';
+import { CountedMounts } from './counted.ts';
+import type {
+  Capabilities,
+  CreateOptions,
+  DriverSettings,
+  LayerContent,
+  LayerDriver,
+  LayerPaths,
+  Mounted,
+  MountOptions,
+} from './driver.ts';
+import {
+  canonicalHome,
+  ensureHome,
+  exists,
+  isDirectoryAt,
+  isOurs,
+  listNames,
+  type Owner,
+  placeSmall,
+  REMOVING_PREFIX,
+  readSmall,
+  rootPair,
+  tampered,
+} from './home-files.ts';
+import { isLayerId, parseLayerId } from './ids.ts';
+import { parseDriverOptions, parseLayerSettings, refuseLimit } from './options.ts';
+
+// HOME/dir/ID is a layer, a whole copy of its parent and what was done to it since; HOME/layers/ID says what it is.
+
+/** What `layers/ID` says. A home of Docker's has no such files: then it is a writable layer of no known parent. */
+export interface VfsRecord {
+  readonly parent?: LayerId;
+  readonly state: 'writable' | 'read-only' | 'sealed';
+}
+
+/** Opens (or makes) a vfs home. It works on every filesystem and for every user. */
+export async function openVfs(settings: DriverSettings): Promise<LayerDriver> {
+  const options = parseDriverOptions('vfs', settings.options);
+  const home = canonicalHome(settings.home);
+  const owner = rootPair(settings.idMaps);
+  const { perform, run, log } = settings;
+  const counted = new CountedMounts({ run, log, perform, owner, mountPoint: () => undefined, isOurs: () => false });
+  await counted.opening(
+    () => sweep(home, settings),
+    async () => {
+      ensureHome(home, owner);
+      for (const name of ['dir', 'layers']) {
+        ensureDirectory(`${home}/${name}` as ByteString, 0o710, process.geteuid?.() ?? 0, owner.gid);
+      }
+      refuseLimit('vfs', options.sizeBytes, statfs(home).name);
+    },
+  );
+  return new Vfs({ ...settings, home }, counted, owner);
+}
+
+/** Removes what kills left, in homes of our own only. Nobody changes the home meanwhile. */
+async function sweep(home: ByteString, { perform, log }: DriverSettings): Promise<void> {
+  if (!isOurs(home)) return;
+  const left = listNames(home).filter((name) => name.startsWith(TEMPORARY_PREFIX) || name.startsWith(REMOVING_PREFIX));
+  if (left.length === 0) return;
+  for (const name of listNames(recordPath(home, '' as LayerId))) {
+    const id = name as string as LayerId;
+    if (!exists(treePath(home, id))) unlinkat(AT_FDCWD, recordPath(home, id), 0, ENOENT);
+  }
+  for (const name of left) await perform.removeTree(`${home}/${name}` as ByteString);
+  log.info(`Removed ${left.length} left-overs of killed processes from ${quote(home)}`);
+}
+
+function treePath(home: ByteString, id: LayerId): ByteString {
+  return `${home}/dir/${id}` as ByteString;
+}
+
+function recordPath(home: ByteString, id: LayerId): ByteString {
+  return `${home}/layers/${id}` as ByteString;
+}
+
+/** `parent ID` (absent for a base) and `state STATE`, a line each; `path` is for the error. */
+export function parseVfsRecord(source: ByteString, path: ByteString): VfsRecord {
+  const [, parent, state] = /^(?:parent ([^\n]+)\n)?state (writable|read-only|sealed)\n$/.exec(source) ?? [];
+  if (state === undefined || (parent !== undefined && !isLayerId(parent as ByteString))) {
+    throw tampered(path, 'it does not say what a layer is');
+  }
+  return { state: state as VfsRecord['state'], ...(parent === undefined ? {} : { parent: parent as LayerId }) };
+}
+
+export function formatVfsRecord({ parent, state }: VfsRecord): string {
+  return `${parent === undefined ? '' : `parent ${parent}\n`}state ${state}\n`;
+}
+
+class Vfs implements LayerDriver {
+  readonly name = 'vfs';
+  readonly home: ByteString;
+  readonly idMaps: DriverSettings['idMaps'];
+  readonly capabilities: Capabilities = {
+    diff: { applyTo: 'content', diffFrom: 'mounted', because: 'a layer is a full copy of its parent' },
+    quota: { holds: false, because: 'this version does not set project quotas' },
+    lowersMax: Number.MAX_SAFE_INTEGER,
+  };
+  readonly #settings: DriverSettings;
+  readonly #counted: CountedMounts;
+  readonly #owner: Owner;
+
+  constructor(settings: DriverSettings, counted: CountedMounts, owner: Owner) {
+    this.home = settings.home;
+    this.idMaps = settings.idMaps;
+    this.#settings = settings;
+    this.#counted = counted;
+    this.#owner = owner;
+  }
+
+  async create(id: LayerId, options: CreateOptions): Promise<void> {
+    parseLayerId(id);
+    const { parent, writable, settings = {}, signal } = options;
+    if (parent !== undefined) parseLayerId(parent);
+    refuseLimit('vfs', parseLayerSettings('vfs', settings, writable) ?? 0, statfs(this.home).name);
+    const state = writable ? 'writable' : 'read-only';
+    await this.#counted.changing(
+      id,
+      async () => {
+        if (exists(treePath(this.home, id))) {
+          throw new StorageError('already-exists', `Cannot create layer ${text(id)}: it exists`, { layer: id });
+        }
+        if (parent !== undefined) this.#read(parent);
+        await this.#make(id, { state, ...(parent === undefined ? {} : { parent }) }, signal);
+      },
+      signal === undefined ? {} : { signal },
+    );
+  }
+
+  async #make(id: LayerId, record: VfsRecord, signal: AbortSignal | undefined): Promise<void> {
+    const { home } = this;
+    const temporary = `${home}/${temporaryName()}` as ByteString;
+    const tree = treePath(home, id);
+    let made = temporary;
+    try {
+      ensureDirectory(temporary, 0o755, this.#owner.uid, this.#owner.gid);
+      if (record.parent !== undefined) await this.#settings.perform.copyTree(treePath(home, record.parent), temporary);
+      signal?.throwIfAborted();
+      placeSmall(home, recordPath(home, id), formatVfsRecord(record), 0o644);
+      renameat2(AT_FDCWD, temporary, AT_FDCWD, tree, RENAME_NOREPLACE);
+      made = tree;
+      if (record.parent !== undefined) this.#seal(record.parent);
+    } catch (error) {
+      if (made === tree) {
+        renameat(AT_FDCWD, tree, AT_FDCWD, temporary);
+      }
+      unlinkat(AT_FDCWD, recordPath(home, id), 0, ENOENT);
+      await this.#settings.perform.removeTree(temporary);
+      throw error;
+    }
+  }
+
+  /** Absent: not-found; a record that no driver wrote: corrupt. */
+  #read(id: LayerId): VfsRecord {
+    if (!isDirectoryAt(treePath(this.home, id))) {
+      throw new StorageError('not-found', `Cannot find layer ${text(id)} in ${quote(this.home)}`, { layer: id });
+    }
+    const path = recordPath(this.home, id);
+    const record = readSmall(path);
+    return record === undefined ? { state: 'writable' } : parseVfsRecord(record, path);
+  }
+
+  #seal(id: LayerId): void {
+    const record = this.#read(id);
+    if (record.state === 'sealed') return;
+    placeSmall(this.home, recordPath(this.home, id), formatVfsRecord({ ...record, state: 'sealed' }), 0o644);
+  }
+
+  async remove(id: LayerId): Promise<void> {
+    parseLayerId(id);
+    const tree = treePath(this.home, id);
+    await this.#counted.changing(id, async () => {
+      if (!exists(tree)) return;
+      await this.#counted.clear(id, tree);
+      const aside = `${this.home}/${REMOVING_PREFIX}${randomUUID()}` as ByteString;
+      renameat(AT_FDCWD, tree, AT_FDCWD, aside);
+      unlinkat(AT_FDCWD, recordPath(this.home, id), 0, ENOENT);
+      await this.#settings.perform.removeTree(aside);
+    });
+  }
+
+  async has(id: LayerId): Promise<boolean> {
+    return isDirectoryAt(treePath(this.home, parseLayerId(id)));
+  }
+
+  async list(): Promise<LayerId[]> {
+    return listNames(`${this.home}/dir` as ByteString)
+      .filter(isLayerId)
+      .map((name) => name as string as LayerId)
+      .filter((id) => isDirectoryAt(treePath(this.home, id)));
+  }
+
+  async parent(id: LayerId): Promise<LayerId | undefined> {
+    return this.#read(parseLayerId(id)).parent;
+  }
+
+  async metadata(id: LayerId): Promise<LayerPaths> {
+    this.#read(parseLayerId(id));
+    const tree = treePath(this.home, id);
+    return { upper: tree, lower: [], merged: tree };
+  }
+
+  status(): readonly (readonly [string, string])[] {
+    return [['Backing Filesystem', statfs(this.home).name]];
+  }
+
+  async content(id: LayerId): Promise<LayerContent> {
+    const { parent } = this.#read(parseLayerId(id));
+    const lowers = parent === undefined ? [] : [treePath(this.home, parent)];
+    return { kind: 'tree', root: treePath(this.home, id), lowers, whiteouts: 'none' };
+  }
+
+  async seal(ids: readonly LayerId[]): Promise<void> {
+    for (const id of ids) {
+      parseLayerId(id);
+      await this.#counted.changing(id, async () => this.#seal(id));
+    }
+    if (ids.length > 0) await this.#settings.perform.sync(this.home);
+  }
+
+  async mounts(id: LayerId, options: { readonly readonly?: boolean } = {}): Promise<readonly Mount[]> {
+    const { state } = this.#read(parseLayerId(id));
+    return [
+      { type: 'bind', source: treePath(this.home, id), readonly: state === 'sealed' || options.readonly === true },
+    ];
+  }
+
+  async mount(id: LayerId, options: MountOptions = {}): Promise<Mounted> {
+    parseLayerId(id);
+    const place = (): { path: ByteString } => {
+      this.#read(id);
+      return { path: treePath(this.home, id) };
+    };
+    return await this.#counted.mount(id, place, options);
+  }
+
+  async release(id: LayerId, holdName: string, options: { readonly detach?: boolean } = {}): Promise<boolean> {
+    return await this.#counted.release(parseLayerId(id), holdName, options);
+  }
+
+  async isMounted(id: LayerId): Promise<boolean> {
+    return await this.#counted.isMounted(parseLayerId(id));
+  }
+
+  /** Nothing is ever mounted. */
+  async cleanup(): Promise<void> {}
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+function text(id: LayerId): string {
+  return quote(id as string as ByteString);
+}

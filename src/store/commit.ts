@@ -1,0 +1,111 @@
+import { type Digest, digestOf } from '../base/digest.ts';
+import { StorageError } from '../base/errors.ts';
+import type { LayerId } from '../base/values.ts';
+import { chainId, chainIds } from '../oci/chain-id.ts';
+import { parseConfig } from '../oci/config.ts';
+import { commitConfig } from '../oci/image.ts';
+import { formatPlatform } from '../oci/platform.ts';
+import { formatReference, parseReference } from '../oci/reference.ts';
+import { inRoot, newLayerId, newLayerMakings, recordOf, type StoreContext } from './context.ts';
+import { discardLayers } from './discard.ts';
+import type { LayerRow, WritableRow } from './rows.ts';
+import type { CommitOptions, LoadedImage } from './types.ts';
+
+/**
+ * Makes an image of what a writable layer shows: its changes become a layer of their own, unpacked from the very tar
+ * whose digest names it; the writable layer is only read.
+ */
+export async function commitWritable(
+  context: StoreContext,
+  writable: WritableRow,
+  reference: string | undefined,
+  options: CommitOptions = {},
+): Promise<LoadedImage> {
+  const { database, driver, threads } = context;
+  const names = reference === undefined ? [] : [formatReference(parseReference(reference))];
+  const below = await layersBelow(context, writable);
+  const base = writable.image === undefined ? undefined : await database.image(writable.image);
+  const diffIds = below.map((layer) => layer.diffId as Digest);
+  const id = newLayerId();
+  // Refused before anything is packed, where the new config would be refused.
+  const config = (diffId: Digest): Buffer =>
+    commitConfig({ diffIds, ...(base === undefined ? {} : { config: Buffer.from(base.config) }) }, diffId, {
+      created: options.createdAt ?? new Date().toISOString(),
+      ...(options.author === undefined ? {} : { author: options.author }),
+      ...(options.message === undefined ? {} : { message: options.message }),
+      ...(options.changes === undefined ? {} : { changes: options.changes }),
+    });
+  config(`sha256:${'0'.repeat(64)}`);
+  const { pin } = await database.pin(chainIds(diffIds));
+  try {
+    await database.begin(newLayerMakings(id));
+    await driver.create(id, { writable: false, ...parentOf(writable) });
+    const report = await driver.transfer(writable.driverId, id, {
+      record: inRoot(context, recordOf(id)),
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+      onBytes: (bytesDone) => options.onProgress?.({ step: 'pack', bytesDone }),
+    });
+    options.onProgress?.({ step: 'settle', bytesDone: 0 });
+    await driver.seal([id]);
+    await threads.perform.sync(inRoot(context, 'records'));
+    options.onProgress?.({ step: 'settle', bytesDone: report.tarBytes });
+    const bytes = config(report.diffId);
+    const parsed = parseConfig(bytes, 'the new config');
+    const chain = chainId(chainIds(diffIds).at(-1), report.diffId);
+    const committed = await database.commitImages({
+      layers: [
+        {
+          driverId: id,
+          ...parentOf(writable),
+          diffId: report.diffId,
+          chainId: chain,
+          recordFile: recordOf(id),
+          exact: report.exact,
+          sizeBytes: report.sizeBytes,
+          tarBytes: report.tarBytes,
+          inodes: report.entries,
+        },
+      ],
+      images: [
+        {
+          digest: digestOf(bytes),
+          config: bytes,
+          chainId: chain,
+          platform: parsed.platform === undefined ? '' : formatPlatform(parsed.platform),
+          ...(parsed.created === undefined ? {} : { createdAt: parsed.created }),
+          names,
+        },
+      ],
+      blobs: [],
+      pin,
+    });
+    await discardLayers(context, committed.lost);
+    const [result] = committed.images;
+    if (result === undefined) throw new StorageError('internal', 'The database answered nothing for a new image');
+    return { ...result.image, existed: result.existed, moved: result.moved, notes: report.notes };
+  } catch (error) {
+    await database.unpin(pin);
+    await discardLayers(context, [id]);
+    throw error;
+  }
+}
+
+/** The stored layers that a writable layer lies on, bottom first. */
+async function layersBelow(context: StoreContext, writable: WritableRow): Promise<LayerRow[]> {
+  const layers: LayerRow[] = [];
+  for (let at = writable.parent; at !== undefined; ) {
+    const layer: LayerRow | undefined = await context.database.layerByDriverId(at);
+    if (layer?.diffId === undefined) {
+      throw new StorageError('corrupt', `Cannot commit "${writable.name}": a layer below it is not in the store`, {
+        layer: at,
+      });
+    }
+    layers.unshift(layer);
+    at = layer.parent;
+  }
+  return layers;
+}
+
+function parentOf(writable: WritableRow): { readonly parent?: LayerId } {
+  return writable.parent === undefined ? {} : { parent: writable.parent };
+}

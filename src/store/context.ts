@@ -1,0 +1,54 @@
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { type ByteString, fromText } from '../base/bytes.ts';
+import type { Log } from '../base/log.ts';
+import type { LayerId } from '../base/values.ts';
+import type { StorageDriver } from '../graph/storage-driver.ts';
+import type { Threads } from '../graph/threads.ts';
+import type { Database } from './database.ts';
+import type { Making } from './rows.ts';
+
+/** What every part of an open store works with. */
+export interface StoreContext {
+  readonly database: Database;
+  readonly driver: StorageDriver;
+  readonly threads: Threads;
+  readonly log: Log;
+}
+
+/** A new driver id: 64 hexadecimal characters, as Docker's. */
+export function newLayerId(): LayerId {
+  return randomBytes(32).toString('hex') as LayerId;
+}
+
+/** Relative to the root: what the database keeps of a layer's split record. */
+export function recordOf(id: LayerId): string {
+  return `records/${id}.split.zst`;
+}
+
+/** Relative to the root: a tar kept because no replay would give it back; its compression shows in its content. */
+export function keptOf(id: LayerId): string {
+  return `records/${id}.tar.kept`;
+}
+
+/** A path relative to the root, as system calls take it. */
+export function inRoot(context: StoreContext, relative: string): ByteString {
+  return fromText(join(context.database.layout.root, relative));
+}
+
+/** What is announced before a layer is made. */
+export function newLayerMakings(id: LayerId): Making[] {
+  return [
+    { kind: 'layer', name: id },
+    { kind: 'file', name: recordOf(id) },
+  ];
+}
+
+/** Everything on disk that may belong to a layer. */
+export function everyMakingOf(id: LayerId): Making[] {
+  return [
+    { kind: 'layer', name: id },
+    { kind: 'file', name: recordOf(id) },
+    { kind: 'file', name: keptOf(id) },
+  ];
+}

@@ -1,0 +1,305 @@
+import { extname, resolve } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import type { Digest } from '../base/digest.ts';
+import { revive, StorageError } from '../base/errors.ts';
+import type { DriverName } from '../base/values.ts';
+import type { Answer, Question } from './database-thread.ts';
+import { imageKey } from './image-key.ts';
+import { type Layout, layoutOf, refusal } from './layout.ts';
+import { beginSession, deadAmong, type Session } from './makers.ts';
+import type {
+  BlobRow,
+  Commit,
+  Committed,
+  LayerRow,
+  Making,
+  ManifestRow,
+  NewWritable,
+  Opened,
+  Removal,
+  Requests,
+  WritableRow,
+} from './rows.ts';
+import type { Fault, Image, StoredLayer } from './types.ts';
+
+export interface DatabaseOptions {
+  /** false: where there is no store, `not-found`. */
+  readonly create: boolean;
+  /** What the user asked for: a store with another driver is `failed-precondition`. */
+  readonly asked?: DriverName;
+  /** Names the driver of a store that is to be made in `root`, which exists. What it throws, nothing is left of. */
+  readonly choose: (root: string) => Promise<DriverName>;
+  /** How long a request waits for other processes before it is `busy`. Default 10,000. */
+  readonly busyMs?: number;
+}
+
+/** The loaded database of the store at `root`, made where there is none. */
+export async function openDatabase(root: string, options: DatabaseOptions): Promise<Database> {
+  const { asked, busyMs = 10_000 } = options;
+  const path = resolve(root);
+  const thread = new Thread(path);
+  try {
+    let opened = await thread.ask('open', path, { create: options.create, busyMs });
+    opened ??= await thread.ask('make', await options.choose(path));
+    if (asked !== undefined && asked !== opened.driver) {
+      throw refusal(
+        'failed-precondition',
+        opened.root,
+        `it was made with the driver ${opened.driver}, not ${asked}; leave the driver out, or name another root`,
+      );
+    }
+    return new Database(thread, opened);
+  } catch (error) {
+    await thread.ask('abandon').catch(() => undefined); // the first failure is the one to tell
+    await thread.close();
+    throw error;
+  }
+}
+
+function closedHandle(root: string): StorageError {
+  return refusal('failed-precondition', root, 'this handle of it is closed; open it again');
+}
+
+/** The far end of the database's thread. The thread keeps the process alive exactly while an answer is owed. */
+class Thread {
+  readonly #root: string;
+  readonly #worker: Worker;
+  readonly #owed = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
+  #asked = 0;
+  #closed: Promise<void> | undefined;
+  #dead: Error | undefined;
+
+  constructor(root: string) {
+    this.#root = root;
+    // The file beside this one: `.ts` in a checkout, `.js` as published.
+    const module = new URL(`./database-thread${extname(new URL(import.meta.url).pathname)}`, import.meta.url);
+    // Nothing of the caller's enters: no preload, no coverage, no profile (facts.md, hazard 6).
+    this.#worker = new Worker(module, { name: 'layerstore database', env: {}, execArgv: [] });
+    this.#worker.unref();
+    this.#worker.on('message', (answer: Answer) => {
+      const owed = this.#owed.get(answer.id);
+      this.#owed.delete(answer.id);
+      if (this.#owed.size === 0) this.#worker.unref();
+      if ('error' in answer) owed?.reject(revive(answer.error));
+      else owed?.resolve(answer.value as never);
+    });
+    this.#worker.on('error', (error) => this.#fail(error));
+    this.#worker.on('exit', () => this.#fail(undefined));
+  }
+
+  #fail(cause: unknown): void {
+    this.#dead ??= new StorageError('internal', 'Cannot ask the database of the store: its thread has ended', {
+      cause,
+    });
+    for (const { reject } of this.#owed.values()) reject(this.#dead);
+    this.#owed.clear();
+  }
+
+  async ask<K extends keyof Requests>(ask: K, ...values: Parameters<Requests[K]>): Promise<ReturnType<Requests[K]>> {
+    if (this.#closed !== undefined && ask !== 'close') {
+      throw closedHandle(this.#root);
+    }
+    if (this.#dead !== undefined) throw this.#dead;
+    const { promise, resolve, reject } = Promise.withResolvers<ReturnType<Requests[K]>>();
+    const id = this.#asked++;
+    if (this.#owed.size === 0) this.#worker.ref();
+    this.#owed.set(id, { resolve, reject });
+    this.#worker.postMessage({ id, ask, values } satisfies Question);
+    return promise;
+  }
+
+  /** After what was asked before it; safe to repeat. */
+  close(): Promise<void> {
+    this.#closed ??= this.ask('close').then(
+      () => undefined,
+      () => undefined, // the thread has ended by itself: closed all the same
+    );
+    return this.#closed;
+  }
+}
+
+/**
+ * A store's metadata. Every method is one transaction among all processes that share the store: durable when it
+ * resolves, without a trace when it rejects. Names of images are taken as people write them: a reference, or the
+ * beginning of an id (`not-found`; `invalid-argument` where several begin so); `sha256:` and 64 digits are an id only.
+ *
+ * Nothing is on disk that the database does not know: `begin` before making a layer's directory or a file, `commit`
+ * (or `createWritable`) or removal and `end` after it.
+ */
+export class Database implements AsyncDisposable {
+  readonly layout: Layout;
+  readonly driver: DriverName;
+  readonly uuid: string;
+  readonly #thread: Thread;
+  #session: Session | undefined;
+  #pins = 0;
+  #closed = false;
+
+  constructor(thread: Thread, opened: Opened) {
+    this.#thread = thread;
+    this.layout = layoutOf(opened.root);
+    this.driver = opened.driver;
+    this.uuid = opened.uuid;
+  }
+
+  /** The latest first. */
+  images(): Promise<Image[]> {
+    return this.#thread.ask('images');
+  }
+
+  image(name: string): Promise<Image> {
+    return this.#thread.ask('image', imageKey(name));
+  }
+
+  /** The layers of an image, bottom first. */
+  imageLayers(name: string): Promise<LayerRow[]> {
+    return this.#thread.ask('imageLayers', imageKey(name));
+  }
+
+  /** The manifests an image came with, the first first. */
+  manifests(image: Digest): Promise<ManifestRow[]> {
+    return this.#thread.ask('manifests', image);
+  }
+
+  /** What is known of these compressed blobs. */
+  blobs(digests: readonly Digest[]): Promise<BlobRow[]> {
+    return this.#thread.ask('blobs', digests);
+  }
+
+  /**
+   * Registers layers that are on disk and durable, with their images, names and blobs. Of layers whose chain id another
+   * process registered meanwhile, the older stays and ours are `lost`, unless one of ours that stays lies on them.
+   */
+  async commitImages(commit: Commit): Promise<Committed> {
+    return this.#thread.ask('commit', commit, this.#maker());
+  }
+
+  /** `reference` is a full one. Answers the image it pointed to before, if another. */
+  tag(name: string, reference: string): Promise<{ readonly movedFrom?: Digest }> {
+    return this.#thread.ask('tag', imageKey(name), reference);
+  }
+
+  /**
+   * Takes names away, and images with their last; by id, all names only with `force`, else *busy* where there are
+   * several. An image with writable layers on it is *busy*. Refused for one, nothing is taken away.
+   */
+  removeImages(names: readonly string[], options: { readonly force?: boolean } = {}): Promise<Removal> {
+    return this.#thread.ask('removeImages', names.map(imageKey), options.force ?? false);
+  }
+
+  layerByDriverId(driverId: string): Promise<LayerRow | undefined> {
+    return this.#thread.ask('layer', driverId);
+  }
+
+  /** The layers of those chain ids that are there, in the order asked. They may be gone a moment later: see `pin`. */
+  layersByChain(chainIds: readonly Digest[]): Promise<LayerRow[]> {
+    return this.#thread.ask('layersByChain', chainIds);
+  }
+
+  /** As `layersByChain`, and none of them is removed until `commitImages` with this pin, `unpin`, or this handle's end. */
+  async pin(chainIds: readonly Digest[]): Promise<{ readonly pin: string; readonly layers: LayerRow[] }> {
+    const pin = `${this.#maker().session}/${this.#pins++}`;
+    return { pin, layers: await this.#thread.ask('pin', pin, chainIds) };
+  }
+
+  unpin(pin: string): Promise<void> {
+    return this.#thread.ask('unpin', pin);
+  }
+
+  /** Layers of images with their users, bottom first: of one image, or of all. */
+  storedLayers(name?: string): Promise<StoredLayer[]> {
+    return this.#thread.ask('storedLayers', name === undefined ? undefined : imageKey(name));
+  }
+
+  /**
+   * The row first, then the directory: what dies between is a row whose directory the next opening remakes. A name that
+   * is taken is `already-exists`, a base that is not there `not-found`.
+   */
+  createWritable(writable: NewWritable): Promise<WritableRow> {
+    return this.#thread.ask('createWritable', writable);
+  }
+
+  /** By name, else by the beginning of an id. */
+  writable(name: string): Promise<WritableRow> {
+    return this.#thread.ask('writable', name);
+  }
+
+  /** Sorted by name. */
+  writables(): Promise<WritableRow[]> {
+    return this.#thread.ask('writables');
+  }
+
+  /** Takes the row away and leaves the directory announced: remove it, then `end` it, or `createWritable` it again. */
+  async removeWritable(driverId: string): Promise<void> {
+    return this.#thread.ask('removeWritable', driverId, this.#maker());
+  }
+
+  /** Announces what is about to be made. Names must not have been used before: an old one is `already-exists`. */
+  async begin(makings: readonly Making[]): Promise<void> {
+    return this.#thread.ask('begin', makings, this.#maker());
+  }
+
+  /** Forgets what was announced and is gone from disk. */
+  end(makings: readonly Making[]): Promise<void> {
+    return this.#thread.ask('end', makings);
+  }
+
+  /** What dead makers left: remove each from disk, then `end` it. Others may be doing the same. */
+  async staleMakings(): Promise<Making[]> {
+    await this.#bury();
+    return this.#thread.ask('stale');
+  }
+
+  /** Layers that nothing reaches, children first: for `removeLayers`. */
+  async unreachable(): Promise<LayerRow[]> {
+    await this.#bury();
+    return this.#thread.ask('unreachable');
+  }
+
+  /**
+   * Takes away the rows of those layers (children first) that nothing refers to at this moment, and answers them;
+   * directory and files (`makingsOf`) stay announced: remove them from disk, then `end` them.
+   */
+  async removeLayers(driverIds: readonly string[]): Promise<LayerRow[]> {
+    return this.#thread.ask('removeLayers', driverIds, this.#maker());
+  }
+
+  /** Every layer, parents first. */
+  allLayers(): Promise<LayerRow[]> {
+    return this.#thread.ask('layers');
+  }
+
+  /** Those of `driverIds` that are layers, or that somebody is making or removing. */
+  known(driverIds: readonly string[]): Promise<string[]> {
+    return this.#thread.ask('known', driverIds);
+  }
+
+  counts(): Promise<{ readonly images: number; readonly layers: number; readonly writable: number }> {
+    return this.#thread.ask('counts');
+  }
+
+  /** Faults inside the database; what is on disk is not looked at. */
+  check(): Promise<Fault[]> {
+    return this.#thread.ask('check');
+  }
+
+  async #bury(): Promise<void> {
+    const dead = deadAmong(this.layout.sessions, await this.#thread.ask('sessions'));
+    if (dead.length > 0) await this.#thread.ask('bury', dead);
+  }
+
+  // Begun at first need: who only reads leaves nothing in the run directory.
+  #maker(): { session: string; pid: number } {
+    if (this.#closed) throw closedHandle(this.layout.root);
+    this.#session ??= beginSession(this.layout.sessions);
+    return { session: this.#session.name, pid: process.pid };
+  }
+
+  /** After what was asked before it. What this handle was still making is from then on anybody's to remove. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    await this.#thread.close();
+    this.#session?.end();
+    this.#session = undefined;
+  }
+}

@@ -1,0 +1,94 @@
+import { asDigest, type Digest } from '../base/digest.ts';
+import { isStorageError, StorageError } from '../base/errors.ts';
+import type { LayerId } from '../base/values.ts';
+import { parseConfig } from '../oci/config.ts';
+import { formatReference, parseReference } from '../oci/reference.ts';
+import type { StoreContext } from './context.ts';
+import { discardLayers } from './discard.ts';
+import { loadImages } from './load.ts';
+import type { LayerRow } from './rows.ts';
+import { saveDirectory, saveImages } from './save.ts';
+import type { HistoryEntry, Image, Images, Progressing } from './types.ts';
+
+/** The images of an open store. */
+export function imagesOf(context: StoreContext): Images {
+  const { database } = context;
+  const nameOf = (image: Image | string): string => (typeof image === 'string' ? image : image.id);
+  return {
+    load: (source, options) => loadImages(context, source, options),
+    save: (images, options) => saveImages(context, images, options),
+    saveDirectory: (images, directory, options) => saveDirectory(context, images, directory, options),
+    list: () => database.images(),
+    get: (name) => database.image(name),
+    tag: (image, reference) => database.tag(nameOf(image), formatReference(parseReference(reference))),
+    async remove(name, options) {
+      const { results, unreached } = await database.removeImages([name], options);
+      await removeUnreached(context, unreached);
+      return results[0] ?? { untagged: [] };
+    },
+    async history(image) {
+      const found = await database.image(nameOf(image));
+      return historyOf(found, await database.imageLayers(found.id));
+    },
+    export: (name, options) => exportTree(context, name, options),
+  };
+}
+
+/** The whole tree of an image, or of a writable layer, as one tar. */
+async function* exportTree(
+  context: StoreContext,
+  name: string,
+  options: Progressing = {},
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const { onProgress, signal } = options;
+  yield* context.driver.diff(await exportedLayer(context, name), undefined, {
+    ...(signal === undefined ? {} : { signal }),
+    ...(onProgress === undefined ? {} : { onBytes: (bytesDone) => onProgress({ step: 'pack', bytesDone }) }),
+  });
+}
+
+/** A writable layer's name comes before an image's: it is the one that was given here. */
+async function exportedLayer(context: StoreContext, name: string): Promise<LayerId> {
+  const { database } = context;
+  try {
+    return (await database.writable(name)).driverId;
+  } catch (error) {
+    if (!isStorageError(error, 'not-found')) throw error;
+  }
+  const layer = (await database.imageLayers(name)).at(-1);
+  if (layer !== undefined) return layer.driverId;
+  throw new StorageError('failed-precondition', `Cannot export "${name}": the image has no layers`);
+}
+
+/** Removes layers that no name reaches now. */
+export async function removeUnreached(context: StoreContext, unreached: readonly LayerRow[]): Promise<void> {
+  const removed = await context.database.removeLayers(unreached.map((layer) => layer.driverId));
+  await discardLayers(
+    context,
+    removed.map((layer) => layer.driverId),
+  );
+}
+
+/** Newest first, as `docker history`; entries that made a layer are joined with the layers, bottom first. */
+function historyOf(image: Image, layers: readonly LayerRow[]): HistoryEntry[] {
+  const { history } = parseConfig(image.config, `the config ${image.id}`);
+  let next = 0;
+  const entries = history.map((entry): HistoryEntry => {
+    const layer = entry.emptyLayer ? undefined : layers[next++];
+    return {
+      emptyLayer: entry.emptyLayer,
+      ...(entry.created === undefined ? {} : { createdAt: entry.created }),
+      ...(entry.createdBy === undefined ? {} : { createdBy: entry.createdBy }),
+      ...(entry.comment === undefined ? {} : { comment: entry.comment }),
+      ...ofLayer(layer),
+    };
+  });
+  // A config may tell less than it has layers for.
+  for (const layer of layers.slice(next)) entries.push({ emptyLayer: false, ...ofLayer(layer) });
+  return entries.toReversed();
+}
+
+function ofLayer(layer: LayerRow | undefined): { diffId?: Digest; sizeBytes?: number } {
+  const diffId = asDigest(layer?.diffId);
+  return layer === undefined || diffId === undefined ? {} : { diffId, sizeBytes: layer.sizeBytes };
+}

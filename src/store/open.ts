@@ -1,0 +1,109 @@
+import { resolve } from 'node:path';
+import { fromText, toText } from '../base/bytes.ts';
+import { StorageError } from '../base/errors.ts';
+import { IDENTITY } from '../base/id-map.ts';
+import { SILENT } from '../base/log.ts';
+import type { DriverName } from '../base/values.ts';
+import { chooseDriver, type DriverChoice, openLayerDriver } from '../driver/open.ts';
+import { type StorageDriver, storageDriver } from '../graph/storage-driver.ts';
+import { openThreads, type Threads } from '../graph/threads.ts';
+import type { StoreContext } from './context.ts';
+import { type Database, openDatabase } from './database.ts';
+import { discard } from './discard.ts';
+import { imagesOf } from './images.ts';
+import { layersOf, makeDirectory } from './layers.ts';
+import type { Store, StoreOptions } from './types.ts';
+import { upkeepOf } from './upkeep/upkeep.ts';
+
+/**
+ * Opens the store at `options.root`, made on first use, and takes up what dead processes left half done. Errors:
+ * `unsupported` on another system or where no driver works, `permission-denied` without the right to mount,
+ * `failed-precondition` where the directory is no store, is a newer one, or has another driver.
+ */
+export async function openStore(options: StoreOptions): Promise<Store> {
+  const { root, create = true, log = SILENT, driver: asked, driverOptions = [] } = options;
+  options.signal?.throwIfAborted();
+  if (process.geteuid?.() !== 0) {
+    throw new StorageError('permission-denied', `Cannot open the store "${root}": only root can; run it as root`);
+  }
+  const threads = await openThreads(options.threads);
+  try {
+    let choice: DriverChoice | undefined;
+    const choose = async (at: string, name: DriverName | undefined): Promise<DriverChoice> =>
+      chooseDriver(fromText(at), {
+        options: driverOptions,
+        perform: threads.perform,
+        ...(name === undefined ? {} : { name }),
+      });
+    const database = await openDatabase(resolve(root), {
+      create,
+      ...(asked === undefined ? {} : { asked }),
+      async choose(at) {
+        choice = await choose(at, asked);
+        return choice.name;
+      },
+    });
+    try {
+      choice ??= { ...(await choose(database.layout.root, database.driver)), because: 'the store was made with it' };
+      const run = fromText(database.layout.run);
+      const layers = await openLayerDriver(choice.name, {
+        home: choice.home,
+        run,
+        options: choice.options,
+        idMaps: IDENTITY,
+        log,
+        perform: threads.perform,
+      });
+      const driver = storageDriver(layers, threads, fromText(database.layout.tmp));
+      const context: StoreContext = { database, driver, threads, log };
+      await settle(context);
+      return new OpenStore(context, choice.because);
+    } catch (error) {
+      await database[Symbol.asyncDispose]();
+      throw error;
+    }
+  } catch (error) {
+    await threads[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Removes what dead makers announced; remakes the directory of a writable layer that lost it, and says so. */
+async function settle(context: StoreContext): Promise<void> {
+  const { database, driver, log } = context;
+  await discard(context, await database.staleMakings());
+  for (const row of await database.writables()) {
+    if (await driver.has(row.driverId)) continue;
+    log.warn(`The directory of the writable layer "${row.name}" is missing: made anew, what was written to it is lost`);
+    await makeDirectory(context, row);
+  }
+}
+
+class OpenStore implements Store {
+  readonly root: string;
+  readonly driver: Store['driver'];
+  readonly images: Store['images'];
+  readonly layers: Store['layers'];
+  readonly upkeep: Store['upkeep'];
+  readonly #driver: StorageDriver;
+  readonly #database: Database;
+  readonly #threads: Threads;
+
+  constructor(context: StoreContext, because: string) {
+    const { database, driver, threads } = context;
+    this.#driver = driver;
+    this.#database = database;
+    this.#threads = threads;
+    this.root = database.layout.root;
+    this.driver = { name: driver.name, home: toText(driver.home), because, status: () => driver.status() };
+    this.images = imagesOf(context);
+    this.layers = layersOf(context);
+    this.upkeep = upkeepOf(context);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#driver[Symbol.asyncDispose]();
+    await this.#database[Symbol.asyncDispose]();
+    await this.#threads[Symbol.asyncDispose]();
+  }
+}

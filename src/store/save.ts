@@ -1,0 +1,121 @@
+import { mkdir, open, readdir, rm } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { StorageError } from '../base/errors.ts';
+import type { ByteStream } from '../base/values.ts';
+import {
+  type ImageToSave,
+  type LayerToSave,
+  layoutMembers,
+  type OpenLayer,
+  planDocker,
+  planOci,
+} from '../transport/write-archive.ts';
+import type { StoreContext } from './context.ts';
+import { layerTar } from './layer-tar.ts';
+import { fileError } from './layout.ts';
+import type { LayerRow } from './rows.ts';
+import type { Image, SaveOptions } from './types.ts';
+
+interface Plan {
+  readonly images: readonly ImageToSave[];
+  readonly open: OpenLayer;
+}
+
+/** One archive with the images that were asked for; each layer once. */
+export async function* saveImages(
+  context: StoreContext,
+  asked: readonly (Image | string)[],
+  options: SaveOptions = {},
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const { images, open: openLayer } = await plan(context, asked, options);
+  const tar = {
+    mtimeNs: BigInt(options.epochSeconds ?? 0) * 1_000_000_000n,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  };
+  yield* options.format === 'docker' ? planDocker(images, openLayer, tar) : planOci(images, openLayer, tar);
+}
+
+/** An OCI layout in `directory`, which is empty or absent; on failure it is left as it was. */
+export async function saveDirectory(
+  context: StoreContext,
+  asked: readonly (Image | string)[],
+  directory: string,
+  options: SaveOptions = {},
+): Promise<void> {
+  const path = resolve(directory);
+  const { images, open: openLayer } = await plan(context, asked, options);
+  const made = await emptyDirectory(path);
+  try {
+    for (const member of layoutMembers(images, openLayer)) {
+      options.signal?.throwIfAborted();
+      const target = join(path, member.name);
+      if (member.type === 'directory') {
+        await mkdir(target, { recursive: true });
+        continue;
+      }
+      await using file = await open(target, 'wx', 0o644);
+      const content = member.content instanceof Uint8Array ? [member.content] : member.content;
+      for await (const chunk of content) {
+        for (let at = 0; at < chunk.length; ) at += (await file.write(chunk, at)).bytesWritten;
+      }
+      await file.sync();
+    }
+  } catch (error) {
+    for (const name of await readdir(path)) await rm(join(path, name), { recursive: true, force: true });
+    if (made !== undefined) await rm(made, { recursive: true, force: true });
+    throw error instanceof Error && 'errno' in error && 'syscall' in error ? fileError(error, 'save to', path) : error;
+  }
+}
+
+/** Answers the first directory that had to be made, if any. */
+async function emptyDirectory(path: string): Promise<string | undefined> {
+  try {
+    const made = await mkdir(path, { recursive: true });
+    if ((await readdir(path)).length === 0) return made;
+  } catch (error) {
+    throw fileError(error, 'save to', path);
+  }
+  throw new StorageError('already-exists', `Cannot save to ${JSON.stringify(path)}: the directory is not empty`, {
+    path,
+  });
+}
+
+async function plan(context: StoreContext, asked: readonly (Image | string)[], options: SaveOptions): Promise<Plan> {
+  const { database } = context;
+  const rows = new Map<string, LayerRow>();
+  const images = new Map<string, ImageToSave>();
+  for (const one of asked) {
+    const image = typeof one === 'string' ? await database.image(one) : await database.image(one.id);
+    const layers = await database.imageLayers(image.id);
+    const names = askedNames(one, image);
+    const before = images.get(image.id);
+    images.set(image.id, {
+      names: [...new Set([...(before?.names ?? []), ...names])],
+      config: Buffer.from(image.config),
+      layers: layers.map((row) => {
+        rows.set(row.diffId ?? '', row);
+        return { diffId: row.diffId ?? image.id, sizeBytes: row.tarBytes };
+      }),
+    });
+  }
+  if (images.size === 0) throw new StorageError('invalid-argument', 'Cannot save: no image is named');
+  const openLayer = (layer: LayerToSave): ByteStream => {
+    const row = rows.get(layer.diffId);
+    if (row === undefined) throw new StorageError('internal', `Cannot save: layer ${layer.diffId} was not planned`);
+    const bytesTotal = row.tarBytes;
+    return layerTar(context, row, {
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+      onBytes: (bytesDone) => options.onProgress?.({ step: 'pack', layer: layer.diffId, bytesDone, bytesTotal }),
+    });
+  };
+  return { images: [...images.values()], open: openLayer };
+}
+
+/** Asked by a name, an image goes out under that name; by id, under all it has. */
+function askedNames(asked: Image | string, image: Image): readonly string[] {
+  if (typeof asked !== 'string') return image.names;
+  const named = image.names.filter(
+    (name) => name === asked || name.endsWith(`/${asked}`) || name.endsWith(`/${asked}:latest`),
+  );
+  return named.length > 0 ? named : image.names;
+}

@@ -1,0 +1,60 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { toBytes } from '../../base/bytes.ts';
+import { isStorageError } from '../../base/errors.ts';
+import { inRoot, type StoreContext } from '../context.ts';
+import { verifyLayer } from '../layer-tar.ts';
+import type { LayerRow } from '../rows.ts';
+import type { Fault, Upkeep } from '../types.ts';
+
+/**
+ * Compares what the database says with what is on disk: rows whose directory or record is gone, directories that no
+ * row knows. `deep` also gives every layer back against its diff id.
+ */
+export async function checkStore(
+  context: StoreContext,
+  options: Parameters<Upkeep['check']>[0] = {},
+): Promise<readonly Fault[]> {
+  const { database, driver } = context;
+  const faults: Fault[] = [...(await database.check())];
+  const rows = await database.allLayers();
+  for (const row of rows) {
+    options.signal?.throwIfAborted();
+    faults.push(...(await faultsOf(context, row)));
+    if (options.deep !== true || row.diffId === undefined) continue;
+    try {
+      await verifyLayer(context, row, {
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+        onBytes: (bytesDone) =>
+          options.onProgress?.({ step: 'read', layer: row.diffId ?? '', bytesDone, bytesTotal: row.tarBytes }),
+      });
+    } catch (error) {
+      if (!isStorageError(error) || error.code === 'canceled') throw error;
+      faults.push({ what: error.message, where: row.driverId, remedy: 'Load its image again after removing it' });
+    }
+  }
+  const listed = await driver.list();
+  const known = new Set(await database.known(listed));
+  for (const id of listed) {
+    if (known.has(id)) continue;
+    faults.push({
+      what: 'a layer directory that the store does not know',
+      where: join(database.layout.root, driver.name, id),
+      remedy: 'Made by another program, or left from a restored database: look at it, then remove it by hand',
+    });
+  }
+  return faults;
+}
+
+async function faultsOf(context: StoreContext, row: LayerRow): Promise<Fault[]> {
+  const faults: Fault[] = [];
+  const remedy = 'Remove the images that use it and load them again';
+  if (!(await context.driver.has(row.driverId))) {
+    faults.push({ what: 'the directory of a layer is missing', where: row.driverId, remedy });
+  }
+  for (const file of [row.recordFile, row.keptFile]) {
+    if (file === undefined || existsSync(toBytes(inRoot(context, file)))) continue;
+    faults.push({ what: 'the record of a layer is missing', where: file, remedy });
+  }
+  return faults;
+}

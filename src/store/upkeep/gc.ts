@@ -1,0 +1,68 @@
+import { readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { asDigest } from '../../base/digest.ts';
+import type { LayerId } from '../../base/values.ts';
+import { keptOf, recordOf, type StoreContext } from '../context.ts';
+import { discard, discardLayers } from '../discard.ts';
+import type { LayerRow } from '../rows.ts';
+import type { GcReport, Upkeep } from '../types.ts';
+
+/** Removes what no name reaches: layers without an image, what dead makers announced, files that no layer has. */
+export async function collectGarbage(
+  context: StoreContext,
+  options: Parameters<Upkeep['gc']>[0] = {},
+): Promise<GcReport> {
+  const { database } = context;
+  const { dryRun = false, signal } = options;
+  const candidates = await database.unreachable();
+  const stale = await database.staleMakings();
+  const strays = await strayFiles(context);
+  if (dryRun)
+    return report(candidates, [...stale.map((making) => making.name), ...strays.map(({ name }) => name)], strays);
+  signal?.throwIfAborted();
+  const removed = await database.removeLayers(candidates.map((layer) => layer.driverId));
+  await discardLayers(
+    context,
+    removed.map((layer) => layer.driverId),
+  );
+  await discard(context, stale);
+  for (const { name } of strays) await rm(join(database.layout.root, name), { force: true });
+  return report(removed, [...stale.map((making) => making.name), ...strays.map(({ name }) => name)], strays);
+}
+
+function report(
+  layers: readonly LayerRow[],
+  files: readonly string[],
+  strays: readonly { readonly sizeBytes: number }[],
+): GcReport {
+  const sum = (parts: readonly { readonly sizeBytes: number }[]): number =>
+    parts.reduce((total, part) => total + part.sizeBytes, 0);
+  return {
+    layers: layers.map(({ driverId, diffId, sizeBytes }) => {
+      const digest = asDigest(diffId);
+      return { id: driverId, sizeBytes, ...(digest === undefined ? {} : { diffId: digest }) };
+    }),
+    files,
+    freedBytes: sum(layers) + sum(strays),
+  };
+}
+
+/** Records and kept tars of layers that are neither registered nor being made: only a restored database leaves such. */
+async function strayFiles(context: StoreContext): Promise<{ readonly name: string; readonly sizeBytes: number }[]> {
+  const { database } = context;
+  const files = await readdir(database.layout.records);
+  const known = new Set(await database.known(files.map(ownerOf)));
+  const strays: { name: string; sizeBytes: number }[] = [];
+  for (const file of files) {
+    const name = `records/${file}`;
+    const id = ownerOf(file);
+    if (known.has(id) || (name !== recordOf(id) && name !== keptOf(id))) continue; // the rest is not ours to judge
+    const found = await stat(join(database.layout.root, name)).catch(() => undefined); // gone meanwhile: no stray
+    if (found !== undefined) strays.push({ name, sizeBytes: found.size });
+  }
+  return strays;
+}
+
+function ownerOf(file: string): LayerId {
+  return file.slice(0, 64) as LayerId;
+}

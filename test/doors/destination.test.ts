@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { fromBytes, fromText, toBytes } from '../../src/base/bytes.ts';
+import { isStorageError } from '../../src/base/errors.ts';
+import type { Context } from '../../src/doors/cli/context.ts';
+import { checkDestination, writeStream } from '../../src/doors/cli/destination.ts';
+import { scratch } from '../kit/scratch.ts';
+
+const context = { signal: new AbortController().signal, out: { isTerminal: true } } as Context;
+
+async function* chunks(...texts: string[]): AsyncIterable<Uint8Array> {
+  for (const text of texts) yield Buffer.from(text);
+}
+
+test('writeStream() makes a file whose bytes are the stream', async () => {
+  await using dir = await scratch();
+  await writeStream(context, fromText(join(dir.path, 'x.tar')), chunks('a', '', 'bc'));
+  assert.equal(fs.readFileSync(join(dir.path, 'x.tar'), 'utf8'), 'abc');
+  assert.deepEqual(fs.readdirSync(dir.path), ['x.tar']);
+});
+
+test('writeStream() that fails leaves the old file and nothing else', async () => {
+  await using dir = await scratch();
+  const path = join(dir.path, 'x.tar');
+  fs.writeFileSync(path, 'old', { mode: 0o600 });
+  async function* broken(): AsyncIterable<Uint8Array> {
+    yield Buffer.from('half');
+    throw new TypeError('broken');
+  }
+  await assert.rejects(writeStream(context, fromText(path), broken()), TypeError);
+  assert.equal(fs.readFileSync(path, 'utf8'), 'old');
+  assert.deepEqual(fs.readdirSync(dir.path), ['x.tar']);
+  await writeStream(context, fromText(path), chunks('new'));
+  assert.deepEqual([fs.readFileSync(path, 'utf8'), fs.statSync(path).mode & 0o777], ['new', 0o600]);
+});
+
+test('writeStream() keeps a link and replaces what it points to; it never replaces a device', async () => {
+  await using dir = await scratch();
+  fs.mkdirSync(join(dir.path, 'd'));
+  fs.writeFileSync(join(dir.path, 'd/real'), 'old');
+  fs.symlinkSync('d/real', join(dir.path, 'link'));
+  await writeStream(context, fromText(join(dir.path, 'link')), chunks('new'));
+  assert.equal(fs.readlinkSync(join(dir.path, 'link')), 'd/real');
+  assert.equal(fs.readFileSync(join(dir.path, 'd/real'), 'utf8'), 'new');
+  await writeStream(context, fromText('/dev/null'), chunks('gone'));
+  assert.equal(fs.statSync('/dev/null').isCharacterDevice(), true);
+});
+
+test('writeStream() takes names that are not UTF-8, and relative ones', async () => {
+  await using dir = await scratch();
+  const name = fromBytes(Buffer.concat([Buffer.from(`${dir.path}/`), Buffer.from([0xff])]));
+  await writeStream(context, name, chunks('a'));
+  assert.equal(fs.readFileSync(toBytes(name), 'utf8'), 'a');
+});
+
+test('writeStream() says which path it cannot write, with the right code', async () => {
+  await using dir = await scratch();
+  const refused = (path: string, code: string) =>
+    assert.rejects(writeStream(context, fromText(path), chunks('a')), (error) => {
+      assert.ok(isStorageError(error, code as 'busy'), String(error));
+      return error.message.includes(path);
+    });
+  await refused(join(dir.path, 'no/x'), 'not-found');
+  await refused(dir.path, 'invalid-argument');
+  assert.deepEqual(fs.readdirSync(dir.path), []);
+});
+
+test('checkDestination() refuses a terminal', () => {
+  assert.throws(() => checkDestination(context, undefined), /not for a terminal/);
+  assert.throws(() => checkDestination(context, fromText('-')), /not for a terminal/);
+  checkDestination(context, fromText('x'));
+});

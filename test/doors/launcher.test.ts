@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chmodSync, cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { scratch } from '../kit/scratch.ts';
+
+const HOME = fileURLToPath(new URL('../..', import.meta.url));
+const LAUNCHER = join(HOME, 'bin/layerstore');
+const VERSION = /^layerstore \d+\.\d+\.\d+ \(Node v\d+/;
+
+/** A checkout without node_modules whose program tells what started it. */
+function bareCheckout(directory: string): string {
+  mkdirSync(join(directory, 'bin'));
+  mkdirSync(join(directory, 'src/doors/cli'), { recursive: true });
+  cpSync(LAUNCHER, join(directory, 'bin/layerstore'));
+  return join(directory, 'bin/layerstore');
+}
+
+/** A `node` that says it is `version`, and shows its arguments. */
+function nodeStub(path: string, version: string): void {
+  writeFileSync(path, `#!/bin/sh\nif [ "$1" = --version ]; then echo ${version}; else echo "$0" "$@"; fi\n`);
+  chmodSync(path, 0o755);
+}
+
+function run(file: string, path: string, ...args: string[]): { status: number | null; stdout: string; stderr: string } {
+  // Without the system's directories, but with the two programs that the launcher may use.
+  return spawnSync(file, args, { encoding: 'utf8', env: { PATH: path } });
+}
+
+test('bin/layerstore starts with the Node of the checkout, whatever PATH has', () => {
+  const { status, stdout } = run(LAUNCHER, '', 'version');
+  assert.equal(status, 0);
+  assert.match(stdout, VERSION);
+});
+
+test('bin/layerstore finds its checkout through symlinks, relative, chained and in a linked directory', async () => {
+  await using dir = await scratch();
+  symlinkSync(LAUNCHER, join(dir.path, 'absolute'));
+  symlinkSync('absolute', join(dir.path, 'chained'));
+  symlinkSync(join(HOME, 'bin'), join(dir.path, 'bin'));
+  mkdirSync(join(dir.path, 'a b'));
+  symlinkSync('../bin/layerstore', join(dir.path, 'a b/relative'));
+  const PATH = process.env['PATH'] ?? '';
+  for (const name of ['absolute', 'chained', 'bin/layerstore', 'a b/relative']) {
+    assert.match(run(join(dir.path, name), PATH, 'version').stdout, VERSION, name);
+  }
+  const found = spawnSync('sh', ['-c', 'chained version'], { env: { PATH: `${dir.path}:${PATH}` }, encoding: 'utf8' });
+  assert.match(found.stdout, VERSION);
+  const here = execFileSync('sh', ['layerstore', 'version'], { cwd: join(HOME, 'bin'), encoding: 'utf8' });
+  assert.match(here, VERSION);
+});
+
+test('bin/layerstore without the pinned Node takes the first of the system that is new enough', async () => {
+  await using dir = await scratch();
+  const launcher = bareCheckout(dir.path);
+  const path = join(dir.path, 'path');
+  mkdirSync(path);
+  for (const version of ['v18.20.4', 'v20.20.2', 'v23.11.0', 'garbage']) {
+    nodeStub(join(path, 'node'), version);
+    const { status, stdout, stderr } = run(launcher, path, 'version');
+    assert.deepEqual([status, stdout], [5, '']);
+    assert.match(stderr, /^layerstore: Cannot start: it needs Node 24 or newer and finds \S+; run "npm ci" in .*\n$/);
+  }
+  nodeStub(join(path, 'nodejs'), 'v26.1.0');
+  assert.match(run(launcher, path, 'a b', '').stdout, /nodejs --disable-warning=\S+ .*start\.mjs a b \n$/);
+  nodeStub(join(path, 'node'), 'v24.0.0');
+  assert.match(run(launcher, path).stdout, /\/node --disable-warning/);
+});
+
+test('bin/layerstore without any Node says so in one line and exits with 5', async () => {
+  await using dir = await scratch();
+  const { status, stderr } = run(bareCheckout(dir.path), join(dir.path, 'nothing'));
+  assert.equal(status, 5);
+  assert.match(stderr, /^[^\n]*finds no Node at all[^\n]*\n$/);
+});
+
+test('bin/layerstore puts nothing into the environment', { skip: !existsSync('/proc/self/environ') }, async () => {
+  await using dir = await scratch();
+  const launcher = bareCheckout(dir.path);
+  mkdirSync(join(dir.path, 'path'));
+  const node = join(dir.path, 'path/node');
+  writeFileSync(node, '#!/bin/sh\n[ "$1" = --version ] && echo v24.0.0 || /usr/bin/env\n');
+  chmodSync(node, 0o755);
+  const names = run(launcher, join(dir.path, 'path'))
+    .stdout.split('\n')
+    .map((line) => line.split('=')[0]);
+  const ofTheShell = ['PATH', 'PWD', 'OLDPWD', 'SHLVL', '_', ''];
+  assert.deepEqual(
+    names.filter((name) => !ofTheShell.includes(name ?? '')),
+    [],
+  );
+});
