@@ -1,5 +1,8 @@
 import { platform } from 'node:os';
 import { StorageError } from './base/errors.ts';
+import type { Diagnosis } from './graph/doctor.ts';
+import type { OpenDriverOptions } from './graph/open-driver.ts';
+import type { StorageDriver } from './graph/storage-driver.ts';
 import type { Store, StoreOptions } from './store/types.ts';
 
 export { type ByteString, fromBytes, fromText, quote, toBytes, toText, toTextExact } from './base/bytes.ts';
@@ -15,12 +18,30 @@ export type * from './store/types.ts';
  * @example await using store = await openStore({ root: '/var/lib/app' });
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
-  if (platform() !== 'linux') {
-    throw new StorageError(
-      'unsupported',
-      `Cannot open a store on ${platform()}: layerstore mounts layers on Linux only`,
-    );
-  }
+  requireLinux('open a store');
   const { openStore: open } = await import('./store/open.ts');
   return open(options);
+}
+
+export type { Diagnosis } from './graph/doctor.ts';
+export type { OpenDriverOptions } from './graph/open-driver.ts';
+export type { StorageDriver } from './graph/storage-driver.ts';
+
+/** What works on this machine under `root`, driver by driver, found by trying; each with its reason and remedy. */
+export async function doctor(root: string): Promise<readonly Diagnosis[]> {
+  requireLinux('examine this machine');
+  const { doctor: examine } = await import('./graph/doctor.ts');
+  return examine(root);
+}
+
+/** One driver without a store: directories, mounts and layer tars by id, and nothing remembered beside them. */
+export async function openDriver(options: OpenDriverOptions): Promise<StorageDriver & { readonly because: string }> {
+  requireLinux('open a driver');
+  const { openStorageDriver } = await import('./graph/open-driver.ts');
+  return openStorageDriver(options);
+}
+
+function requireLinux(action: string): void {
+  if (platform() === 'linux') return;
+  throw new StorageError('unsupported', `Cannot ${action} on ${platform()}: layerstore mounts layers on Linux only`);
 }

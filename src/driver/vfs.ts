@@ -3,7 +3,7 @@ import { type ByteString, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
 import { ensureDirectory, TEMPORARY_PREFIX, temporaryName } from '../fs/atomic.ts';
-import { AT_FDCWD, RENAME_NOREPLACE, renameat, renameat2, unlinkat } from '../linux/inode.ts';
+import { AT_FDCWD, lstatat, RENAME_NOREPLACE, renameat, renameat2, unlinkat } from '../linux/inode.ts';
 import { ENOENT } from '../linux/libc.ts';
 import { statfs } from '../linux/statfs.ts';
 import type { Mount } from '../mount/mount.ts';
@@ -34,6 +34,8 @@ import {
 } from './home-files.ts';
 import { isLayerId, parseLayerId } from './ids.ts';
 import { parseDriverOptions, parseLayerSettings, refuseLimit } from './options.ts';
+
+const STAGING_PREFIX = '.applying-';
 
 // HOME/dir/ID is a layer, a whole copy of its parent and what was done to it since; HOME/layers/ID says what it is.
 
@@ -82,6 +84,11 @@ function treePath(home: ByteString, id: LayerId): ByteString {
 
 function recordPath(home: ByteString, id: LayerId): ByteString {
   return `${home}/layers/${id}` as ByteString;
+}
+
+/** Where a layer is unpacked before it is merged into its copy. Swept with its layer, not with the temporary names. */
+function stagingPath(home: ByteString, id: LayerId): ByteString {
+  return `${home}/${STAGING_PREFIX}${id}` as ByteString;
 }
 
 /** `parent ID` (absent for a base) and `state STATE`, a line each; `path` is for the error. */
@@ -180,6 +187,7 @@ class Vfs implements LayerDriver {
     parseLayerId(id);
     const tree = treePath(this.home, id);
     await this.#counted.changing(id, async () => {
+      await this.#settings.perform.removeTree(stagingPath(this.home, id));
       if (!exists(tree)) return;
       await this.#counted.clear(id, tree);
       const aside = `${this.home}/${REMOVING_PREFIX}${randomUUID()}` as ByteString;
@@ -215,9 +223,17 @@ class Vfs implements LayerDriver {
   }
 
   async content(id: LayerId): Promise<LayerContent> {
-    const { parent } = this.#read(parseLayerId(id));
-    const lowers = parent === undefined ? [] : [treePath(this.home, parent)];
-    return { kind: 'tree', root: treePath(this.home, id), lowers, whiteouts: 'none' };
+    const { parent, state } = this.#read(parseLayerId(id));
+    // A writable layer's record is written once, before anything is written to the layer.
+    const made = state === 'writable' ? lstatat(AT_FDCWD, recordPath(this.home, id), ENOENT) : undefined;
+    return {
+      kind: 'tree',
+      root: treePath(this.home, id),
+      lowers: parent === undefined ? [] : [treePath(this.home, parent)],
+      whiteouts: 'none',
+      staging: stagingPath(this.home, id),
+      ...(made === undefined ? {} : { createdNs: made.mtimeNs }),
+    };
   }
 
   async seal(ids: readonly LayerId[]): Promise<void> {

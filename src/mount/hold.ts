@@ -30,11 +30,11 @@ const KEYS = ['kind', 'name', 'pid', 'start', 'namespace', 'command', 'since', '
 
 /** `key value` a line; `%`, control characters in values as `%XX`. */
 export function formatHold(hold: HoldRecord): ByteString {
-  const lines = KEYS.filter((key) => hold[key] !== undefined).map((key) => `${key} ${encode(valueOf(hold, key))}\n`);
+  const lines = KEYS.filter((key) => hold[key] !== undefined).map((key) => `${key} ${encode(textOf(hold, key))}\n`);
   return lines.join('') as ByteString;
 }
 
-function valueOf(hold: HoldRecord, key: (typeof KEYS)[number]): ByteString {
+function textOf(hold: HoldRecord, key: (typeof KEYS)[number]): ByteString {
   return key === 'command' ? hold.command : fromText(String(hold[key]));
 }
 

@@ -151,16 +151,11 @@ export function makeDatabase(layout: Layout, driver: DriverName): void {
     syncDirectory(layout.root);
   } catch (error) {
     // Another process was first; it may even have swept our half-made file away, which fails in many ways.
-    if (!existsSync(layout.database)) throw databaseError(error, layout.root, 'make');
+    if (existsSync(layout.database)) return;
+    throw isSqlite(error) ? sqliteError(error, layout.root, 'make') : fileError(error, 'make the store', layout.root);
   } finally {
     for (const end of ['', '-journal', '-wal', '-shm']) rmSync(path + end, { force: true });
   }
-}
-
-function databaseError(error: unknown, root: string, action: string): StorageError {
-  return (error as NodeJS.ErrnoException).code === 'ERR_SQLITE_ERROR'
-    ? sqliteError(error, root, action)
-    : fileError(error, `${action} the store`, root);
 }
 
 // Primary result codes, sqlite.org/rescode.html.
@@ -185,19 +180,17 @@ const EXTENDED: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   1032: ['failed-precondition', 'its database was moved or removed while it was open'],
 };
 
-/** SQLite's failure as a StorageError; what is one already passes. */
-export function sqliteError(error: unknown, root: string, action: string): StorageError {
-  if (error instanceof StorageError) return error;
-  const { code, errcode, message } = error as { code?: string; errcode?: number; message?: string };
-  const known = errcode === undefined ? undefined : (EXTENDED[errcode] ?? CODES[errcode & 0xff]);
-  const [own, state] = known ?? ['internal', message ?? String(error)];
-  return new StorageError(
-    code === 'ERR_SQLITE_ERROR' ? own : 'internal',
-    `Cannot ${action} the store ${shownPath(root)}: ${state}`,
-    {
-      path: root,
-      ...(message === undefined ? {} : { actual: message }),
-      cause: error,
-    },
-  );
+/** SQLite's failure as a StorageError; anything else passes as it is. */
+function sqliteError(error: unknown, root: string, action: string): unknown {
+  if (!isSqlite(error)) return error;
+  const [code, state] = EXTENDED[error.errcode] ?? CODES[error.errcode & 0xff] ?? ['internal', error.message];
+  return new StorageError(code, `Cannot ${action} the store ${shownPath(root)}: ${state}`, {
+    path: root,
+    actual: error.message,
+    cause: error,
+  });
+}
+
+function isSqlite(error: unknown): error is Error & { readonly errcode: number } {
+  return error instanceof Error && (error as NodeJS.ErrnoException).code === 'ERR_SQLITE_ERROR';
 }

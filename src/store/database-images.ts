@@ -5,6 +5,7 @@ import {
   candidates,
   chainRows,
   committedRows,
+  end,
   insertLayers,
   layer,
   now,
@@ -172,6 +173,7 @@ export function commit(db: Connection, request: Commit, maker: Maker): Committed
     }),
   }));
   if (request.pin !== undefined) unpin(db, request.pin);
+  end(db, request.ended ?? []);
   return { lost, images: request.images.map((one, i) => ({ image: imageOf(db, one.digest), ...done[i]! })) };
 }
 

@@ -1,5 +1,5 @@
 import { parentPort } from 'node:worker_threads';
-import { record } from '../base/errors.ts';
+import { isStorageError, record } from '../base/errors.ts';
 import { Connection, makeDatabase } from './connection.ts';
 import * as images from './database-images.ts';
 import * as layers from './database-layers.ts';
@@ -104,7 +104,15 @@ function serve(): Requests {
     known: (driverIds) => read((db) => upkeep.known(db, driverIds)),
     removeLayers: (driverIds, maker) => write((db) => upkeep.removeLayers(db, driverIds, maker)),
     counts: () => read(upkeep.counts),
-    check: () => read(upkeep.check),
+    check() {
+      try {
+        return read(upkeep.check);
+      } catch (error) {
+        // Too damaged to be read through: that is the finding.
+        if (!isStorageError(error, 'corrupt')) throw error;
+        return [{ where: 'store.db', what: error.actual ?? error.message, remedy: upkeep.REMEDY }];
+      }
+    },
   };
 }
 

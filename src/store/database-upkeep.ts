@@ -96,7 +96,8 @@ export function counts(db: Connection): { images: number; layers: number; writab
   )!;
 }
 
-const REMEDY = 'restore store.db from a copy, or move the store away and load its images again';
+/** For a damaged database. */
+export const REMEDY = 'restore store.db from a copy, or move the store away and load its images again';
 
 /** Faults inside the database: SQLite's own checks, then what the schema cannot say. */
 export function check(db: Connection): Fault[] {

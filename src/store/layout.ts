@@ -31,8 +31,6 @@ export interface Layout {
   readonly tmp: string;
   /** Locks and holds of this boot; those of other boots are removed at opening. */
   readonly run: string;
-  /** Lock files of `locks.ts`. */
-  readonly locks: string;
   /** One locked file for each open database that makes something (`makers.ts`). */
   readonly sessions: string;
 }
@@ -49,7 +47,6 @@ export function layoutOf(root: string): Layout {
     records: join(root, 'records'),
     tmp: join(root, 'tmp'),
     run,
-    locks: join(run, 'locks'),
     sessions: join(run, 'sessions'),
   };
 }
@@ -83,7 +80,7 @@ export function examineRoot(root: string): 'absent' | 'fresh' | 'store' {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return 'absent';
     if (code === 'ENOTDIR') {
-      throw refusal('failed-precondition', root, 'it is not a directory; name another root');
+      throw refusal('failed-precondition', root, 'it, or a part of its path, is no directory; name another root');
     }
     throw fileError(error, 'open the store', root);
   }
@@ -133,7 +130,7 @@ export function settleRoot(layout: Layout): void {
     // Layers hold setuid programs of any age: no user may walk in (CVE-2021-41091). A stricter mode is the owner's wish.
     if ((statSync(layout.root).mode & 0o007) !== 0) chmodSync(layout.root, 0o710);
     const runs = dirname(layout.run);
-    for (const path of [layout.records, layout.tmp, runs, layout.run, layout.locks, layout.sessions]) {
+    for (const path of [layout.records, layout.tmp, runs, layout.run, layout.sessions]) {
       if (!makeDirectory(path, 0o700) && (statSync(path).mode & 0o7777) !== 0o700) chmodSync(path, 0o700);
     }
     for (const name of readdirSync(runs)) {

@@ -78,6 +78,8 @@ export interface Commit {
   readonly blobs: readonly BlobRow[];
   /** Let go in the same transaction. */
   readonly pin?: string;
+  /** Announced and not needed: no longer on disk, or never made. */
+  readonly ended?: readonly Making[];
 }
 
 export interface Committed {

@@ -11,7 +11,8 @@ const CHECKS: Readonly<Record<string, () => string | undefined>> = {
       : spawnSync('unshare', ['--mount', 'true']).status === 0
         ? undefined
         : 'no right to mount',
-  shared: () => (existsSync(new URL('../../../shared', import.meta.url)) ? undefined : 'no ../shared beside the project'),
+  shared: () =>
+    existsSync(new URL('../../../shared', import.meta.url)) ? undefined : 'no ../shared beside the project',
 };
 
 function lacking(need: string): string | undefined {

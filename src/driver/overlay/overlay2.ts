@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { type ByteString, quote } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
-import type { Abortable, LayerId } from '../../base/values.ts';
+import type { LayerId } from '../../base/values.ts';
 import { TEMPORARY_PREFIX } from '../../fs/atomic.ts';
 import { AT_FDCWD, lchownat, renameat } from '../../linux/inode.ts';
 import { hasSelinux } from '../../linux/label.ts';
-import type { MountEntry } from '../../linux/mountinfo.ts';
+import { type MountEntry, readMountInfo } from '../../linux/mountinfo.ts';
 import type { Mount } from '../../mount/mount.ts';
 import { CountedMounts, type Place } from '../counted.ts';
 import type {
@@ -28,7 +28,7 @@ import {
   REMOVING_PREFIX,
   rootPair,
 } from '../home-files.ts';
-import { parseLayerId } from '../ids.ts';
+import { isLayerId, parseLayerId } from '../ids.ts';
 import { parseDriverOptions, parseLayerSettings, refuseLimit } from '../options.ts';
 import {
   commitLayer,
@@ -302,8 +302,18 @@ class Overlay2 implements LayerDriver {
     return this.#counted.isMounted(parseLayerId(id));
   }
 
-  cleanup(): Promise<void> {
-    return this.#counted.cleanup(listLayers(this.home));
+  async cleanup(): Promise<void> {
+    const ids = readMountInfo()
+      .reverse()
+      .map((entry) => ({ entry, id: this.#mountedLayer(entry.mountPoint) }))
+      .flatMap(({ entry, id }) => (id !== undefined && isOverlay2Mount(entry, id) ? [id] : []));
+    await this.#counted.cleanup([...new Set(ids)]);
+  }
+
+  #mountedLayer(mountPoint: ByteString): LayerId | undefined {
+    const [id, rest] = mountPoint.slice(this.home.length + 1).split('/merged');
+    const mine = mountPoint.startsWith(`${this.home}/`) && rest === '' && isLayerId(id as ByteString);
+    return mine ? (id as LayerId) : undefined;
   }
 
   /** Holds last as long as their process or their name; a driver that is let go of ends none of them. */

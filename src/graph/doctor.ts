@@ -1,0 +1,57 @@
+import { existsSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { fromText } from '../base/bytes.ts';
+import { probeOverlay } from '../driver/overlay/probe.ts';
+import { kernelVersion } from '../linux/kernel.ts';
+import { statfs } from '../linux/statfs.ts';
+import { openThreads } from './threads.ts';
+
+/** One thing that a driver can or cannot do on this machine, found by trying. */
+export interface Diagnosis {
+  /** The driver it matters to; `all` for what every one needs. */
+  readonly driver: string;
+  readonly name: string;
+  readonly holds: boolean;
+  readonly because: string;
+  readonly remedy?: string;
+}
+
+/** Everything that is known about what works under `root` (made or not): real mounts in its nearest directory that is there. */
+export async function doctor(root: string): Promise<readonly Diagnosis[]> {
+  const directory = nearestDirectory(resolve(root));
+  const found: Diagnosis[] = [];
+  const say = (driver: string, name: string, holds: boolean, because: string, remedy?: string): void => {
+    found.push({ driver, name, holds, because, ...(holds || remedy === undefined ? {} : { remedy }) });
+  };
+  const isRoot = process.geteuid?.() === 0;
+  say('all', 'root', isRoot, isRoot ? 'this process is root' : 'this process is not root', 'run it as root');
+  const [major, minor] = kernelVersion();
+  const hasOpenat2 = major > 5 || (major === 5 && minor >= 6);
+  say(
+    'all',
+    'openat2',
+    hasOpenat2,
+    `kernel ${major}.${minor}${hasOpenat2 ? '' : ': paths are walked part by part, slower'}`,
+  );
+  say('vfs', 'works', true, `it needs nothing but a filesystem (${statfs(fromText(directory)).name})`);
+  if (!isRoot) {
+    say('overlay2', 'overlay', false, 'only root can try it', 'run it as root');
+    return found;
+  }
+  await using threads = await openThreads(2);
+  const { overlay, dType, backing, index } = await probeOverlay(fromText(directory), threads.perform);
+  say('overlay2', 'overlay', overlay.holds, overlay.because, 'use the driver vfs, or another filesystem');
+  say('overlay2', 'd_type', dType.holds, dType.because, 'on xfs: make it anew with ftype=1');
+  say(
+    'overlay2',
+    'index=off',
+    index,
+    index ? 'the kernel knows the option' : 'the kernel has no such option, and no index',
+  );
+  say('overlay2', 'backing filesystem', backing !== '<unknown>', backing);
+  return found;
+}
+
+function nearestDirectory(path: string): string {
+  return existsSync(path) ? path : nearestDirectory(dirname(path));
+}

@@ -1,0 +1,58 @@
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { type ByteString, fromText, joinBytes } from '../base/bytes.ts';
+import { StorageError } from '../base/errors.ts';
+import { IDENTITY } from '../base/id-map.ts';
+import { type Log, SILENT } from '../base/log.ts';
+import { chooseDriver, openLayerDriver } from '../driver/open.ts';
+import { bareRunDirectory } from '../driver/run-directory.ts';
+import { type StorageDriver, storageDriver } from './storage-driver.ts';
+import { openThreads } from './threads.ts';
+
+export interface OpenDriverOptions {
+  /** The driver's home is `root/NAME`. */
+  readonly root: string;
+  /** Absent: by the layers that are there, else the first that works. */
+  readonly driver?: string;
+  /** `key=value`, of any driver. */
+  readonly options?: readonly string[];
+  readonly log?: Log;
+  readonly threads?: number;
+  /** Where holds and locks live; default: by a hash of the home, for all who open it. A store names its own. */
+  readonly run?: string;
+}
+
+/** One driver without a store: its layers are the caller's to name and keep. */
+export async function openStorageDriver(
+  options: OpenDriverOptions,
+): Promise<StorageDriver & { readonly because: string }> {
+  if (process.geteuid?.() !== 0) {
+    throw new StorageError(
+      'permission-denied',
+      `Cannot open a driver in "${options.root}": only root can; run it as root`,
+    );
+  }
+  const threads = await openThreads(options.threads);
+  try {
+    const { log = SILENT } = options;
+    const choice = await chooseDriver(fromText(resolve(options.root)), {
+      options: options.options ?? [],
+      perform: threads.perform,
+      ...(options.driver === undefined ? {} : { name: options.driver }),
+    });
+    const run: ByteString = options.run === undefined ? bareRunDirectory(choice.home) : fromText(options.run);
+    const settings = { home: choice.home, run, options: choice.options, idMaps: IDENTITY, log };
+    const driver = await openLayerDriver(choice.name, { ...settings, perform: threads.perform });
+    return Object.assign(storageDriver(driver, threads, joinBytes(run, 'locks' as ByteString)), {
+      because: choice.because,
+    });
+  } catch (error) {
+    await threads[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Whether `root` holds a store, whose layers only the store may write. */
+export function holdsStore(root: string): boolean {
+  return existsSync(join(resolve(root), 'store.db'));
+}

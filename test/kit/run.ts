@@ -1,0 +1,38 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { globSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+// Runs the tests: all, or the files named. As root they run in mount and process namespaces of their own, on a tmpfs:
+// whatever a test leaves mounted, running or lying about is gone at the end, also when a test is killed.
+
+const ISOLATED = 'LAYERSTORE_TESTS_ISOLATED';
+const TESTS = 'test/**/*.test.ts';
+
+function isolate(): number {
+  const dir = mkdtempSync(join(tmpdir(), 'layerstore-tests-'));
+  try {
+    const script = 'mount -t tmpfs -o mode=755 layerstore-tests "$0" && exec "$@"';
+    const own = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--propagation', 'private'];
+    const command = [...own, 'sh', '-c', script, dir, process.execPath, import.meta.filename, ...process.argv.slice(2)];
+    const env = { ...process.env, [ISOLATED]: '1', LAYERSTORE_TEST_DIR: dir };
+    const { status, error } = spawnSync(command[0] as string, command.slice(1), { stdio: 'inherit', env });
+    if (error !== undefined) throw error;
+    return status ?? 1;
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+function run(): Promise<number> {
+  const named = process.argv.slice(2);
+  const files = (named.length > 0 ? named : globSync(TESTS)).toSorted();
+  const flags = ['--test', '--test-concurrency=2', '--test-timeout=600000', '--test-reporter=spec'];
+  const child = spawn(process.execPath, [...flags, ...files], { stdio: 'inherit' });
+  return new Promise((resolve) => child.on('exit', (code) => resolve(code ?? 1)));
+}
+
+const canIsolate =
+  process.getuid?.() === 0 && spawnSync('unshare', ['--mount', '--pid', '--fork', '--mount-proc', 'true']).status === 0;
+if (process.env[ISOLATED] === undefined && canIsolate) process.exitCode = isolate();
+else process.exitCode = await run();
