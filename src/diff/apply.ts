@@ -1,8 +1,9 @@
 import { writeSync } from 'node:fs';
 import { type ByteString, quote } from '../base/bytes.ts';
 import { type IdMaps, toHost } from '../base/id-map.ts';
+import { isDirectory, isWhiteout } from '../fs/stat.ts';
 import { parseWhiteout } from '../fs/whiteouts.ts';
-import { keepXattr } from '../fs/xattrs.ts';
+import { keepXattr, mapXattrs, viaWorkingDirectory, type Xattrs } from '../fs/xattrs.ts';
 import {
   close,
   fchmod,
@@ -25,17 +26,15 @@ import {
   openat,
   S_IFBLK,
   S_IFCHR,
-  S_IFDIR,
   S_IFIFO,
-  S_IFMT,
   symlinkat,
   unlinkat,
   utimensat,
 } from '../linux/inode.ts';
-import { EEXIST, EINVAL, ENAMETOOLONG, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM } from '../linux/libc.ts';
-import { flistxattr, fremovexattr, fsetxattr } from '../linux/xattr.ts';
+import { EEXIST, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EPERM } from '../linux/libc.ts';
+import { flistxattr, fremovexattr, fsetxattr, lsetxattr } from '../linux/xattr.ts';
 import type { TarEntry } from '../tar/types.ts';
-import { isWhiteoutNode, type LayerDirectory, LayerTree, type Place, refusal } from './layer-tree.ts';
+import { type LayerDirectory, LayerTree, type Place, refusal } from './layer-tree.ts';
 import { baseName, cleanName, joinPath, parentPath } from './names.ts';
 import { Notes } from './notes.ts';
 
@@ -47,8 +46,10 @@ import { Notes } from './notes.ts';
 export interface Placeholder {
   readonly path: ByteString;
   readonly ino: number;
-  /** Paths of this layer that were linked to it. */
-  readonly names: ByteString[];
+  /** The entry that wanted it, for errors. */
+  readonly wantedBy: ByteString;
+  /** Its path and those that were linked to it, until another entry is made there. */
+  readonly names: Set<ByteString>;
 }
 
 /** Where the payload of the entry that was just given goes. */
@@ -58,10 +59,11 @@ export interface Kept {
 }
 
 const DEFAULT_ACL = 'system.posix_acl_default' as ByteString;
+const HERE = '.' as ByteString;
 
 export class LayerApplier implements Disposable {
   readonly tree: LayerTree;
-  readonly placeholders: Map<ByteString, Placeholder> = new Map();
+  readonly placeholders: Placeholder[] = [];
   readonly notes: Notes = new Notes();
   /** Sum of the sizes of non-directories, links once; undefined once something was replaced. */
   sizeBytes: number | undefined = 0;
@@ -69,12 +71,27 @@ export class LayerApplier implements Disposable {
   /** A payload that is in no file of the tree: the first entry's name. */
   unkept: ByteString | undefined;
   readonly #ids: IdMaps;
+  /** By each of their names. */
+  readonly #standIns = new Map<ByteString, Placeholder>();
   #file: { readonly fd: number; readonly entry: TarEntry; extent: number; at: number } | undefined;
 
   /** `root`: the empty directory, as this thread sees it. */
   constructor(root: ByteString, ids: IdMaps) {
     this.tree = new LayerTree(root);
     this.#ids = ids;
+  }
+
+  /** Host ids of the container's root. */
+  get rootPair(): { readonly uid: number; readonly gid: number } {
+    return { uid: this.#uid(0), gid: this.#gid(0) };
+  }
+
+  #uid(id: number): number {
+    return toHost(id, this.#ids.uid, 'user');
+  }
+
+  #gid(id: number): number {
+    return toHost(id, this.#ids.gid, 'group');
   }
 
   /** Takes one entry; answers where its payload goes, or undefined where it has none or is left out. */
@@ -95,7 +112,7 @@ export class LayerApplier implements Disposable {
     if (above === 'bookkeeping') return undefined;
     if (path === '') {
       if (entry.type !== 'directory') throw refusal(entry.name, 'the root of a layer is a directory');
-      this.#directory(this.tree.directories.get(path) as LayerDirectory, { fd: this.tree.root, path }, path, entry);
+      this.#directory(this.tree.root.directory, this.tree.root, path, entry);
       return undefined;
     }
     const mark = parseWhiteout(baseName(path));
@@ -104,6 +121,7 @@ export class LayerApplier implements Disposable {
     const name = baseName(path);
     switch (entry.type) {
       case 'directory':
+        this.#taken(place, name);
         this.#directory(this.tree.listDirectory(place, name), place, name, entry);
         return undefined;
       case 'file':
@@ -112,9 +130,9 @@ export class LayerApplier implements Disposable {
         this.#link(place, name, entry);
         return undefined;
       case 'symlink':
+        this.#taken(place, name);
         this.#again(place, name, () => this.#symlink(place, name, entry));
         this.#finishNode(place, name, entry);
-        this.#count(entry.linkName.length);
         return undefined;
       default:
         this.#special(place, name, entry);
@@ -137,9 +155,8 @@ export class LayerApplier implements Disposable {
   #mark(mark: NonNullable<ReturnType<typeof parseWhiteout>>, path: ByteString, entry: TarEntry): undefined {
     if (mark.kind === 'bookkeeping') return;
     if (mark.kind === 'refused') throw refusal(entry.name, 'a whiteout of ".", ".." or of nothing');
-    const above = parentPath(path);
-    const place = this.tree.directory(above);
-    const directory = this.tree.directories.get(place.path) as LayerDirectory;
+    const place = this.tree.directory(parentPath(path));
+    const { directory } = place;
     if (mark.kind === 'opaque') {
       directory.opaque = true;
       return;
@@ -149,13 +166,11 @@ export class LayerApplier implements Disposable {
       return;
     }
     // An entry of this layer stays; only what lies below it is hidden.
-    const stat = lstatat(place.fd, mark.of);
-    if (stat === undefined || isWhiteoutNode(stat)) return;
     const here = joinPath(place.path, mark.of);
-    if ((stat.mode & S_IFMT) === S_IFDIR) {
-      const hidden = this.tree.directories.get(here);
-      if (hidden !== undefined) hidden.reborn = true;
-    } else if (this.placeholders.get(here)?.ino === stat.ino) {
+    const hidden = directory.children?.get(mark.of);
+    if (hidden !== undefined) hidden.reborn = true;
+    else if (this.#standIns.get(here)?.path === here) {
+      this.#taken(place, mark.of);
       unlinkat(place.fd, mark.of); // no entry made it: it only stands in for the file that is now deleted
       mknodat(place.fd, mark.of, S_IFCHR, 0, 0);
       directory.whiteouts = true;
@@ -165,17 +180,17 @@ export class LayerApplier implements Disposable {
   #directory(directory: LayerDirectory, place: Place, name: ByteString, entry: TarEntry): void {
     const fd =
       name === ''
-        ? openat(place.fd, '.' as ByteString, O_RDONLY | O_DIRECTORY)
+        ? openat(place.fd, HERE, O_RDONLY | O_DIRECTORY)
         : openat(place.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     try {
       const again = directory.mtimeNs !== undefined;
       directory.mtimeNs = entry.mtimeNs;
       directory.implied = false;
       directory.defaultAcl = undefined;
-      fchown(fd, toHost(entry.uid, this.#ids.uid, 'user'), toHost(entry.gid, this.#ids.gid, 'group'));
+      fchown(fd, this.#uid(entry.uid), this.#gid(entry.gid));
       fchmod(fd, entry.mode);
       if (again) for (const known of flistxattr(fd)) if (keepXattr(known)) fremovexattr(fd, known);
-      for (const [key, value] of entry.xattrs) {
+      for (const [key, value] of this.#xattrs(entry)) {
         if (key === DEFAULT_ACL) directory.defaultAcl = value;
         else this.#xattr(fd, key, value, entry.name);
       }
@@ -186,6 +201,7 @@ export class LayerApplier implements Disposable {
 
   #create(place: Place, name: ByteString, entry: TarEntry): Kept {
     const flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
+    this.#taken(place, name);
     let fd = openat(place.fd, name, flags, entry.mode & 0o777, EEXIST);
     if (fd < 0) {
       this.#clear(place, name);
@@ -227,11 +243,11 @@ export class LayerApplier implements Disposable {
     const { fd, entry } = file;
     try {
       if (entry.sparse !== undefined) ftruncate(fd, entry.sizeBytes);
-      fchown(fd, toHost(entry.uid, this.#ids.uid, 'user'), toHost(entry.gid, this.#ids.gid, 'group'));
+      fchown(fd, this.#uid(entry.uid), this.#gid(entry.gid));
       if (entry.mode > 0o777) fchmod(fd, entry.mode); // set-id bits do not survive a change of owner
-      for (const [key, value] of entry.xattrs) this.#xattr(fd, key, value, entry.name);
+      for (const [key, value] of this.#xattrs(entry)) this.#xattr(fd, key, value, entry.name);
       futimens(fd, entry.mtimeNs, entry.mtimeNs);
-      if (isUnusualTime(entry.mtimeNs)) this.#noteTime(fstat(fd).mtimeNs, entry);
+      if (isUnusualTime(entry.mtimeNs)) this.noteTime(fstat(fd).mtimeNs, entry.mtimeNs, entry.name);
     } finally {
       close(fd);
     }
@@ -245,30 +261,33 @@ export class LayerApplier implements Disposable {
     if (mark?.kind === 'bookkeeping') return;
     if (mark !== undefined) throw refusal(entry.name, `a hard link to the whiteout ${quote(targetPath)}`);
     const here = joinPath(place.path, name);
-    const own = openat(place.fd, '.' as ByteString, O_PATH | O_DIRECTORY);
+    const own = { ...place, fd: openat(place.fd, HERE, O_PATH | O_DIRECTORY) }; // looking the target up may close it
     try {
       const target = this.tree.directory(parentPath(targetPath));
       const targetName = baseName(targetPath);
       const there = joinPath(target.path, targetName);
       if (there === here) throw refusal(entry.name, 'a hard link to itself');
-      const stat = lstatat(target.fd, targetName, ENOENT, ENOTDIR);
-      if (stat === undefined) this.#placeholder(target, targetName);
-      else if ((stat.mode & S_IFMT) === S_IFDIR) {
-        throw refusal(entry.name, `a hard link to the directory ${quote(targetPath)}`);
-      } else if (isWhiteoutNode(stat)) {
+      const stat = lstatat(target.fd, targetName, ENOENT);
+      if (stat === undefined) this.#placeholder(target, targetName, entry.name);
+      else if (isDirectory(stat)) throw refusal(entry.name, `a hard link to the directory ${quote(targetPath)}`);
+      else if (isWhiteout(stat)) {
         throw refusal(entry.name, `a hard link to ${quote(targetPath)}, which the same layer deletes`);
       }
-      if (linkat(target.fd, targetName, own, name, 0, EEXIST) === -EEXIST) {
-        this.#relink(target.fd, targetName, { fd: own, path: place.path }, name, entry);
+      const standIn = this.#standIns.get(there);
+      if (linkat(target.fd, targetName, own.fd, name, 0, EEXIST) === -EEXIST) {
+        this.#relink(target.fd, targetName, own, name, entry);
       }
-      this.placeholders.get(there)?.names.push(here);
+      this.#taken(own, name);
+      if (standIn === undefined) return;
+      standIn.names.add(here);
+      this.#standIns.set(here, standIn);
     } finally {
-      close(own);
+      close(own.fd);
     }
   }
 
   #relink(targetFd: number, targetName: ByteString, place: Place, name: ByteString, entry: TarEntry): void {
-    const target = openat(targetFd, '.' as ByteString, O_PATH | O_DIRECTORY); // clearing may close the tree's own
+    const target = openat(targetFd, HERE, O_PATH | O_DIRECTORY); // clearing may close the tree's own
     try {
       this.#clear(place, name);
       if (linkat(target, targetName, place.fd, name, 0, ENOENT) !== 0) {
@@ -280,12 +299,22 @@ export class LayerApplier implements Disposable {
   }
 
   /** An empty file where a lower layer's file is linked to; see `fix-ups.ts`. */
-  #placeholder(place: Place, name: ByteString): void {
+  #placeholder(place: Place, name: ByteString, wantedBy: ByteString): void {
     const fd = openat(place.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0);
     const path = joinPath(place.path, name);
-    this.placeholders.set(path, { path, ino: fstat(fd).ino, names: [] });
+    const made = { path, ino: fstat(fd).ino, wantedBy, names: new Set([path]) };
     close(fd);
+    this.placeholders.push(made);
+    this.#standIns.set(path, made);
     this.sizeBytes = undefined;
+  }
+
+  /** An entry is made there: whatever stood in there does so no longer. */
+  #taken(place: Place, name: ByteString): void {
+    if (this.#standIns.size === 0) return;
+    const path = joinPath(place.path, name);
+    this.#standIns.get(path)?.names.delete(path);
+    this.#standIns.delete(path);
   }
 
   #symlink(place: Place, name: ByteString, entry: TarEntry): number {
@@ -303,43 +332,49 @@ export class LayerApplier implements Disposable {
       this.notes.add('left out, a device 0:0 would be a deletion', entry.name);
       return;
     }
+    this.#taken(place, name);
     const [major, minor] = type === S_IFIFO ? [0, 0] : [entry.devMajor, entry.devMinor];
-    this.#again(place, name, () => mknodat(place.fd, name, type | (entry.mode & 0o777), major, minor, EEXIST));
-    this.#finishNode(place, name, entry);
+    const make = (): number => mknodat(place.fd, name, type | (entry.mode & 0o777), major, minor, EEXIST, EPERM);
+    if (this.#again(place, name, make) === 0) this.#finishNode(place, name, entry);
+    else this.notes.add('left out, devices cannot be made in a user namespace', entry.name);
   }
 
   /** Makes something; where something else is in the way, takes that away and makes it then. */
-  #again(place: Place, name: ByteString, make: () => number): void {
-    if (make() !== -EEXIST) return;
+  #again(place: Place, name: ByteString, make: () => number): number {
+    const made = make();
+    if (made !== -EEXIST) return made;
     this.#clear(place, name);
-    make();
+    return make();
   }
 
   #clear(place: Place, name: ByteString): void {
-    this.tree.clear(place, name);
-    if (this.tree.overwritten !== undefined) this.sizeBytes = undefined;
+    if (this.tree.clear(place, name)) this.sizeBytes = undefined;
   }
 
-  /** Owner, mode and time of what is neither file nor directory. */
+  /** Owner, mode, attributes and time of what is neither file nor directory. */
   #finishNode(place: Place, name: ByteString, entry: TarEntry): void {
-    const uid = toHost(entry.uid, this.#ids.uid, 'user');
-    lchownat(place.fd, name, uid, toHost(entry.gid, this.#ids.gid, 'group'));
+    this.#count(entry.linkName.length);
+    lchownat(place.fd, name, this.#uid(entry.uid), this.#gid(entry.gid));
     if (entry.type !== 'symlink') fchmodat(place.fd, name, entry.mode); // chmod follows symlinks, but this is none
-    for (const key of entry.xattrs.keys()) {
-      if (keepXattr(key))
-        this.notes.add(`attribute ${quote(key)} left out, only files and directories take it`, entry.name);
-      else this.#refusedXattr(key, entry.name);
+    for (const [key, value] of this.#xattrs(entry)) {
+      const path = viaWorkingDirectory(place.fd, name);
+      if (!keepXattr(key)) this.#refusedXattr(key, entry.name);
+      else this.#judgeXattr(lsetxattr(path, key, value, EOPNOTSUPP, EPERM, EINVAL), key, entry.name);
     }
     utimensat(place.fd, name, entry.mtimeNs, entry.mtimeNs);
-    if (isUnusualTime(entry.mtimeNs)) this.#noteTime(lstatat(place.fd, name)?.mtimeNs ?? 0n, entry);
+    if (isUnusualTime(entry.mtimeNs)) this.noteTime(lstatat(place.fd, name)?.mtimeNs ?? 0n, entry.mtimeNs, entry.name);
+  }
+
+  #xattrs(entry: TarEntry): Xattrs {
+    return entry.xattrs.size === 0 ? entry.xattrs : mapXattrs(entry.xattrs, this.#ids, toHost);
   }
 
   #xattr(fd: number, key: ByteString, value: Buffer, name: ByteString): void {
-    if (!keepXattr(key)) {
-      this.#refusedXattr(key, name);
-      return;
-    }
-    const result = fsetxattr(fd, key, value, EOPNOTSUPP, EPERM, EINVAL);
+    if (!keepXattr(key)) this.#refusedXattr(key, name);
+    else this.#judgeXattr(fsetxattr(fd, key, value, EOPNOTSUPP, EPERM, EINVAL), key, name);
+  }
+
+  #judgeXattr(result: number, key: ByteString, name: ByteString): void {
     if (result < 0) this.notes.add(`attribute ${quote(key)} refused by the filesystem`, name);
   }
 
@@ -347,8 +382,9 @@ export class LayerApplier implements Disposable {
     this.notes.add(`attribute ${quote(key)} left out, layers do not carry it`, name);
   }
 
-  #noteTime(actual: bigint, entry: TarEntry): void {
-    if (actual !== entry.mtimeNs) this.notes.add('modification time beyond what the filesystem holds', entry.name);
+  /** Reports a time that the filesystem made another of. */
+  noteTime(actual: bigint, wanted: bigint, name: ByteString): void {
+    if (actual !== wanted) this.notes.add('modification time beyond what the filesystem holds', name);
   }
 
   #count(bytes: number): void {
@@ -364,6 +400,6 @@ export class LayerApplier implements Disposable {
 }
 
 /** Beyond 1970 to 2038: what some filesystems cannot hold. */
-function isUnusualTime(ns: bigint): boolean {
+export function isUnusualTime(ns: bigint): boolean {
   return ns < 0n || ns > 0x7fff_ffffn * 1_000_000_000n;
 }

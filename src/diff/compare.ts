@@ -1,6 +1,6 @@
-import { readSync } from 'node:fs';
 import type { ByteString } from '../base/bytes.ts';
 import { inodeKey, isDirectory, sameInode, typeOf } from '../fs/stat.ts';
+import { readSome } from '../fs/transfer.ts';
 import { CAPABILITY, sameXattrs, viaProc, xattrsOf } from '../fs/xattrs.ts';
 import { close, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, openat, readlinkat, type Stat } from '../linux/inode.ts';
 import { lgetxattr } from '../linux/xattr.ts';
@@ -70,8 +70,8 @@ export class Comparer {
       const other = openat(base.dirFd, base.name, flags);
       try {
         for (;;) {
-          const a = readFully(one, this.#a);
-          const b = readFully(other, this.#b);
+          const a = readFully(one, this.#a, view.name);
+          const b = readFully(other, this.#b, base.name);
           if (a !== b || this.#a.compare(this.#b, 0, b, 0, a) !== 0) return false;
           if (a < CHUNK_BYTES) return true;
         }
@@ -105,10 +105,10 @@ function seconds(ns: bigint): bigint {
 }
 
 /** Reads until the buffer is full or the file ends. */
-function readFully(fd: number, buffer: Buffer): number {
+function readFully(fd: number, buffer: Buffer, name: ByteString): number {
   let at = 0;
   while (at < buffer.length) {
-    const read = readSync(fd, buffer, at, buffer.length - at, null);
+    const read = readSome(fd, buffer, at, buffer.length - at, name);
     if (read === 0) break;
     at += read;
   }

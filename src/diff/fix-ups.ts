@@ -1,8 +1,10 @@
 import { type ByteString, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { copyMetadata } from '../fs/copy.ts';
+import { Descent } from '../fs/descent.ts';
 import type { Found, LowerView } from '../fs/lower-view.ts';
-import { isDirectory } from '../fs/stat.ts';
+import { isDirectory, isWhiteout } from '../fs/stat.ts';
+import { makeOpaque } from '../fs/whiteouts.ts';
 import { keepXattr, viaWorkingDirectory } from '../fs/xattrs.ts';
 import {
   close,
@@ -10,91 +12,119 @@ import {
   DT_UNKNOWN,
   fchmod,
   fchown,
+  fstat,
   futimens,
   linkat,
   lstatat,
   mknodat,
+  O_DIRECTORY,
+  O_NOFOLLOW,
   O_RDONLY,
+  openat,
   readDirectory,
   S_IFCHR,
   unlinkat,
 } from '../linux/inode.ts';
 import { EEXIST, ENOENT } from '../linux/libc.ts';
 import { fsetxattr } from '../linux/xattr.ts';
-import type { LayerApplier, Placeholder } from './apply.ts';
-import { isWhiteoutNode, type LayerDirectory } from './layer-tree.ts';
+import { isUnusualTime, type LayerApplier, type Placeholder } from './apply.ts';
+import type { LayerDirectory, Place } from './layer-tree.ts';
 import { baseName, joinPath, parentPath } from './names.ts';
 
 // What needs the layers below, worked off when a layer's own entries are all in place (driver-behaviour D9b): files that
 // links point to are copied up, implied directories take the looks of the ones below, whiteouts of nothing go, opaque
-// marks are set, and last of all each directory gets its times.
+// marks are set, and last of all each directory gets its times. Directories are visited from their parents, not by
+// their paths, so that a deep tree costs no more than a wide one.
 
-const OPAQUE = 'trusted.overlay.opaque' as ByteString;
-const YES = Buffer.from('y');
 const DEFAULT_ACL = 'system.posix_acl_default' as ByteString;
+const ROOT = '' as ByteString;
+const HERE = '.' as ByteString;
 const IMPLIED_MODE = 0o755;
 
 /** Settles the layer that `applier` filled. `below` shows the union of its lowers, undefined for a first layer. */
 export function settle(applier: LayerApplier, below: LowerView | undefined): void {
-  const visible = new Visibility(applier, below);
-  for (const placeholder of applier.placeholders.values()) fill(applier, placeholder, visible);
-  const { directories } = applier.tree;
-  for (const [path, directory] of directories) if (path !== '') settleDirectory(applier, path, directory, visible);
-  // The root comes last: an opaque mark there becomes whiteouts in it.
-  settleDirectory(applier, '' as ByteString, directories.get('' as ByteString) as LayerDirectory, visible);
-}
-
-/** What of the layers below can be seen through this one. */
-class Visibility {
-  readonly #applier: LayerApplier;
-  readonly below: LowerView | undefined;
-
-  constructor(applier: LayerApplier, below: LowerView | undefined) {
-    this.#applier = applier;
-    this.below = below;
-  }
-
-  /** What the layers below show at the path, unless an opaque or new directory of this layer on the way hides it. */
-  lookup(path: ByteString): Found | undefined {
-    return this.below === undefined || this.#hides(parentPath(path), path !== '') ? undefined : this.below.lookup(path);
-  }
-
-  #hides(path: ByteString, isParent: boolean): boolean {
-    for (let at = path; isParent; at = parentPath(at)) {
-      const directory = this.#applier.tree.directories.get(at);
-      if (directory?.opaque || directory?.reborn) return true;
-      if (at === '') return false;
+  for (const placeholder of applier.placeholders) fill(applier, placeholder, below);
+  const { root } = applier.tree;
+  const top = root.directory;
+  const looks = below?.lookup(ROOT);
+  using at = new Descent(openat(root.fd, HERE, O_RDONLY | O_DIRECTORY));
+  const stack = [new Level(top, ROOT, looks === undefined ? undefined : below)];
+  for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
+    const child = level.next();
+    if (child === undefined) {
+      stack.pop();
+      if (stack.length > 0) at.leave();
+      continue;
     }
-    return false;
+    at.enter(child.name);
+    const path = level.below === undefined ? child.name : joinPath(level.path, child.name);
+    const lower = level.below?.lookup(path);
+    settleDirectory(applier, at.fd, child, path, lower, below);
+    const merges = lower !== undefined && isDirectory(lower.stat) && !hidesBelow(child);
+    stack.push(new Level(child, path, merges ? below : undefined));
+  }
+  // The root comes last: an opaque mark there becomes whiteouts in it.
+  settleDirectory(applier, at.fd, top, ROOT, looks, below);
+}
+
+/** One directory on the way, and which of its children come next. */
+class Level {
+  /** Only followed where `below` is given. */
+  readonly path: ByteString;
+  /** What can be seen through this directory; undefined where nothing can. */
+  readonly below: LowerView | undefined;
+  readonly #children: Iterator<LayerDirectory> | undefined;
+
+  constructor(directory: LayerDirectory, path: ByteString, below: LowerView | undefined) {
+    this.path = path;
+    this.below = hidesBelow(directory) ? undefined : below;
+    this.#children = directory.children?.values();
+  }
+
+  next(): LayerDirectory | undefined {
+    return this.#children?.next().value;
   }
 }
 
+/** Nothing of the directory below is in it. */
+function hidesBelow(directory: LayerDirectory): boolean {
+  return directory.opaque || directory.reborn;
+}
+
+/** `lower`: what lies at its path below, as far as it can be seen. */
 function settleDirectory(
   applier: LayerApplier,
-  path: ByteString,
+  fd: number,
   directory: LayerDirectory,
-  visible: Visibility,
+  path: ByteString,
+  lower: Found | undefined,
+  below: LowerView | undefined,
 ): void {
-  const fd = applier.tree.openListed(path, directory, O_RDONLY);
-  if (fd === undefined) return; // a later entry took its place
-  try {
-    if (directory.whiteouts) dropIdleWhiteouts(fd, path, visible);
-    if (path === '' && directory.opaque) whiteOutRoot(applier, fd, visible);
-    const lower = visible.lookup(path);
-    if (directory.implied) imply(fd, directory, lower, visible.below);
-    if ((directory.opaque || directory.reborn) && path !== '' && lower !== undefined) fsetxattr(fd, OPAQUE, YES);
-    if (directory.defaultAcl !== undefined) fsetxattr(fd, DEFAULT_ACL, directory.defaultAcl);
-    futimens(fd, directory.mtimeNs, directory.mtimeNs);
-  } finally {
-    close(fd);
-  }
+  // What was found is only valid until the view is asked again.
+  if (directory.implied) imply(applier, fd, directory, lower, below);
+  const covers = lower !== undefined;
+  const merges = lower !== undefined && isDirectory(lower.stat) && !hidesBelow(directory);
+  if (directory.whiteouts) dropIdleWhiteouts(fd, path, merges ? below : undefined);
+  if (path === ROOT && directory.opaque) whiteOutRoot(applier, fd, below);
+  else if (hidesBelow(directory) && covers) makeOpaque(fd, 'overlay');
+  if (directory.defaultAcl !== undefined) fsetxattr(fd, DEFAULT_ACL, directory.defaultAcl);
+  const { mtimeNs } = directory;
+  futimens(fd, mtimeNs, mtimeNs);
+  if (mtimeNs !== undefined && isUnusualTime(mtimeNs)) applier.noteTime(fstat(fd).mtimeNs, mtimeNs, path);
 }
 
 /** A directory that the archive implies looks as the one below does. */
-function imply(fd: number, directory: LayerDirectory, lower: Found | undefined, below: LowerView | undefined): void {
+function imply(
+  applier: LayerApplier,
+  fd: number,
+  directory: LayerDirectory,
+  lower: Found | undefined,
+  below: LowerView | undefined,
+): void {
   if (below === undefined || lower === undefined || !isDirectory(lower.stat) || directory.reborn) {
     // Nothing says what it looks like: the same every time, so that one layer is one tree.
-    fchown(fd, 0, 0);
+    const { uid, gid } = applier.rootPair;
+    fchown(fd, uid, gid);
     fchmod(fd, IMPLIED_MODE);
     directory.mtimeNs = 0n;
     return;
@@ -109,73 +139,78 @@ function imply(fd: number, directory: LayerDirectory, lower: Found | undefined, 
 }
 
 /** A whiteout with nothing of its name below would be listed where only this layer has the directory. */
-function dropIdleWhiteouts(fd: number, path: ByteString, visible: Visibility): void {
+function dropIdleWhiteouts(fd: number, path: ByteString, below: LowerView | undefined): void {
   for (const { name, type } of readDirectory(fd, path)) {
     if (type !== DT_CHR && type !== DT_UNKNOWN) continue;
     const stat = lstatat(fd, name, ENOENT);
-    if (stat === undefined || !isWhiteoutNode(stat)) continue;
-    if (visible.lookup(joinPath(path, name)) === undefined) unlinkat(fd, name);
+    if (stat === undefined || !isWhiteout(stat)) continue;
+    if (below?.lookup(joinPath(path, name)) === undefined) unlinkat(fd, name);
   }
 }
 
 /** The kernel ignores the opaque flag of a layer's root, so every name below is deleted by itself. */
-function whiteOutRoot(applier: LayerApplier, fd: number, visible: Visibility): void {
-  for (const name of visible.below?.list('' as ByteString) ?? []) {
+function whiteOutRoot(applier: LayerApplier, fd: number, below: LowerView | undefined): void {
+  for (const name of below?.list(ROOT) ?? []) {
     if (mknodat(fd, name, S_IFCHR, 0, 0, EEXIST) !== -EEXIST) continue;
-    const stat = lstatat(fd, name);
-    if (stat === undefined || !isDirectory(stat)) continue;
-    const own = applier.tree.directories.get(name);
-    const opened = own === undefined ? undefined : applier.tree.openListed(name, own, O_RDONLY);
-    if (opened === undefined) continue;
-    fsetxattr(opened, OPAQUE, YES);
-    close(opened);
+    if (applier.tree.root.directory.children?.has(name) !== true) continue;
+    const own = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    makeOpaque(own, 'overlay');
+    close(own);
   }
 }
 
 /** Gives a placeholder the content and looks of the file below that it stands for. */
-function fill(applier: LayerApplier, placeholder: Placeholder, visible: Visibility): void {
-  const { path, ino, names } = placeholder;
-  const place = applier.tree.directory(parentPath(path));
-  const name = baseName(path);
-  const inPlace = lstatat(place.fd, name, ENOENT)?.ino === ino;
-  const living = names.filter((linked) => inodeAt(applier, linked) === ino);
-  if (!inPlace && living.length === 0) return; // later entries replaced all of it
-  const lower = visible.lookup(path);
-  const { below } = visible;
+function fill(applier: LayerApplier, { path, ino, wantedBy, names }: Placeholder, below: LowerView | undefined): void {
+  const { tree } = applier;
+  const living = [...names].filter((name) => tree.stat(parentPath(name), baseName(name))?.ino === ino);
+  const [first, ...rest] = living;
+  if (first === undefined) return; // later entries replaced all of it
+  const now = tree.stat(parentPath(path), baseName(path));
+  const deleted = now !== undefined && isWhiteout(now);
+  const lower = deleted || isHidden(tree.root.directory, path) ? undefined : below?.lookup(path);
   if (below === undefined || lower === undefined || isDirectory(lower.stat)) {
-    const what = lower === undefined ? 'does not exist in this layer or below' : 'is a directory';
+    const what = deleted
+      ? 'the same layer deletes'
+      : lower === undefined
+        ? 'does not exist in this layer or below'
+        : 'is a directory';
     throw new StorageError(
       'corrupt',
-      `Cannot unpack ${quote(names[0] ?? path)}: it is a hard link to ${quote(path)}, which ${what}`,
-      { path: names[0] ?? path },
+      `Cannot unpack ${quote(wantedBy)}: it is a hard link to ${quote(path)}, which ${what}`,
+      { path: wantedBy },
     );
   }
   // The copy is a new inode, whatever its type; every name that stood for it is linked to it anew.
-  const [first, ...rest] = inPlace ? [path, ...living] : living;
-  if (first === undefined) return;
-  replaceAt(applier, first, (fd, last) => below.copyUp(lower, fd, last));
+  replaceAt(applier, first, ({ fd }, last) => below.copyUp(lower, fd, last));
   for (const linked of rest) {
-    replaceAt(applier, linked, (fd, last) => {
-      const source = applier.tree.openDirectory(parentPath(first));
+    replaceAt(applier, linked, ({ fd }, last) => {
+      const source = tree.openKnown(parentPath(first)) as Place;
       try {
-        linkat(source, baseName(first), fd, last);
+        linkat(source.fd, baseName(first), fd, last);
       } finally {
-        close(source);
+        close(source.fd);
       }
     });
   }
 }
 
-function inodeAt(applier: LayerApplier, path: ByteString): number | undefined {
-  return lstatat(applier.tree.directory(parentPath(path)).fd, baseName(path), ENOENT)?.ino;
+/** Whether a directory on the way hides what lies at the path below. */
+function isHidden(top: LayerDirectory, path: ByteString): boolean {
+  let at: LayerDirectory | undefined = top;
+  for (const name of path.split('/') as ByteString[]) {
+    if (at === undefined) return false;
+    if (hidesBelow(at)) return true;
+    at = at.children?.get(name);
+  }
+  return false;
 }
 
-function replaceAt(applier: LayerApplier, path: ByteString, make: (fd: number, name: ByteString) => void): void {
-  const fd = applier.tree.openDirectory(parentPath(path));
+function replaceAt(applier: LayerApplier, path: ByteString, make: (place: Place, name: ByteString) => void): void {
+  const place = applier.tree.openKnown(parentPath(path)) as Place; // the name is alive, so its directory is
   try {
-    unlinkat(fd, baseName(path));
-    make(fd, baseName(path));
+    unlinkat(place.fd, baseName(path));
+    make(place, baseName(path));
   } finally {
-    close(fd);
+    close(place.fd);
   }
 }

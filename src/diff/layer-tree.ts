@@ -1,9 +1,10 @@
 import { type ByteString, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { removeTree } from '../fs/remove.ts';
+import { isDirectory, isFile, isWhiteout, typeOf } from '../fs/stat.ts';
 import {
+  AT_FDCWD,
   close,
-  fstat,
   lstatat,
   mkdirat,
   O_DIRECTORY,
@@ -13,24 +14,22 @@ import {
   openat2,
   RESOLVE_NO_SYMLINKS,
   readlinkat,
-  S_IFCHR,
-  S_IFDIR,
-  S_IFLNK,
-  S_IFMT,
-  S_IFREG,
   type Stat,
   unlinkat,
 } from '../linux/inode.ts';
-import { EEXIST, ELOOP, ENAMETOOLONG, ENOENT, ENOSYS, ENOTDIR, EPERM } from '../linux/libc.ts';
-import { baseName, joinPath, parentPath } from './names.ts';
+import { EEXIST, ENAMETOOLONG, ENOENT, ENOSYS, EPERM } from '../linux/libc.ts';
+import { COMPONENT_BYTES_MAX, joinPath } from './names.ts';
 
 // The tree that a layer is unpacked into, seen from inside the jail: every path here is resolved by the kernel below
 // the thread's root, so no name of the archive can leave it. What this file adds is which directory a name means: the
 // layer's own symlinks are followed, missing directories are made, files on the way refuse the archive.
 
-/** A directory that this layer made. Kept by its path without symlinks; valid only while the inode is that one. */
+/** A directory that this layer made and that is still there; one that is taken away leaves its parent's `children`. */
 export interface LayerDirectory {
-  readonly ino: number;
+  readonly parent: LayerDirectory | undefined;
+  readonly name: ByteString;
+  /** Directories of this layer in it. Not by path: the paths of a deep tree would need the square of its depth. */
+  children: Map<ByteString, LayerDirectory> | undefined;
   /** Set at the very end: filling a directory changes its time. */
   mtimeNs: bigint | undefined;
   /** The archive has not listed it: it looks as the one below does. */
@@ -45,20 +44,24 @@ export interface LayerDirectory {
   defaultAcl: Buffer | undefined;
 }
 
-/** An open directory and its path without symlinks. The descriptor belongs to the tree: valid until the next call. */
+/** An open directory (O_PATH) and its path without symlinks. The descriptor is the tree's: valid until the next call. */
 export interface Place {
   readonly fd: number;
   readonly path: ByteString;
+  readonly directory: LayerDirectory;
 }
 
 const LINKS_MAX = 40; // as the kernel's MAXSYMLINKS
 const DIRECTORY = O_PATH | O_DIRECTORY | O_NOFOLLOW;
 const EMPTY = '' as ByteString;
+const HERE = '.' as ByteString;
+/** What one call takes: PATH_MAX is 4,096 with its NUL. */
+const CALL_BYTES_MAX = 4000;
+/** A path without symlinks, far beyond PATH_MAX; each of its bytes can cost an inode. */
+const PATH_BYTES_MAX = 65_536;
 
 export class LayerTree implements Disposable {
-  /** Path (root: empty) to directory. Entries of removed directories stay until their path is made again. */
-  readonly directories: Map<ByteString, LayerDirectory> = new Map();
-  readonly root: number;
+  readonly root: Place;
   /** What was taken away again, and so cannot be read back: the first path. */
   overwritten: ByteString | undefined;
   #last: { readonly asked: ByteString; readonly place: Place } | undefined;
@@ -66,170 +69,178 @@ export class LayerTree implements Disposable {
 
   /** On the directory `path`, which is empty. */
   constructor(path: ByteString) {
-    this.root = openat(-100, path, O_PATH | O_DIRECTORY);
-    this.directories.set(EMPTY, newDirectory(fstat(this.root).ino, true));
+    const fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY);
+    this.root = { fd, path: EMPTY, directory: newDirectory(undefined, EMPTY, true) };
   }
 
   /** The directory of a cleaned path, made where it is missing. */
   directory(path: ByteString): Place {
-    if (path === '') return { fd: this.root, path };
+    if (path === '') return this.root;
     const last = this.#last;
     if (last !== undefined && last.asked === path) return last.place;
     this.#forget();
-    const fd = this.#openDirect(path);
-    const place = fd === undefined ? this.#descend(path) : { fd, path };
+    const place = this.#known(path) ?? this.#descend(path);
     this.#last = { asked: path, place };
     return place;
   }
 
-  /** Opens a directory of this tree by its path without symlinks, or undefined where it is no longer one. */
-  #openDirect(path: ByteString): number | undefined {
-    if (!this.#openat2 || path.length > 4000) return undefined;
-    const fd = openat2(
-      this.root,
-      path,
-      DIRECTORY,
-      0,
-      RESOLVE_NO_SYMLINKS,
-      ENOENT,
-      ENOTDIR,
-      ELOOP,
-      ENAMETOOLONG,
-      ENOSYS,
-      EPERM,
-    );
-    if (fd === -ENOSYS || fd === -EPERM) this.#openat2 = false; // before 5.6, or refused by a seccomp filter
-    return fd < 0 ? undefined : fd;
+  /** A directory of this tree by its path without symlinks. The caller closes `fd`. */
+  openKnown(path: ByteString): Place | undefined {
+    return path === '' ? { ...this.root, fd: openat(this.root.fd, HERE, DIRECTORY) } : this.#known(path);
+  }
+
+  #known(path: ByteString): Place | undefined {
+    let directory: LayerDirectory | undefined = this.root.directory;
+    for (let at = 0; at < path.length && directory !== undefined; ) {
+      const slash = path.indexOf('/', at);
+      const end = slash < 0 ? path.length : slash;
+      directory = directory.children?.get(path.slice(at, end) as ByteString);
+      at = end + 1;
+    }
+    return directory === undefined ? undefined : { fd: this.#openDirect(path), path, directory };
+  }
+
+  /** Opens a path without symlinks, in as few calls as it takes. */
+  #openDirect(path: ByteString): number {
+    let fd = openat(this.root.fd, HERE, DIRECTORY);
+    try {
+      for (let at = 0; at < path.length; ) {
+        let end = path.length;
+        if (!this.#openat2) end = path.indexOf('/', at);
+        else if (end - at > CALL_BYTES_MAX) end = path.lastIndexOf('/', at + CALL_BYTES_MAX);
+        if (end < 0) end = path.length;
+        const next = this.#step(fd, path.slice(at, end) as ByteString);
+        if (next < 0) continue; // again, by components
+        close(fd);
+        fd = next;
+        at = end + 1;
+      }
+      return fd;
+    } catch (error) {
+      close(fd);
+      throw error;
+    }
+  }
+
+  #step(from: number, part: ByteString): number {
+    if (!this.#openat2) return openat(from, part, DIRECTORY);
+    const fd = openat2(from, part, DIRECTORY, 0, RESOLVE_NO_SYMLINKS, ENOSYS, EPERM);
+    if (fd < 0) this.#openat2 = false; // before 5.6, or refused by a seccomp filter
+    return fd;
   }
 
   #descend(path: ByteString): Place {
-    let todo = path.split('/');
-    let at = EMPTY;
-    let fd = openat(this.root, '.' as ByteString, DIRECTORY);
-    const move = (next: number, where: ByteString): void => {
+    const todo = path.split('/').reverse();
+    const names: ByteString[] = [];
+    let bytes = 0;
+    let { directory } = this.root;
+    let fd = openat(this.root.fd, HERE, DIRECTORY);
+    const move = (next: number, to: LayerDirectory): void => {
       close(fd);
       fd = next;
-      at = where;
+      directory = to;
     };
     try {
       for (let links = 0; ; ) {
-        const part = todo.shift() as ByteString | undefined;
+        const part = todo.pop() as ByteString | undefined;
         if (part === undefined) break;
         if (part === '' || part === '.') continue;
         if (part === '..') {
-          if (at !== '') move(openat(fd, '..' as ByteString, DIRECTORY), parentPath(at));
+          if (directory.parent === undefined) continue;
+          move(openat(fd, '..' as ByteString, DIRECTORY), directory.parent);
+          bytes -= (names.pop() as ByteString).length + 1;
           continue;
         }
-        const here = joinPath(at, part);
-        const next = openat(fd, part, DIRECTORY, 0, ENOENT, ENOTDIR, ELOOP);
-        if (next >= 0) {
-          move(next, here);
-          continue;
-        }
-        const stat = lstatat(fd, part, ENOENT);
-        if (stat !== undefined && (stat.mode & S_IFMT) === S_IFLNK) {
+        const stat = lstatat(fd, part, ENOENT, ENAMETOOLONG);
+        if (stat !== undefined && isSymlink(stat)) {
+          const here = joinPath(names.join('/') as ByteString, part);
           if (++links > LINKS_MAX) throw refusal(path, `symbolic links lead in a circle at ${quote(here)}`);
           const target = readlinkat(fd, part) ?? EMPTY;
-          todo = [...target.split('/'), ...todo];
-          if (target.startsWith('/')) move(openat(this.root, '.' as ByteString, DIRECTORY), EMPTY);
+          if (target.startsWith('/')) {
+            move(openat(this.root.fd, HERE, DIRECTORY), this.root.directory);
+            names.length = bytes = 0;
+          }
+          todo.push(...target.split('/').reverse());
           continue;
         }
-        if (stat !== undefined && !isWhiteoutNode(stat)) {
-          throw refusal(path, `the same archive made ${quote(here)} a ${kindOf(stat)}, not a directory`);
+        bytes += part.length + 1;
+        if (part.length > COMPONENT_BYTES_MAX || bytes > PATH_BYTES_MAX) {
+          throw refusal(path, `its directory's path has a part or a length beyond what a layer may have`);
         }
-        this.#makeDirectory({ fd, path: at }, part, 0o755, true, stat !== undefined);
-        move(openat(fd, part, DIRECTORY), here);
+        const child = this.#child({ fd, path: EMPTY, directory }, part, stat, () => {
+          const here = joinPath(names.join('/') as ByteString, part);
+          return refusal(path, `the same archive made ${quote(here)} a ${typeOf((stat as Stat).mode)}, no directory`);
+        });
+        move(openat(fd, part, DIRECTORY), child);
+        names.push(part);
       }
     } catch (error) {
       close(fd);
       throw error;
     }
-    return { fd, path: at };
+    return { fd, path: names.join('/') as ByteString, directory };
   }
 
-  #makeDirectory(
-    place: Place,
-    name: ByteString,
-    mode: number,
-    implied: boolean,
-    overWhiteout: boolean,
-  ): LayerDirectory {
+  #child(place: Place, name: ByteString, stat: Stat | undefined, refuse: () => StorageError): LayerDirectory {
+    if (stat === undefined || isWhiteout(stat)) return this.#make(place, name, 0o755, true, stat !== undefined);
+    const known = place.directory.children?.get(name);
+    if (known === undefined) throw refuse();
+    return known;
+  }
+
+  #make(place: Place, name: ByteString, mode: number, implied: boolean, overWhiteout: boolean): LayerDirectory {
     if (overWhiteout) unlinkat(place.fd, name);
     mkdirat(place.fd, name, mode);
-    const made = newDirectory((lstatat(place.fd, name) as Stat).ino, implied);
-    made.reborn = overWhiteout;
-    this.directories.set(joinPath(place.path, name), made);
+    return this.#made(place, name, implied, overWhiteout);
+  }
+
+  #made({ directory }: Place, name: ByteString, implied: boolean, reborn: boolean): LayerDirectory {
+    const made = newDirectory(directory, name, implied);
+    made.reborn = reborn;
+    directory.children ??= new Map();
+    directory.children.set(name, made);
     return made;
   }
 
   /** The directory `name` in `place`, listed by the archive: made, or taken over where this layer has it already. */
   listDirectory(place: Place, name: ByteString): LayerDirectory {
-    if (mkdirat(place.fd, name, 0o700, EEXIST) === 0) {
-      const made = newDirectory((lstatat(place.fd, name) as Stat).ino, false);
-      this.directories.set(joinPath(place.path, name), made);
-      return made;
-    }
-    const stat = lstatat(place.fd, name) as Stat;
-    const known = this.directories.get(joinPath(place.path, name));
-    if ((stat.mode & S_IFMT) === S_IFDIR && known?.ino === stat.ino) {
+    if (mkdirat(place.fd, name, 0o700, EEXIST) === 0) return this.#made(place, name, false, false);
+    const known = place.directory.children?.get(name);
+    if (known !== undefined) {
       known.implied = false;
       return known;
     }
-    const overWhiteout = isWhiteoutNode(stat);
+    const overWhiteout = isWhiteout(lstatat(place.fd, name) as Stat);
     if (!overWhiteout) this.clear(place, name);
-    return this.#makeDirectory(place, name, 0o700, false, overWhiteout);
+    return this.#make(place, name, 0o700, false, overWhiteout);
   }
 
-  /** Takes away what stands at `name`, so that another entry can be made there. */
-  clear(place: Place, name: ByteString): void {
+  /** Takes away what stands at `name`, so that another entry can be made there; false where that was a whiteout. */
+  clear(place: Place, name: ByteString): boolean {
     const stat = lstatat(place.fd, name, ENOENT);
-    if (stat === undefined) return;
-    const type = stat.mode & S_IFMT;
-    // The directory looked up last may lie below what goes, or behind it (CVE-2025-47290), unless it is the one we are in.
-    if ((type === S_IFDIR || type === S_IFLNK) && this.#last?.place !== place) this.#forget();
-    if (type === S_IFDIR || type === S_IFREG) this.overwritten ??= joinPath(place.path, name);
-    if (type === S_IFDIR) removeTree(place.fd, name);
-    else unlinkat(place.fd, name);
+    if (stat === undefined) return false;
+    if (isDirectory(stat) || isSymlink(stat)) {
+      // The directory looked up last may lie below what goes, or have been found by way of it (CVE-2025-47290).
+      if (this.#last?.place === place) this.#last = { asked: place.path, place };
+      else this.#forget();
+    }
+    if (isDirectory(stat) || isFile(stat)) this.overwritten ??= joinPath(place.path, name);
+    if (isDirectory(stat)) {
+      place.directory.children?.delete(name);
+      removeTree(place.fd, name);
+    } else unlinkat(place.fd, name);
+    return !isWhiteout(stat);
   }
 
-  /** Opens a directory of the table for reading; undefined where the path is no longer that inode. */
-  openListed(path: ByteString, directory: LayerDirectory, flags: number): number | undefined {
-    const parent = this.#openExact(parentPath(path));
-    if (parent === undefined) return undefined;
+  /** What stands at a path without symlinks, undefined where its directory or itself is gone. */
+  stat(path: ByteString, name: ByteString): Stat | undefined {
+    const place = this.openKnown(path);
+    if (place === undefined) return undefined;
     try {
-      const name = path === '' ? ('.' as ByteString) : baseName(path);
-      const fd = openat(parent, name, flags | O_DIRECTORY | O_NOFOLLOW, 0, ENOENT, ENOTDIR, ELOOP);
-      if (fd < 0) return undefined;
-      if (fstat(fd).ino === directory.ino) return fd;
-      close(fd);
-      return undefined;
+      return lstatat(place.fd, name, ENOENT);
     } finally {
-      close(parent);
+      close(place.fd);
     }
-  }
-
-  /** A descriptor (O_PATH) of the caller's own of a directory by its path without symlinks. */
-  openDirectory(path: ByteString): number {
-    const fd = this.#openExact(path);
-    if (fd === undefined) throw refusal(path, 'its directory is gone');
-    return fd;
-  }
-
-  #openExact(path: ByteString): number | undefined {
-    let fd = openat(this.root, '.' as ByteString, DIRECTORY);
-    if (path === '') return fd;
-    const direct = this.#openDirect(path);
-    if (direct !== undefined) {
-      close(fd);
-      return direct;
-    }
-    for (const part of path.split('/') as ByteString[]) {
-      const next = openat(fd, part, DIRECTORY, 0, ENOENT, ENOTDIR, ELOOP);
-      close(fd);
-      if (next < 0) return undefined;
-      fd = next;
-    }
-    return fd;
   }
 
   #forget(): void {
@@ -240,13 +251,19 @@ export class LayerTree implements Disposable {
   /** Closes the descriptors; the tree stays. */
   [Symbol.dispose](): void {
     this.#forget();
-    close(this.root);
+    close(this.root.fd);
   }
 }
 
-function newDirectory(ino: number, implied: boolean): LayerDirectory {
+function isSymlink(stat: Stat): boolean {
+  return typeOf(stat.mode) === 'symlink';
+}
+
+function newDirectory(parent: LayerDirectory | undefined, name: ByteString, implied: boolean): LayerDirectory {
   return {
-    ino,
+    parent,
+    name,
+    children: undefined,
     mtimeNs: undefined,
     implied,
     opaque: false,
@@ -256,16 +273,8 @@ function newDirectory(ino: number, implied: boolean): LayerDirectory {
   };
 }
 
-/** A character device 0:0: overlayfs' whiteout. An archive's own device 0:0 is never made, so it is ours. */
-export function isWhiteoutNode(stat: Stat): boolean {
-  return (stat.mode & S_IFMT) === S_IFCHR && stat.rdevMajor === 0 && stat.rdevMinor === 0;
-}
-
-function kindOf(stat: Stat): string {
-  return (stat.mode & S_IFMT) === S_IFREG ? 'file' : 'special file';
-}
-
 /** The archive is to blame: `Cannot unpack "name": why`. */
 export function refusal(name: ByteString, why: string): StorageError {
-  return new StorageError('corrupt', `Cannot unpack ${quote(name)}: ${why}`, { path: name });
+  const shown = name.length > 4096 ? (name.slice(0, 4096) as ByteString) : name;
+  return new StorageError('corrupt', `Cannot unpack ${quote(shown)}: ${why}`, { path: shown });
 }

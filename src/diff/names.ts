@@ -2,7 +2,8 @@ import { type ByteString, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 
 const ROOT = '' as ByteString;
-const COMPONENT_BYTES_MAX = 255; // NAME_MAX of every filesystem that can hold a layer
+/** Bytes of one part of a path. */
+export const COMPONENT_BYTES_MAX = 255; // NAME_MAX of every filesystem that can hold a layer
 
 /**
  * An archive's name as a path below the layer's root: no leading, trailing or doubled slash, no `.`, and `..` clamped

@@ -1,9 +1,9 @@
-import { readSync } from 'node:fs';
 import { type ByteString, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { IDENTITY, toContainer } from '../base/id-map.ts';
 import { Descent } from '../fs/descent.ts';
 import { inodeKey, sameInode, typeOf } from '../fs/stat.ts';
+import { readSome } from '../fs/transfer.ts';
 import { WHITEOUT_PREFIX } from '../fs/whiteouts.ts';
 import { CAPABILITY, keepXattr, mapXattrs, viaProc, type Xattrs, xattrsOf, xattrsOfFd } from '../fs/xattrs.ts';
 import {
@@ -139,7 +139,7 @@ class Packer implements Disposable {
     if (fd < 0) throw changed(archived, 'it vanished');
     try {
       this.#header('file', archived, stat, xattrsOfFd(fd, this.#keep), { sizeBytes: stat.sizeBytes });
-      if (!this.#output.copy(fd, stat.sizeBytes)) throw changed(archived, 'it shrank');
+      if (!this.#output.copy(fd, stat.sizeBytes, archived)) throw changed(archived, 'it shrank');
       const after = fstat(fd);
       if (!sameInode(stat, after)) throw changed(archived, 'another file took its place');
       if (after.sizeBytes !== stat.sizeBytes) {
@@ -220,10 +220,10 @@ class Output {
   }
 
   /** `sizeBytes` from the descriptor; false when it ends before. */
-  copy(fd: number, sizeBytes: number): boolean {
+  copy(fd: number, sizeBytes: number, path: ByteString): boolean {
     for (let left = sizeBytes; left > 0; ) {
       if (this.#used === BUFFER_BYTES) this.flush();
-      const read = readSync(fd, this.#buffer, this.#used, Math.min(left, BUFFER_BYTES - this.#used), null);
+      const read = readSome(fd, this.#buffer, this.#used, Math.min(left, BUFFER_BYTES - this.#used), path);
       if (read === 0) return false;
       this.#used += read;
       left -= read;

@@ -1,6 +1,6 @@
 import type { ByteString } from '../base/bytes.ts';
 import { Descent } from '../fs/descent.ts';
-import { inodeKey, isDirectory, isFile, isWhiteout, sameInode } from '../fs/stat.ts';
+import { inodeKey, isDirectory, isWhiteout, sameInode } from '../fs/stat.ts';
 import { xattrsOfFd } from '../fs/xattrs.ts';
 import { fstat, lstatat, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR } from '../linux/libc.ts';
@@ -111,14 +111,16 @@ function* walkSteps(
   const groups = new LinkGroups();
   const touchedNs = options.createdNs === undefined ? undefined : options.createdNs - TICK_NS;
 
-  const inDoubt = (now: Stat, before: Stat, name: ByteString, level: Level): boolean => {
-    if (upper === undefined && touchedNs === undefined) return true;
-    if (touchedNs !== undefined && (level.moved || now.ctimeNs > touchedNs)) return true;
-    if (upper === undefined) return false;
-    // Not in the upper, but another inode of the layers below: a renamed directory shows what lies below another name.
-    if (now.ino !== before.ino || now.ctimeNs !== before.ctimeNs) return true;
-    return level.inUpper && lstatat(upper.fd, name, ENOENT) !== undefined;
-  };
+  // With an upper: the very inode of the layers below, which nothing can have changed. Its ctime alone would not do (a
+  // copy-up may fall into the same tick), nor that it is not in the upper: a renamed directory shows another's files.
+  const untouched = (now: Stat, before: Stat, name: ByteString, level: Level): boolean =>
+    upper !== undefined &&
+    now.ino === before.ino &&
+    now.inoLow === before.inoLow &&
+    now.ctimeNs === before.ctimeNs &&
+    !(level.inUpper && lstatat(upper.fd, name, ENOENT) !== undefined);
+  const inDoubt = (now: Stat, level: Level): boolean =>
+    upper !== undefined || touchedNs === undefined || level.moved || now.ctimeNs > touchedNs;
 
   const top = fstat(view.fd);
   if (rootDiffers(view, base, options)) yield { kind: 'carried', because: 'root', path: '/' as ByteString, stat: top };
@@ -152,10 +154,11 @@ function* walkSteps(
     if (now === undefined) step = { kind: 'delete', path };
     else if (before === undefined || base === undefined) step = { kind: 'add', path, stat: now };
     else {
-      const doubt = isFile(now) && isFile(before) && inDoubt(now, before, name, level);
       const joins = isLinked(now) && groups.joins(now, before);
       const one = { dirFd: view.fd, name, stat: now };
-      if (joins || !comparer.equal(one, { dirFd: base.fd, name, stat: before }, doubt)) {
+      const other = { dirFd: base.fd, name, stat: before };
+      const equal = untouched(now, before, name, level) || comparer.equal(one, other, inDoubt(now, level));
+      if (joins || !equal) {
         step = { kind: 'modify', path, stat: now };
       } else if (isLinked(now)) step = { kind: 'unlisted', path, stat: now };
       else if (isDirectory(now) && now.mtimeNs !== before.mtimeNs) {

@@ -63,6 +63,7 @@ export interface MountOptions extends Abortable {
 export interface Mounted extends AsyncDisposable {
   /** An ordinary directory until the disposal. */
   readonly path: ByteString;
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** Knows directories and mounts; knows no tar, no image. */
@@ -73,7 +74,10 @@ export interface LayerDriver extends AsyncDisposable {
   readonly capabilities: Capabilities;
   /** On failure nothing is left. */
   create(id: LayerId, options: CreateOptions): Promise<void>;
-  /** Absent is success; a mounted layer is `busy`. */
+  /**
+   * Absent is success. What is mounted is unmounted first; `busy`, with nothing removed, while a live process holds the
+   * layer or the kernel says that its mount is in use.
+   */
   remove(id: LayerId): Promise<void>;
   has(id: LayerId): Promise<boolean>;
   list(): Promise<LayerId[]>;
@@ -88,7 +92,11 @@ export interface LayerDriver extends AsyncDisposable {
   mounts(id: LayerId, options?: { readonly readonly?: boolean; readonly label?: string }): Promise<readonly Mount[]>;
   /** The deed. */
   mount(id: LayerId, options?: MountOptions): Promise<Mounted>;
-  /** Lets go of a named hold; answers whether there was one. `detach`: as Docker, a busy mount is detached. */
+  /**
+   * Lets go of one hold of that name, or of a mount that was found without any hold; answers whether there was one.
+   * The last one unmounts: `busy` with the holders named while it is in use, and the hold stays. `detach`: as
+   * Docker, a busy mount is detached.
+   */
   release(id: LayerId, holdName: string, options?: { readonly detach?: boolean }): Promise<boolean>;
   /** Whether it is mounted now, by anyone. */
   isMounted(id: LayerId): Promise<boolean>;

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { type ByteString, quote } from '../base/bytes.ts';
+import { type ByteString, quote, toBytes } from '../base/bytes.ts';
+import { digestOf, hexOf } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
 import { ensureDirectory, TEMPORARY_PREFIX, temporaryName } from '../fs/atomic.ts';
@@ -86,9 +87,12 @@ function recordPath(home: ByteString, id: LayerId): ByteString {
   return `${home}/layers/${id}` as ByteString;
 }
 
-/** Where a layer is unpacked before it is merged into its copy. Swept with its layer, not with the temporary names. */
+/**
+ * Where a layer is unpacked before it is merged into its copy. Swept with its layer, not with the temporary names. By
+ * a digest: a prefix and an id of 255 bytes are no file name.
+ */
 function stagingPath(home: ByteString, id: LayerId): ByteString {
-  return `${home}/${STAGING_PREFIX}${id}` as ByteString;
+  return `${home}/${STAGING_PREFIX}${hexOf(digestOf(toBytes(id as string as ByteString)))}` as ByteString;
 }
 
 /** `parent ID` (absent for a base) and `state STATE`, a line each; `path` is for the error. */
@@ -187,9 +191,11 @@ class Vfs implements LayerDriver {
     parseLayerId(id);
     const tree = treePath(this.home, id);
     await this.#counted.changing(id, async () => {
-      await this.#settings.perform.removeTree(stagingPath(this.home, id));
+      const staging = stagingPath(this.home, id);
+      // A held layer may be in the middle of an apply: what is busy loses nothing, its staging included.
+      if (exists(tree)) await this.#counted.clear(id, tree);
+      await this.#settings.perform.removeTree(staging);
       if (!exists(tree)) return;
-      await this.#counted.clear(id, tree);
       const aside = `${this.home}/${REMOVING_PREFIX}${randomUUID()}` as ByteString;
       renameat(AT_FDCWD, tree, AT_FDCWD, aside);
       unlinkat(AT_FDCWD, recordPath(this.home, id), 0, ENOENT);

@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { writeSync } from 'node:fs';
 import type { ByteString } from '../base/bytes.ts';
 import {
   AT_FDCWD,
@@ -19,6 +18,7 @@ import {
 } from '../linux/inode.ts';
 import { EEXIST, ENOENT } from '../linux/libc.ts';
 import { fsync } from '../linux/sync.ts';
+import { writeAll } from './transfer.ts';
 
 /** Every temporary name in a directory of ours begins so; whoever opens the directory may sweep them. */
 export const TEMPORARY_PREFIX = '.tmp-' as ByteString;
@@ -40,7 +40,7 @@ export function writeFileAtomic(dirFd: number, name: ByteString, data: Uint8Arra
   const fd = openat(dirFd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   try {
     try {
-      writeFully(fd, data);
+      writeAll(fd, data, name);
       fchmod(fd, options.mode ?? 0o644);
       if (options.sync === true) fsync(fd);
     } finally {
@@ -54,9 +54,9 @@ export function writeFileAtomic(dirFd: number, name: ByteString, data: Uint8Arra
   if (options.sync === true) fsync(dirFd);
 }
 
-/** write(2) until all of `data` is written, at the descriptor's own offset. */
+/** As `writeAll`, for a file of ours whose name nobody needs to know. */
 export function writeFully(fd: number, data: Uint8Array): void {
-  for (let at = 0; at < data.length; ) at += writeSync(fd, data, at);
+  writeAll(fd, data, `descriptor ${fd}` as ByteString);
 }
 
 /** The directory at `path` (no symlink), made if absent, with exactly this mode and owner. Parents must exist. */

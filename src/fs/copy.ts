@@ -1,4 +1,3 @@
-import { readSync } from 'node:fs';
 import { type ByteString, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import {
@@ -33,10 +32,10 @@ import {
 } from '../linux/inode.ts';
 import { EBADF, EINVAL, EIO, ENOENT, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, EXDEV } from '../linux/libc.ts';
 import { fsetxattr } from '../linux/xattr.ts';
-import { writeFully } from './atomic.ts';
 import { Descent } from './descent.ts';
 import { Root } from './rooted.ts';
 import { inodeKey, isDirectory, typeOf } from './stat.ts';
+import { readSome, writeAll } from './transfer.ts';
 import { type EntryPath, everyXattr, keepXattr, replaceXattrs, viaProc, xattrsOf, xattrsOfFd } from './xattrs.ts';
 
 // ioctl_ficlone(2): the filesystem cannot, or not across these two files; ENOTTY where it knows no such request.
@@ -200,7 +199,7 @@ class FileCopier {
     try {
       const to = openat(toDir, toName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
       try {
-        if (stat.sizeBytes > 0) this.#content(from, to, stat);
+        if (stat.sizeBytes > 0) this.#content(from, to, stat, toName);
         // chown clears set-id bits and capabilities, so mode and attributes come after it.
         lchownat(toDir, toName, stat.uid, stat.gid);
         fchmod(to, stat.mode & 0o7777);
@@ -214,13 +213,13 @@ class FileCopier {
     }
   }
 
-  #content(from: number, to: number, stat: Stat): void {
+  #content(from: number, to: number, stat: Stat, name: ByteString): void {
     if (this.#clones) {
       if (ficlone(from, to, ...NO_CLONE) === 0) return;
       this.#clones = false;
     }
     if (stat.blocks * 512 >= stat.sizeBytes) {
-      this.#run(from, to, Number.POSITIVE_INFINITY);
+      this.#run(from, to, Number.POSITIVE_INFINITY, name);
       return;
     }
     for (let at = 0; ; ) {
@@ -229,13 +228,13 @@ class FileCopier {
       at = lseek(from, start, SEEK_HOLE);
       lseek(from, start, SEEK_SET);
       lseek(to, start, SEEK_SET);
-      this.#run(from, to, at - start);
+      this.#run(from, to, at - start, name);
     }
     ftruncate(to, fstat(from).sizeBytes);
   }
 
   /** Copies `lengthBytes`, or up to the end, between the descriptors' offsets. */
-  #run(from: number, to: number, lengthBytes: number): void {
+  #run(from: number, to: number, lengthBytes: number, name: ByteString): void {
     let left = lengthBytes;
     while (left > 0 && this.#ranges) {
       const copied = copyFileRange(from, to, Math.min(left, RANGE_BYTES), ...NO_RANGE);
@@ -248,9 +247,9 @@ class FileCopier {
     }
     this.#buffer ??= Buffer.allocUnsafeSlow(BUFFER_BYTES);
     while (left > 0) {
-      const read = readSync(from, this.#buffer, 0, Math.min(left, BUFFER_BYTES), null);
+      const read = readSome(from, this.#buffer, 0, Math.min(left, BUFFER_BYTES), name);
       if (read === 0) return;
-      writeFully(to, this.#buffer.subarray(0, read));
+      writeAll(to, this.#buffer.subarray(0, read), name);
       left -= read;
     }
   }

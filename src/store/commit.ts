@@ -8,7 +8,7 @@ import { formatPlatform } from '../oci/platform.ts';
 import { formatReference, parseReference } from '../oci/reference.ts';
 import { inRoot, newLayerId, newLayerMakings, recordOf, type StoreContext } from './context.ts';
 import { discardLayers } from './discard.ts';
-import type { LayerRow, WritableRow } from './rows.ts';
+import type { Committed, LayerRow, WritableRow } from './rows.ts';
 import type { CommitOptions, LoadedImage } from './types.ts';
 
 /**
@@ -37,6 +37,8 @@ export async function commitWritable(
     });
   config(`sha256:${'0'.repeat(64)}`);
   const { pin } = await database.pin(chainIds(diffIds));
+  let committed: Committed;
+  let notes: readonly string[];
   try {
     await database.begin(newLayerMakings(id));
     await driver.create(id, { writable: false, ...parentOf(writable) });
@@ -52,7 +54,8 @@ export async function commitWritable(
     const bytes = config(report.diffId);
     const parsed = parseConfig(bytes, 'the new config');
     const chain = chainId(chainIds(diffIds).at(-1), report.diffId);
-    const committed = await database.commitImages({
+    notes = report.notes;
+    committed = await database.commitImages({
       layers: [
         {
           driverId: id,
@@ -79,15 +82,16 @@ export async function commitWritable(
       blobs: [],
       pin,
     });
-    await discardLayers(context, committed.lost);
-    const [result] = committed.images;
-    if (result === undefined) throw new StorageError('internal', 'The database answered nothing for a new image');
-    return { ...result.image, existed: result.existed, moved: result.moved, notes: report.notes };
   } catch (error) {
     await database.unpin(pin);
     await discardLayers(context, [id]);
     throw error;
   }
+  // From here on the layer is the store's: whatever fails, it is not taken away.
+  await discardLayers(context, committed.lost);
+  const [result] = committed.images;
+  if (result === undefined) throw new StorageError('internal', 'The database answered nothing for a new image');
+  return { ...result.image, existed: result.existed, moved: result.moved, notes };
 }
 
 /** The stored layers that a writable layer lies on, bottom first. */

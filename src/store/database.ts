@@ -212,8 +212,8 @@ export class Database implements AsyncDisposable {
   }
 
   /**
-   * The row first, then the directory: what dies between is a row whose directory the next opening remakes. A name that
-   * is taken is `already-exists`, a base that is not there `not-found`.
+   * The row of a writable layer whose directory was announced and made: so that nobody who opens meanwhile finds a row
+   * without one. Ends the announcement. A name that is taken is `already-exists`, a base that is not there `not-found`.
    */
   createWritable(writable: NewWritable): Promise<WritableRow> {
     return this.#thread.ask('createWritable', writable);

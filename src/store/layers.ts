@@ -6,7 +6,7 @@ import type { Mounted } from '../driver/driver.ts';
 import { commitWritable } from './commit.ts';
 import { newLayerId, type StoreContext } from './context.ts';
 import { discard } from './discard.ts';
-import type { WritableRow } from './rows.ts';
+import type { LayerRow, NewWritable, WritableRow } from './rows.ts';
 import type { CreateLayerOptions, Image, Layers, WritableLayer } from './types.ts';
 
 /** The hold that `layerstore mount` keeps until `umount`. */
@@ -40,43 +40,55 @@ export function layersOf(context: StoreContext): Layers {
 
 async function createWritable(
   context: StoreContext,
-  base: Image | string | undefined,
+  asked: Image | string | undefined,
   options: CreateLayerOptions = {},
 ): Promise<WritableLayer> {
   const { database, driver } = context;
+  const { base, parent } = await baseOf(context, asked);
   const driverId = newLayerId();
-  const row = await database.createWritable({
-    name: options.name ?? `layer-${randomBytes(4).toString('hex')}`,
-    driverId,
-    ...(await baseOf(context, base)),
-    ...(options.settings === undefined ? {} : { settings: options.settings }),
-  });
+  const { settings, signal } = options;
+  await database.begin([{ kind: 'layer', name: driverId }]);
   try {
-    await makeDirectory(context, row, options.signal);
+    await driver.create(driverId, {
+      writable: true,
+      ...(parent === undefined ? {} : { parent }),
+      ...(settings === undefined ? {} : { settings }),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    const row = await database.createWritable({
+      name: options.name ?? `layer-${randomBytes(4).toString('hex')}`,
+      driverId,
+      ...(base === undefined ? {} : { base }),
+      ...(settings === undefined ? {} : { settings }),
+    });
+    return new Writable(context, row);
   } catch (error) {
-    await database.removeWritable(driverId);
     await discard(context, [{ kind: 'layer', name: driverId }]);
     throw error;
   }
-  context.log.debug(`writable layer ${driverId} made by ${driver.name}`);
-  return new Writable(context, row);
 }
 
-async function baseOf(
-  context: StoreContext,
-  base: Image | string | undefined,
-): Promise<{ readonly base?: NonNullable<Parameters<StoreContext['database']['createWritable']>[0]['base']> }> {
-  if (base === undefined) return {};
+interface Base {
+  readonly base?: NonNullable<NewWritable['base']>;
+  readonly parent?: LayerId;
+}
+
+async function baseOf({ database }: StoreContext, asked: Image | string | undefined): Promise<Base> {
+  if (asked === undefined) return {};
+  const top = (layers: readonly LayerRow[]): Pick<Base, 'parent'> => {
+    const parent = layers.at(-1)?.driverId;
+    return parent === undefined ? {} : { parent };
+  };
   try {
-    const image = await context.database.image(typeof base === 'string' ? base : base.id);
-    return { base: { image: image.id } };
+    const image = await database.image(typeof asked === 'string' ? asked : asked.id);
+    return { base: { image: image.id }, ...top(await database.imageLayers(image.id)) };
   } catch (error) {
     // What names no image may be a chain of layers.
-    const chainId = asDigest(base);
+    const chainId = asDigest(asked);
     if (chainId === undefined || !isStorageError(error, 'not-found')) throw error;
-    const [layer] = await context.database.layersByChain([chainId]);
-    if (layer === undefined) throw error;
-    return { base: { chainId } };
+    const layers = await database.layersByChain([chainId]);
+    if (layers.length === 0) throw error;
+    return { base: { chainId }, ...top(layers) };
   }
 }
 

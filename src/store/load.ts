@@ -11,7 +11,7 @@ import { formatPlatform, parsePlatform } from '../oci/platform.ts';
 import type { ArchivedImage, ArchivedLayer } from '../transport/source.ts';
 import { inRoot, keptOf, newLayerId, newLayerMakings, recordOf, type StoreContext } from './context.ts';
 import { discardLayers } from './discard.ts';
-import type { BlobRow, NewImage, NewLayer } from './rows.ts';
+import type { BlobRow, Committed, NewImage, NewLayer } from './rows.ts';
 import { openSource } from './spool.ts';
 import type { Bytes, LoadedImage, LoadOptions } from './types.ts';
 
@@ -28,13 +28,15 @@ export async function loadImages(
   await using archive = await openSource(context, source, options);
   const images = archive.images(platform === undefined ? {} : { platform });
   const loading = new Loading(context, options);
+  let committed: Committed;
   try {
     for (const image of images) await loading.image(image);
-    return await loading.commit();
+    committed = await loading.commit();
   } catch (error) {
     await loading.undo();
     throw error;
   }
+  return loading.finish(committed);
 }
 
 class Loading {
@@ -156,7 +158,7 @@ class Loading {
     });
   }
 
-  async commit(): Promise<LoadedImage[]> {
+  async commit(): Promise<Committed> {
     const { database, driver, threads } = this.#context;
     if (this.#layers.length > 0) {
       this.#options.onProgress?.({ step: 'settle', bytesDone: 0 });
@@ -165,14 +167,16 @@ class Loading {
       this.#options.onProgress?.({ step: 'settle', bytesDone: this.#layers.reduce((sum, l) => sum + l.tarBytes, 0) });
     }
     this.#options.signal?.throwIfAborted();
-    const [pin, ...others] = this.#pins;
-    const committed = await database.commitImages({
+    return database.commitImages({
       layers: this.#layers,
       images: this.#images,
       blobs: [...this.#blobs.values()].filter((blob) => blob.digest !== blob.diffId),
-      ...(pin === undefined ? {} : { pin }),
     });
-    for (const other of others) await database.unpin(other);
+  }
+
+  /** From here on the layers are the store's: whatever fails, none of them is taken away. */
+  async finish(committed: Committed): Promise<LoadedImage[]> {
+    for (const pin of this.#pins) await this.#context.database.unpin(pin);
     await discardLayers(this.#context, committed.lost);
     return committed.images.map(({ image, existed, moved }, i) => ({
       ...image,

@@ -82,7 +82,8 @@ export function dump(directory: ByteString): string[] {
   return lines.sort();
 }
 
-export interface Child {
+/** The end of its block kills it. */
+export interface Child extends AsyncDisposable {
   readonly process: ChildProcess;
   readonly path: ByteString;
   dispose(): Promise<void>;
@@ -120,7 +121,7 @@ export async function mountInChild(
       child.stdin.write('dispose\n');
       await answer();
     };
-    return { process: child, path, dispose, kill: end };
+    return { process: child, path, dispose, kill: end, [Symbol.asyncDispose]: end };
   } catch (error) {
     await end();
     throw error;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { type ByteString, fromText, toBytes } from '../../src/base/bytes.ts';
 import { isStorageError } from '../../src/base/errors.ts';
@@ -153,6 +154,13 @@ export function driverSuite(name: DriverName, open: Open): void {
       for (const name of ['n'.repeat(255), 'A b', 'l2', '-', 'a:b,c\\d'])
         await driver.create(id(name), { writable: true });
       assert.equal((await driver.list()).length, 5);
+      for (const layer of await driver.list()) {
+        const { staging } = await driver.content(layer);
+        if (staging !== undefined) mkdirSync(toBytes(staging));
+        await driver.remove(layer);
+        if (staging !== undefined) assert.equal(existsSync(toBytes(staging)), false);
+      }
+      assert.deepEqual(await driver.list(), []);
     });
 
     test('mount() shows the parents, takes writes, and is counted (D3)', async (t) => {
@@ -185,7 +193,7 @@ export function driverSuite(name: DriverName, open: Open): void {
       if (h === undefined) return;
       await family(h);
       assert.equal(await h.driver.release(b, 'box'), false);
-      const child = await mountInChild(h, b, { holdName: 'box' });
+      await using child = await mountInChild(h, b, { holdName: 'box' });
       await child.kill();
       await h.driver.mount(b, { holdName: 'other' });
       assert.equal(readFileSync(below(child.path, 'from-a'), 'utf8'), 'a');
@@ -201,7 +209,7 @@ export function driverSuite(name: DriverName, open: Open): void {
       await using h = await house(t);
       if (h === undefined) return;
       await family(h);
-      const child = await mountInChild(h, b);
+      await using child = await mountInChild(h, b);
       const mine = await h.driver.mount(b);
       assert.equal(mine.path, child.path);
       await child.dispose();
@@ -216,7 +224,7 @@ export function driverSuite(name: DriverName, open: Open): void {
       await using h = await house(t);
       if (h === undefined) return;
       await family(h);
-      const child = await mountInChild(h, b);
+      await using child = await mountInChild(h, b);
       writeFileSync(below(child.path, 'written'), 'x');
       await rejects(h.driver.remove(b), 'busy', new RegExp(`process ${child.process.pid} `));
       await child.kill();
@@ -384,9 +392,12 @@ export function driverSuite(name: DriverName, open: Open): void {
       const same = (error: unknown): boolean => error === reason;
       await assert.rejects(h.driver.create(id('c'), { parent: b, writable: true, signal }), same);
       await assert.rejects(h.driver.mount(b, { signal }), same);
-      const child = await mountInChild(h, b, { holdName: 'lock' }, ['flock', `${h.settings.run}/locks/blocker`]);
-      await child.kill();
-      await h.driver.release(b, 'lock');
+      await using blocked = await block(h, b);
+      const waiting = new AbortController();
+      const call = h.driver.mount(b, { signal: waiting.signal });
+      setTimeout(() => waiting.abort(reason), 30);
+      await assert.rejects(call, same);
+      await blocked.end();
       assert.deepEqual(dump(h.driver.home), was);
       assert.equal(await h.driver.isMounted(b), false);
     });
@@ -414,6 +425,21 @@ export async function family(h: House): Promise<void> {
   await h.driver.create(id('a'), { writable: false });
   writeFileSync(below((await h.driver.content(id('a'))).root, 'from-a'), 'a');
   await h.driver.create(id('b'), { parent: id('a'), writable: true });
+}
+
+/** Another process that has the lock of a layer. */
+async function block(h: House, layer: LayerId): Promise<AsyncDisposable & { end(): Promise<void> }> {
+  const file = `${h.settings.run}/locks/${layer}`;
+  const child = spawn('flock', ['--no-fork', file, 'sh', '-c', 'echo; exec sleep 60'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await once(child.stdout, 'data');
+  const end = async (): Promise<void> => {
+    if (child.signalCode !== null || child.exitCode !== null) return;
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+  };
+  return { end, [Symbol.asyncDispose]: end };
 }
 
 /** Asserts a rejection with that code, and a message that matches. */

@@ -49,7 +49,9 @@ for m in tarfile.open(fileobj=io.BytesIO(sys.stdin.buffer.read()), errors="surro
 function applyByGnuTar(tar: Buffer, root: string): void {
   const list = spawnSync('tar', ['-tf', '-', '--quoting-style=literal', '--show-transformed-names'], { input: tar });
   assert.equal(list.status, 0, list.stderr.toString());
-  for (const name of list.stdout.toString('latin1').split('\n').slice(0, -1)) {
+  const names = list.stdout.toString('latin1').split('\n').slice(0, -1);
+  assert.equal(new Set(names).size, names.length, 'a name comes twice');
+  for (const name of names) {
     const slash = name.lastIndexOf('/', name.length - 2) + 1;
     const [dir, last] = [name.slice(0, slash), name.slice(slash)];
     const path = Buffer.from(`${root}/${name}`, 'latin1');
@@ -93,6 +95,8 @@ test('packTree() names deletions, parents once, links, and the root, in the orde
     { do: 'xattr', path: 'd/c', name: 'security.capability', value: CAP_NET_RAW },
     { do: 'xattr', path: 'd/c', name: 'trusted.a', value: '1' },
     { do: 'touch', path: 'd/c' },
+    { do: 'fifo', path: 'd/p' },
+    { do: 'touch', path: 'd/p' },
     { do: 'touch', path: 'd' },
     { do: 'delete', path: 'e' },
     { do: 'link', path: 'old', to: 'new' },
@@ -108,6 +112,7 @@ test('packTree() names deletions, parents once, links, and the root, in the orde
     `d/ 5 755 0 0 0 ${time}`,
     'd/.wh.a 0 0 0 0 0 0',
     `d/c 0 644 0 0 601 ${time}  security.capability user.a`,
+    `d/p 6 640 0 0 0 ${time}`,
     '.wh.e 0 0 0 0 0 0',
     `new 0 644 0 0 5 ${time}`,
     `old 1 644 0 0 0 ${time} new`,

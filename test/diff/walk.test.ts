@@ -131,6 +131,26 @@ test('walkChanges() finds the contents of a directory that was renamed over anot
   assert.deepEqual(list(copy, base, 'core', { createdNs }), ['D /one', 'C /two/f']);
 });
 
+test('walkChanges() finds the contents of a redirected directory, which are not in the upper', async (t) => {
+  if (!need(t, 'mount')) return;
+  await using dir = await tmpfs();
+  const base = `${dir.path}/base`;
+  mkdirSync(base);
+  applyEdits(base, [
+    { do: 'mkdir', path: 'one' },
+    { do: 'mkdir', path: 'two' },
+    { do: 'create', path: 'one/f', seed: 2 },
+    { do: 'create', path: 'two/f', seed: 2 },
+    { do: 'forge', path: 'two/f' },
+  ]);
+  using layer = overlay(`${dir.path}/layer`, [base], 'index=off,redirect_dir=on');
+  applyEdits(layer.merged, [
+    { do: 'delete', path: 'two' },
+    { do: 'rename', path: 'one', to: 'two' },
+  ]);
+  assert.deepEqual(list(layer.merged, base, 'core', { upper: b(layer.upper) }), ['D /one', 'C /two/f']);
+});
+
 test("walkChanges() in docker's rendering takes whole seconds where a side has no fraction, and then reads", async () => {
   await using dir = await scratch('walk');
   const [base, view] = [`${dir.path}/base`, `${dir.path}/view`];

@@ -35,7 +35,7 @@ export function layerstore(root: string, args: readonly string[], options: RunOp
 
 /** A shell line in which `$L` is the launcher and LAYERSTORE_ROOT the store; for pipes and for bytes. */
 export function shell(root: string, line: string, env: RunOptions['env'] = {}): Ran {
-  return spawnSync('bash', ['-c', line], {
+  return spawnSync('bash', ['--norc', '-c', line], {
     encoding: 'utf8',
     env: environment({ L: LAUNCHER, LAYERSTORE_ROOT: root, ...env }),
     maxBuffer: 1 << 28,

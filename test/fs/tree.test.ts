@@ -199,6 +199,7 @@ test('copyTree() keeps holes, trusted attributes, times and default ACLs, and re
   truncateSync(`${from}/hole`, 1_000_000);
   lsetxattr(b(`${from}/d`), b('trusted.overlay.opaque'), Buffer.from('y'));
   lsetxattr(b(`${from}/d`), b('system.posix_acl_default'), aclOf(DEFAULT_ACL));
+  lsetxattr(b(to), b('system.posix_acl_default'), aclOf(DEFAULT_ACL));
   writeFileSync(`${from}/d/plain`, 'inherits an ACL');
   linkSync(`${from}/d/plain`, `${from}/linked`);
   const server = createServer().listen(`${from}/socket`);

@@ -26,7 +26,8 @@ export type Edit =
   | { readonly do: 'rewrite'; readonly path: string }
   | { readonly do: 'delete' | 'mkdir' | 'fifo' | 'socket' | 'touch'; readonly path: string }
   | { readonly do: 'device'; readonly path: string; readonly block: boolean; readonly minor: number }
-  | { readonly do: 'rename' | 'link'; readonly path: string; readonly to: string }
+  /** `relink` takes the place of what is there. */
+  | { readonly do: 'rename' | 'link' | 'relink'; readonly path: string; readonly to: string }
   | { readonly do: 'symlink'; readonly path: string; readonly target: string }
   | { readonly do: 'chmod'; readonly path: string; readonly mode: number }
   | { readonly do: 'chown'; readonly path: string; readonly uid: number; readonly gid: number }
@@ -97,6 +98,11 @@ function applyEdit(root: string, edit: Edit): void {
     case 'rename':
       renameSync(path, `${root}/${edit.to}`);
       break;
+    case 'relink':
+      if (edit.path === edit.to || !lstatSync(path).isFile()) return;
+      rmSync(`${root}/${edit.to}`, { recursive: true, force: true });
+      linkSync(path, `${root}/${edit.to}`);
+      break;
     case 'link':
       linkSync(path, `${root}/${edit.to}`);
       break;
@@ -145,7 +151,14 @@ export const edit: fc.Arbitrary<Edit> = fc.oneof(
     weight: 1,
     arbitrary: fc.record({ do: fc.constant('device' as const), path, block: fc.boolean(), minor: fc.nat({ max: 9 }) }),
   },
-  { weight: 4, arbitrary: fc.record({ do: fc.constantFrom('rename' as const, 'link' as const), path, to: path }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constantFrom('rename' as const, 'link' as const, 'relink' as const),
+      path,
+      to: path,
+    }),
+  },
   {
     weight: 1,
     arbitrary: fc.record({

@@ -26,8 +26,16 @@ function perform(task: Task): unknown {
       return performMount(task.plan, task.target);
     case 'unmount':
       return performUnmount(task.target, task);
-    case 'remove':
-      return removeTree(AT_FDCWD, task.path);
+    case 'remove': {
+      // removeTree tells a mount by its directory's, so it must be given the real one.
+      const slash = task.path.lastIndexOf('/');
+      const fd = openat(AT_FDCWD, (task.path.slice(0, slash) || '/') as ByteString, O_RDONLY | O_DIRECTORY);
+      try {
+        return removeTree(fd, task.path.slice(slash + 1) as ByteString);
+      } finally {
+        close(fd);
+      }
+    }
     case 'copy':
       copyTree(task.from, task.to);
       return undefined;

@@ -45,7 +45,7 @@ test('openDatabase() in one process that is killed at any moment leaves a root t
   for (let i = 0; i < 8; i++) {
     const root = join(dir.path, String(i));
     const one = child(['open', root]);
-    await sleep(150 + i * 15);
+    await sleep(120 + i * 30);
     one.process.kill('SIGKILL');
     await one.end;
     await using db = await open(root);

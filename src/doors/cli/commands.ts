@@ -44,7 +44,27 @@ export const GROUPS: readonly CommandGroup[] = [
     ['version', { summary: 'print the version', load: () => import('./commands/version.ts') }],
     ['help',    { summary: 'print this, or how to use a command', load: () => import('./commands/help.ts') }],
   ]) },
+  { title: 'Driver plumbing (the home is ROOT/DRIVER)', commands: new Map<string, CommandEntry>([
+    verb('status',   'what the driver says of itself'),
+    verb('create',   'make a layer'),
+    verb('get',      'mount a layer, or join its mount, and print where'),
+    verb('put',      'let go of what get mounted'),
+    verb('exists',   'print true or false'),
+    verb('metadata', 'the directories of a layer'),
+    verb('diff',     'write what a layer changed as a tar'),
+    verb('changes',  'list what a layer changed'),
+    verb('apply',    'unpack a tar into a layer, and print its bytes'),
+    verb('size',     'bytes of the files that a layer adds or changes'),
+    verb('remove',   'remove a layer'),
+    verb('cleanup',  'unmount what the driver mounted'),
+    verb('list',     'list layers'),
+  ]) },
 ];
+
+/** The verbs share one file; each is loaded as if it were its own. */
+function verb(name: keyof typeof import('./commands/driver.ts'), summary: string): [string, CommandEntry] {
+  return [`driver ${name}`, { summary, load: async () => ({ command: (await import('./commands/driver.ts'))[name] }) }];
+}
 
 /** The command of that name. */
 export function findCommand(name: string): CommandEntry | undefined {

@@ -25,7 +25,8 @@ const CODES: ReadonlyMap<string, readonly [ErrorCode, string]> = new Map([
 
 /** True for an error that a call of `node:fs` or a stream made. */
 export function isSystemError(error: unknown): error is NodeJS.ErrnoException & { readonly code: string } {
-  return error instanceof Error && 'syscall' in error && 'code' in error && typeof error.code === 'string';
+  if (!(error instanceof Error) || isStorageError(error)) return false;
+  return 'syscall' in error && 'code' in error && typeof error.code === 'string';
 }
 
 /** The error of a failed `node:fs` call as one of ours: `Cannot ACTION "PATH": state (ENOENT)`. Others pass as they are. */

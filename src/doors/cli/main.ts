@@ -132,7 +132,7 @@ async function notACommand(
   return 0;
 }
 
-const WITHOUT_STORE: ReadonlySet<string> = new Set(['version', 'help']);
+const WITHOUT_STORE: ReadonlySet<string> = new Set(['version', 'help', 'doctor']);
 
 function checkMachine(name: string): void {
   if (process.platform !== 'linux') {

@@ -28,5 +28,6 @@ export function standardInput(context: Context): AsyncIterable<Uint8Array> {
   const stdin = context.stdin();
   if (stdin.isTTY === true) throw new UsageError('nothing to read: name a file with -i, or send an archive in');
   context.signal.addEventListener('abort', () => stdin.destroy(context.signal.reason), { once: true });
-  return stdin;
+  // Only its bytes: the stream itself also looks like an open file, which others read by descriptor.
+  return { [Symbol.asyncIterator]: () => stdin[Symbol.asyncIterator]() };
 }

@@ -179,10 +179,15 @@ export function commitLayer(home: ByteString, id: LayerId): void {
   if (!exists(path)) placeSmall(home, path, '', 0o600);
 }
 
-/** Takes the layer's short name away; a `link` that cannot be read leaves `l/` as it is. */
-export function dropLink(home: ByteString, layer: ByteString): void {
+/**
+ * Takes the short name of `id` away, whose directory is now `layer`; a `link` that cannot be read, or names another
+ * layer's, leaves `l/` as it is.
+ */
+export function dropLink(home: ByteString, id: LayerId, layer: ByteString): void {
   const link = readSmallOrNothing(`${layer}/link` as ByteString);
-  if (LINK.test(link)) unlinkat(AT_FDCWD, `${home}/l/${link}` as ByteString, 0, ENOENT);
+  if (!LINK.test(link)) return;
+  const path = `${home}/l/${link}` as ByteString;
+  if (readlinkat(AT_FDCWD, path, ENOENT, EINVAL) === `../${id}/diff`) unlinkat(AT_FDCWD, path, 0, ENOENT);
 }
 
 /** Removes the names in `l/` that no layer calls its own: what a kill between a link and its layer leaves. */

@@ -21,6 +21,7 @@ import type {
 import {
   canonicalHome,
   ensureHome,
+  exists,
   isFresh,
   isOurs,
   listNames,
@@ -84,15 +85,11 @@ export async function openOverlay2(settings: DriverSettings): Promise<LayerDrive
 
 /** The home, or its parent while the home does not exist. */
 export function probeDirectory(home: ByteString): ByteString {
-  return isFresh(home) && !listNames(parentOf(home)).includes(baseOf(home)) ? parentOf(home) : home;
+  return exists(home) ? home : parentOf(home);
 }
 
 function parentOf(path: ByteString): ByteString {
   return (path.slice(0, path.lastIndexOf('/')) || '/') as ByteString;
-}
-
-function baseOf(path: ByteString): ByteString {
-  return path.slice(path.lastIndexOf('/') + 1) as ByteString;
 }
 
 /** Removes what kills left, in homes of our own only. Nobody changes the home meanwhile. */
@@ -145,7 +142,7 @@ class Overlay2 implements LayerDriver {
     await this.#counted.changing(
       id,
       async () => {
-        if (listNames(this.home).includes(id as string as ByteString)) {
+        if (exists(pathsOf(this.home, id).layer)) {
           throw new StorageError('already-exists', `Cannot create layer ${text(id)}: it exists`, { layer: id });
         }
         const below = parent === undefined ? undefined : { id: parent, layer: readLayer(this.home, parent) };
@@ -165,7 +162,6 @@ class Overlay2 implements LayerDriver {
         { layer: id },
       );
     }
-    for (const link of layer.lowers) resolveLink(this.home, link);
     if (!layer.committed && this.#counted.isMountedWritable(parent)) {
       this.#settings.log.warn(`Layer ${text(parent)} is mounted for writing and becomes the parent of ${text(id)}`);
     }
@@ -179,7 +175,7 @@ class Overlay2 implements LayerDriver {
       await this.#counted.clear(id, layer);
       const aside = `${this.home}/${REMOVING_PREFIX}${randomUUID()}` as ByteString;
       renameat(AT_FDCWD, layer, AT_FDCWD, aside);
-      dropLink(this.home, aside);
+      dropLink(this.home, id, aside);
       await this.#settings.perform.removeTree(aside);
     });
   }

@@ -9,6 +9,7 @@ import { Inflater } from '../../codec/inflate.ts';
 import { Root } from '../../fs/rooted.ts';
 import { isFile } from '../../fs/stat.ts';
 import { close, fstat, O_NONBLOCK, O_RDONLY } from '../../linux/inode.ts';
+import { ELOOP, ENOENT, ENOTDIR, ENXIO } from '../../linux/libc.ts';
 import { SplitReader } from '../../tar/split.ts';
 import type { Extent } from '../../tar/types.ts';
 
@@ -31,7 +32,8 @@ export function replay(request: ReplayRequest, context: JobContext): void {
     onRaw: (bytes) => out.write(bytes),
     onFile(name, payloadBytes, extents) {
       context.check();
-      const fd = root.open(name, O_RDONLY | O_NONBLOCK);
+      const fd = root.open(name, O_RDONLY | O_NONBLOCK, 0, ENOENT, ENOTDIR, ELOOP, ENXIO);
+      if (fd < 0) throw changed(name, 'it is gone');
       try {
         if (!isFile(fstat(fd))) throw changed(name, 'it is no file any more');
         for (const { offset, length } of extents ?? [{ offset: 0, length: payloadBytes } satisfies Extent]) {

@@ -1,9 +1,8 @@
-import { type ByteString, quote } from '../../../base/bytes.ts';
 import { textOf } from '../arguments.ts';
 import { type Command, defineCommand } from '../command.ts';
 import { openStoreOf } from '../context.ts';
 import { jsonDocument } from '../json.ts';
-import { UsageError } from '../parse.ts';
+import { keyValues } from '../key-values.ts';
 
 export const command: Command = defineCommand({
   usage: '[REF|CHAIN] [--name NAME] [--storage-opt K=V]…',
@@ -26,14 +25,3 @@ export const command: Command = defineCommand({
     return 0;
   },
 });
-
-/** `k=v` options as a record; the last of equal keys wins. */
-export function keyValues(options: readonly ByteString[]): Readonly<Record<string, string>> {
-  const pairs = options.map((option) => {
-    const text = textOf(option, 'the option');
-    const equals = text.indexOf('=');
-    if (equals < 1) throw new UsageError(`option ${quote(option)} is not KEY=VALUE`);
-    return [text.slice(0, equals), text.slice(equals + 1)] as const;
-  });
-  return Object.fromEntries(pairs);
-}

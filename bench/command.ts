@@ -1,0 +1,44 @@
+import { spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
+
+export interface CommandOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  /** A file that is its input; default: nothing. */
+  readonly input?: string;
+  readonly cwd?: string;
+}
+
+/** Runs a program and gives what it printed; a failure rejects with the end of what it said. */
+export async function command(
+  program: string,
+  args: readonly string[],
+  { env = {}, input, cwd }: CommandOptions = {},
+): Promise<string> {
+  const stdin = input === undefined ? 'ignore' : openSync(input, 'r');
+  try {
+    const child = spawn(program, args, {
+      stdio: [stdin, 'pipe', 'pipe'],
+      env: { PATH: process.env['PATH'], HOME: '/root', ...env },
+      ...(cwd === undefined ? {} : { cwd }),
+    });
+    let [stdout, stderr] = ['', ''];
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      stdout += text;
+    });
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      stderr = (stderr + text).slice(-4000);
+    });
+    const { promise, resolve, reject } = Promise.withResolvers<number | NodeJS.Signals | null>();
+    child.once('error', reject).once('close', (code, signal) => resolve(code ?? signal));
+    const status = await promise;
+    if (status !== 0) throw new Error(`${program} ${args.slice(0, 4).join(' ')}: ${status}: ${stderr.trim()}`);
+    return stdout;
+  } finally {
+    if (typeof stdin === 'number') closeSync(stdin);
+  }
+}
+
+/** A shell line; `args` are "$1", "$2"… in it. */
+export function shell(line: string, args: readonly string[], options?: CommandOptions): Promise<string> {
+  return command('bash', ['--norc', '-o', 'pipefail', '-ec', line, 'bash', ...args], options);
+}

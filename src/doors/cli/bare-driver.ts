@@ -1,0 +1,28 @@
+import { fromText, quote } from '../../base/bytes.ts';
+import { StorageError } from '../../base/errors.ts';
+import { holdsStore } from '../../graph/open-driver.ts';
+import type { StorageDriver } from '../../graph/storage-driver.ts';
+import { layoutOf } from '../../store/layout.ts';
+import { type Context, openStoreOf } from './context.ts';
+
+/**
+ * The driver whose home is `ROOT/NAME`. Where the root holds a store, holds and locks are the store's, and a verb that
+ * `writes` layers is `failed-precondition`: the store owns them.
+ */
+export async function openDriverOf(context: Context, { writes }: { readonly writes: boolean }): Promise<StorageDriver> {
+  const { openDriver } = await import('../../index.ts');
+  const { root, driver, driverOptions: options, log } = context;
+  if (!holdsStore(root)) return openDriver({ root, options, log, ...(driver === undefined ? {} : { driver }) });
+  if (writes) {
+    throw new StorageError(
+      'failed-precondition',
+      `Cannot change layers of the driver in ${quote(fromText(root))}: a store owns them; use its commands, or another --root`,
+    );
+  }
+  // Opening the store makes what a reboot took away, and refuses another driver than its own.
+  const store = await openStoreOf(context, { create: false });
+  const { name } = store.driver;
+  const { run } = layoutOf(store.root);
+  await store[Symbol.asyncDispose]();
+  return openDriver({ root, driver: name, options, log, run });
+}
