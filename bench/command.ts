@@ -18,7 +18,7 @@ export async function command(
   try {
     const child = spawn(program, args, {
       stdio: [stdin, 'pipe', 'pipe'],
-      env: { PATH: process.env['PATH'], HOME: '/root', ...env },
+      env: { PATH: process.env['PATH'], HOME: '/root', LC_ALL: 'C.UTF-8', ...env },
       ...(cwd === undefined ? {} : { cwd }),
     });
     let [stdout, stderr] = ['', ''];

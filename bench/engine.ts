@@ -28,6 +28,8 @@ export interface Session extends AsyncDisposable {
 export interface Engine {
   readonly name: string;
   readonly kind: 'ours' | 'engine' | 'tool';
+  /** A distribution's, where today's may be measured too. */
+  readonly aged?: boolean;
   /** Command that prints its version. */
   readonly version: readonly [string, ...string[]];
   open(place: Place): Promise<Session>;

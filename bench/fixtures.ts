@@ -23,6 +23,7 @@ export interface Fixture {
 
 export const CHANGED_FILES = 1000;
 const CHANGED_BYTES = 2048;
+const LAYOUT = ['oci-layout', 'index.json', 'manifest.json', 'blobs'];
 
 /** Those of `directory` (`NAME.oci.tar` beside `NAME/`), or one made here if there is none. */
 export async function fixturesFrom(
@@ -86,14 +87,25 @@ async function makeChanges(baseLayer: string, directory: string): Promise<string
   }
   const list = `${directory}.list`;
   writeFileSync(list, [...replaced, ...added].join('\n'));
-  await command('tar', ['-C', directory, '--owner=0', '--group=0', '--numeric-owner', '-cf', `${directory}.tar`, '-T', list]);
+  await command('tar', [
+    '-C',
+    directory,
+    '--owner=0',
+    '--group=0',
+    '--numeric-owner',
+    '-cf',
+    `${directory}.tar`,
+    '-T',
+    list,
+  ]);
   return `${directory}.tar`;
 }
 
 /** Text that compresses about as well as source code does, the same for the same seed. */
 function content(seed: string, bytes: number): Buffer {
   let text = '';
-  for (let i = 0; text.length < bytes; i++) text += `${sha256(`${seed} ${i}`).slice(0, 24)} const export function return ${i};\n`;
+  for (let i = 0; text.length < bytes; i++)
+    text += `${sha256(`${seed} ${i}`).slice(0, 24)} const export function return ${i};\n`;
   return Buffer.from(text.slice(0, bytes));
 }
 
@@ -117,13 +129,14 @@ async function generate(directory: string): Promise<string> {
       // Takes two files and a directory of the layers below away.
       mkdirSync(join(tree, 'base/d1/e1'), { recursive: true });
       mkdirSync(join(tree, 'modules/d3'), { recursive: true });
-      for (const file of ['base/.wh.d2', 'base/d1/e1/.wh.f1', 'modules/d3/.wh..wh..opq']) writeFileSync(join(tree, file), '');
+      for (const file of ['base/.wh.d2', 'base/d1/e1/.wh.f1', 'modules/d3/.wh..wh..opq'])
+        writeFileSync(join(tree, file), '');
     }
     const tar = join(directory, `${name}.tar`);
     await command('tar', ['-C', tree, '--sort=name', '--owner=0', '--group=0', '--numeric-owner', '-cf', tar, '.']);
     tars.push(tar);
   }
   writeLayout(join(directory, 'generated'), 'generated:1', tars);
-  await command('tar', ['-C', join(directory, 'generated'), '-cf', join(directory, 'generated.oci.tar'), '.']);
+  await command('tar', ['-C', join(directory, 'generated'), '-cf', join(directory, 'generated.oci.tar'), ...LAYOUT]);
   return directory;
 }

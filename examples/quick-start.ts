@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { readTar, toText } from '../src/tar/index.ts';
 import { type MadeLayer, makeImage } from './quick-start/image.ts';
@@ -21,7 +22,10 @@ if (process.geteuid?.() !== 0) {
 }
 
 // With a handler an interrupt ends the command that runs; then the clean-up below is done.
-process.on('SIGINT', () => {});
+let interrupted = false;
+process.on('SIGINT', () => {
+  interrupted = true;
+});
 process.stdout.on('error', () => {});
 
 const began = performance.now();
@@ -34,8 +38,9 @@ try {
   await show(session);
   session.say(`\nDone in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
 } catch (error) {
-  console.error(`quick start: ${(error as Error).message}`);
-  process.exitCode = 1;
+  await setImmediate(); // The handler has its turn.
+  console.error(`quick start: ${interrupted ? 'interrupted' : (error as Error).message}`);
+  process.exitCode = interrupted ? 130 : 1;
 } finally {
   tidy();
 }

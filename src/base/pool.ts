@@ -1,5 +1,5 @@
 import { parentPort, Worker } from 'node:worker_threads';
-import { type ErrorRecord, isStorageError, record, revive, StorageError } from './errors.ts';
+import { type ErrorCode, type ErrorRecord, isStorageError, record, revive, StorageError } from './errors.ts';
 
 // Long-lived threads that do blocking work. The pool knows no job: a thread's entry module calls `serve` with a table
 // of functions. Threads start with an empty environment and no Node flags, so that coverage, profiles and preloads of
@@ -28,11 +28,22 @@ export interface RunOptions {
   readonly giveUp?: () => void;
   /** Called at most ten times a second with the bytes that each job has done, and once at the end. */
   readonly onProgress?: ((bytesDone: readonly number[]) => void) | undefined;
+  /**
+   * The jobs go at the pace of a caller who may be waiting for other jobs meanwhile: they wait for no free thread, one
+   * is started beyond the pool's size, or the two would wait for each other.
+   */
+  readonly paced?: boolean;
 }
 
 interface Thread {
   readonly worker: Worker;
   settle: ((result: Answer) => void) | undefined;
+}
+
+interface Waiting {
+  readonly count: number;
+  readonly go: (threads: Thread[]) => void;
+  readonly fail: (reason: unknown) => void;
 }
 
 type Answer = { readonly answer: unknown } | { readonly error: ErrorRecord };
@@ -51,7 +62,7 @@ export class Pool implements AsyncDisposable {
   readonly #size: number;
   readonly #idle: Thread[] = [];
   readonly #all = new Set<Thread>();
-  readonly #waiting: { readonly count: number; readonly go: (threads: Thread[]) => void }[] = [];
+  readonly #waiting: Waiting[] = [];
   #taken = 0;
   #closed = false;
 
@@ -75,9 +86,20 @@ export class Pool implements AsyncDisposable {
    * one fails the others are canceled, all are awaited, and the first true failure is thrown.
    */
   async runTogether(jobs: readonly Job[], options: RunOptions = {}): Promise<unknown[]> {
-    options.signal?.throwIfAborted();
-    const threads = await this.#acquire(jobs.length);
+    const { signal, paced = false } = options;
+    signal?.throwIfAborted();
+    const threads = paced ? this.#start(jobs.length) : await this.#acquire(jobs.length, signal);
+    try {
+      return await this.#runOn(threads, jobs, options);
+    } finally {
+      this.#release(threads, paced);
+    }
+  }
+
+  async #runOn(threads: readonly Thread[], jobs: readonly Job[], options: RunOptions): Promise<unknown[]> {
+    const { signal, onProgress } = options;
     const controls = jobs.map(() => new SharedArrayBuffer(CONTROL_BYTES));
+    const failures: unknown[] = [];
     let gaveUp = false;
     const giveUp = (): void => {
       if (gaveUp) return;
@@ -85,16 +107,22 @@ export class Pool implements AsyncDisposable {
       for (const control of controls) Atomics.store(new Int32Array(control), 0, 1);
       options.giveUp?.();
     };
-    options.signal?.addEventListener('abort', giveUp, { once: true });
-    if (options.signal?.aborted) giveUp();
-    const tell = (): void => options.onProgress?.(controls.map((control) => new Float64Array(control)[1] ?? 0));
-    const timer = options.onProgress === undefined ? undefined : setInterval(tell, PROGRESS_MS);
+    const tell = (): void => {
+      try {
+        onProgress?.(controls.map((control) => new Float64Array(control)[1] ?? 0));
+      } catch (error) {
+        // Out of a timer it would end the process; the caller is to see what he threw.
+        failures.push(error);
+        giveUp();
+      }
+    };
+    signal?.addEventListener('abort', giveUp, { once: true });
+    if (signal?.aborted) giveUp();
+    const timer = onProgress === undefined ? undefined : setInterval(tell, PROGRESS_MS);
     timer?.unref();
-    const failures: StorageError[] = [];
     const answers = await Promise.all(
       jobs.map(async (job, i) => {
-        const thread = threads[i] as Thread;
-        const result = await this.#do(thread, { ...job, control: controls[i] as SharedArrayBuffer });
+        const result = await this.#do(threads[i] as Thread, { ...job, control: controls[i] as SharedArrayBuffer });
         if ('answer' in result) return result.answer;
         failures.push(revive(result.error));
         giveUp();
@@ -102,47 +130,72 @@ export class Pool implements AsyncDisposable {
       }),
     );
     clearInterval(timer);
-    options.signal?.removeEventListener('abort', giveUp);
-    this.#release(threads);
-    options.signal?.throwIfAborted();
-    const failure = failures.find((f) => !isStorageError(f, 'canceled')) ?? failures[0];
-    if (failure !== undefined) throw failure;
-    tell();
+    signal?.removeEventListener('abort', giveUp);
+    signal?.throwIfAborted();
+    if (failures.length === 0) tell();
+    if (failures.length > 0) throw failures.find((failure) => !isStorageError(failure, 'canceled')) ?? failures[0];
     return answers;
   }
 
-  #acquire(count: number): Promise<Thread[]> {
-    if (this.#closed) {
-      throw new StorageError('failed-precondition', 'Cannot start a job: the store or driver is closed');
-    }
+  #acquire(count: number, signal: AbortSignal | undefined): Promise<Thread[]> {
     if (count > this.#size) throw new RangeError(`${count} jobs need each other, the pool has ${this.#size} threads`);
-    if (this.#waiting.length === 0 && this.#taken + count <= this.#size) return Promise.resolve(this.#take(count));
-    return new Promise((go) => this.#waiting.push({ count, go }));
+    if (this.#closed || (this.#waiting.length === 0 && this.#fits(count))) return Promise.resolve(this.#take(count));
+    const { promise, resolve, reject } = Promise.withResolvers<Thread[]>();
+    const waiting: Waiting = { count, go: resolve, fail: reject };
+    this.#waiting.push(waiting);
+    const onAbort = (): void => {
+      const at = this.#waiting.indexOf(waiting);
+      if (at < 0) return; // it has its threads: the job sees to the abort
+      this.#waiting.splice(at, 1);
+      reject(signal?.reason);
+      this.#next(); // it may have been what kept smaller ones waiting
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    return promise.finally(() => signal?.removeEventListener('abort', onAbort));
+  }
+
+  #fits(count: number): boolean {
+    return this.#taken + count <= this.#size;
   }
 
   #take(count: number): Thread[] {
+    const threads = this.#start(count);
     this.#taken += count;
+    return threads;
+  }
+
+  #start(count: number): Thread[] {
+    if (this.#closed) throw closed();
     return Array.from({ length: count }, () => {
-      const thread = this.#idle.pop() ?? this.#start();
+      const thread = this.#idle.pop() ?? this.#newThread();
       thread.worker.ref();
       return thread;
     });
   }
 
-  #release(threads: readonly Thread[]): void {
-    this.#taken -= threads.length;
+  #release(threads: readonly Thread[], paced: boolean): void {
+    if (!paced) this.#taken -= threads.length;
     for (const thread of threads) {
       thread.worker.unref();
-      if (this.#all.has(thread)) this.#idle.push(thread);
+      if (!this.#all.has(thread)) continue;
+      if (this.#idle.length < this.#size) this.#idle.push(thread);
+      else void thread.worker.terminate();
     }
-    for (let next = this.#waiting[0]; next !== undefined && this.#taken + next.count <= this.#size; ) {
+    this.#next();
+  }
+
+  #next(): void {
+    for (let next = this.#waiting[0]; next !== undefined && this.#fits(next.count); next = this.#waiting[0]) {
       this.#waiting.shift();
-      next.go(this.#take(next.count));
-      next = this.#waiting[0];
+      try {
+        next.go(this.#take(next.count));
+      } catch (error) {
+        next.fail(error);
+      }
     }
   }
 
-  #start(): Thread {
+  #newThread(): Thread {
     const worker = new Worker(this.#entry, { env: {}, execArgv: [], stdin: false, name: 'layerstore job' });
     const thread: Thread = { worker, settle: undefined };
     this.#all.add(thread);
@@ -151,7 +204,9 @@ export class Pool implements AsyncDisposable {
       this.#all.delete(thread);
       const at = this.#idle.indexOf(thread);
       if (at >= 0) this.#idle.splice(at, 1);
-      const error = new StorageError('internal', `Cannot finish a job: its thread ended (${why})`, { cause });
+      const error = this.#closed
+        ? closed()
+        : new StorageError('internal', `Cannot finish a job: its thread ended (${why})`, { cause });
       thread.settle?.({ error: record(error) });
     };
     worker.on('error', (error: Error) => lost(error.message, error));
@@ -165,15 +220,46 @@ export class Pool implements AsyncDisposable {
     try {
       thread.worker.postMessage(request);
       return await promise;
+    } catch (error) {
+      return { error: record(error) }; // the request cannot be cloned
     } finally {
       thread.settle = undefined;
     }
   }
 
+  /** Ends all threads; jobs that run or wait reject with `failed-precondition`. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
+    for (const { fail } of this.#waiting.splice(0)) fail(closed());
     await Promise.all([...this.#all].map((thread) => thread.worker.terminate()));
   }
+}
+
+function closed(): StorageError {
+  return new StorageError('failed-precondition', 'Cannot do a job: the store or driver is closed');
+}
+
+/** Failures of node:fs, which most jobs use beside the system calls of their own. */
+const SYSTEM_CODES: Readonly<Record<string, ErrorCode>> = {
+  ENOENT: 'not-found',
+  EACCES: 'permission-denied',
+  EPERM: 'permission-denied',
+  ENOSPC: 'resource-exhausted',
+  EDQUOT: 'resource-exhausted',
+  EMFILE: 'resource-exhausted',
+  ENFILE: 'resource-exhausted',
+  ENOMEM: 'resource-exhausted',
+  EROFS: 'failed-precondition',
+  EIO: 'unavailable',
+};
+
+function failureOf(error: unknown): ErrorRecord {
+  if (!(error instanceof Error) || isStorageError(error)) return record(error);
+  const { code: errno = '', syscall, path } = error as NodeJS.ErrnoException;
+  const code = SYSTEM_CODES[errno];
+  if (code === undefined || syscall === undefined) return record(error);
+  const facts = { errno, syscall, ...(path === undefined ? {} : { path }), cause: error };
+  return record(new StorageError(code, `Cannot ${syscall} in a job: ${error.message}`, facts));
 }
 
 /** The thread's side: does jobs of the table, one after another, until the pool ends it. */
@@ -198,7 +284,7 @@ export function serve(table: JobTable): void {
       context.check();
       result = { answer: job(request as never, context) };
     } catch (error) {
-      result = { error: record(error) };
+      result = { error: failureOf(error) };
     }
     port.postMessage(result);
   });

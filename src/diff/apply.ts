@@ -328,7 +328,7 @@ export class LayerApplier implements Disposable {
 
   #special(place: Place, name: ByteString, entry: TarEntry): void {
     const type = entry.type === 'fifo' ? S_IFIFO : entry.type === 'block-device' ? S_IFBLK : S_IFCHR;
-    if (type === S_IFCHR && entry.devMajor === 0 && entry.devMinor === 0) {
+    if (type !== S_IFIFO && entry.devMajor === 0 && entry.devMinor === 0) {
       this.notes.add('left out, a device 0:0 would be a deletion', entry.name);
       return;
     }

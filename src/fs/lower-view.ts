@@ -171,22 +171,26 @@ export class LowerView implements Disposable {
 
   /** The parts of a merged directory, top first. */
   #directory(names: readonly ByteString[]): readonly Part[] | undefined {
-    let parts = this.#directories.get('') as readonly Part[];
-    let path = '';
-    for (const name of names) {
+    // From the deepest that is open, not from the root: a deep tree that is asked top down costs a step each.
+    let path = names.length === 0 ? '' : `/${names.join('/')}`;
+    let depth = names.length;
+    let parts = this.#directories.get(path);
+    for (; parts === undefined; parts = this.#directories.get(path)) {
+      path = path.slice(0, path.lastIndexOf('/'));
+      depth--;
+    }
+    if (path !== '') {
+      this.#directories.delete(path);
+      this.#directories.set(path, parts); // most recently used
+    }
+    for (const name of names.slice(depth)) {
       path = `${path}/${name}`;
-      const known = this.#directories.get(path);
-      if (known !== undefined) {
-        this.#directories.delete(path);
-        this.#directories.set(path, known);
-        parts = known;
-        continue;
-      }
       const below = this.#enter(parts, name);
       if (below.length === 0) return undefined;
       this.#directories.set(path, below);
       this.#open += below.length;
       parts = below;
+      this.#evict(parts);
     }
     return parts;
   }

@@ -2,6 +2,7 @@ import type { ByteString } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { abortRing, type RingMemory, RingWriter, ringMemory } from '../base/ring.ts';
+import { until } from '../base/until.ts';
 import type { Abortable, ByteStream, Change, Finding, LayerId } from '../base/values.ts';
 import type { InflateLimits } from '../codec/inflate.ts';
 import type { Rendering } from '../diff/types.ts';
@@ -336,7 +337,7 @@ class Graph implements StorageDriver {
 }
 
 function isRange(tar: FileRange | ByteStream): tar is FileRange {
-  return 'fd' in tar;
+  return 'fd' in tar && 'offset' in tar; // a stream of a process may have an `fd` of its own
 }
 
 function report(answer: ApplyAnswer): ApplyReport {
@@ -355,14 +356,19 @@ function watch(options: Watched): { signal: AbortSignal | undefined; onProgress?
 /** Pours the stream into the ring while the job empties it; the true error of either side is thrown. */
 async function fed(tar: ByteStream, ring: RingMemory, running: Promise<ApplyAnswer>): Promise<ApplyAnswer> {
   const writer = new RingWriter(ring);
-  running.catch(() => {}); // awaited below
+  const failed = new AbortController();
+  // A source that stalls keeps nobody waiting, and neither does a job that never began.
+  running.catch((error: unknown) => {
+    failed.abort(error);
+    abortRing(ring);
+  });
   try {
-    for await (const chunk of tar) await writer.writeAsync(chunk);
+    for await (const chunk of until(tar, failed.signal)) await writer.writeAsync(chunk);
     writer.end();
   } catch (error) {
+    if (failed.signal.aborted || isStorageError(error, 'canceled')) return await running; // its error says why
     abortRing(ring);
-    if (isStorageError(error, 'canceled')) return await running; // the job gave up: its error says why
-    await running.catch(() => {});
+    await running.catch(() => {}); // the source's error is the first
     throw error;
   }
   return running;

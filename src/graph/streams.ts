@@ -15,8 +15,8 @@ export async function* jobStream(
   const giveUp = (): void => abortRing(ring);
   const stop = new AbortController();
   const signal = options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal]);
-  const running = pool.run(job(ring), { ...options, signal, giveUp });
-  running.catch(() => {}); // seen below
+  const running = pool.run(job(ring), { ...options, signal, giveUp, paced: true });
+  running.catch(giveUp); // also where it never began: nobody else would end the reading; the error is seen below
   let whole = false;
   try {
     yield* new RingReader(ring).stream();

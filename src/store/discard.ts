@@ -5,22 +5,66 @@ import type { LayerId } from '../base/values.ts';
 import { everyMakingOf, inRoot, type StoreContext } from './context.ts';
 import type { Making } from './rows.ts';
 
-/** Removes announced things from disk and forgets them. What is in use stays announced, for a later sweep. */
+/**
+ * Removes announced things from disk and forgets them, all that can be. A layer that is in use stays announced with all
+ * that it lies on, for a later sweep; any other failure is thrown after the rest is done.
+ */
 export async function discard(context: StoreContext, makings: readonly Making[]): Promise<void> {
-  for (const making of makings) {
+  const { database, driver, log } = context;
+  const gone: Making[] = [];
+  const failures: unknown[] = [];
+  const staying = new Set<string>();
+  for (const { id, parent } of await childrenFirst(context, makings)) {
     try {
-      if (making.kind === 'layer') await context.driver.remove(making.name as LayerId);
-      else await rm(toBytes(inRoot(context, making.name)), { force: true });
+      if (!staying.has(id)) {
+        await driver.remove(id);
+        gone.push({ kind: 'layer', name: id });
+        continue;
+      }
     } catch (error) {
-      if (!isStorageError(error, 'busy')) throw error;
-      context.log.warn(`${making.name} stays for now: ${error.message}`);
-      continue;
+      if (isStorageError(error, 'busy')) log.warn(`Layer "${id}" stays for now: ${error.message}`);
+      else failures.push(error);
     }
-    await context.database.end([making]);
+    if (parent !== undefined) staying.add(parent);
   }
+  for (const making of makings) {
+    if (making.kind !== 'file') continue;
+    try {
+      await rm(toBytes(inRoot(context, making.name)), { force: true });
+      gone.push(making);
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (gone.length > 0) await database.end(gone);
+  if (failures.length > 0) throw failures[0];
 }
 
 /** Removes layers whose rows are gone, with their files. */
 export async function discardLayers(context: StoreContext, ids: readonly LayerId[]): Promise<void> {
-  for (const id of ids) await discard(context, everyMakingOf(id));
+  await discard(context, ids.flatMap(everyMakingOf));
+}
+
+interface Doomed {
+  readonly id: LayerId;
+  readonly parent: LayerId | undefined;
+}
+
+/** The layers among `makings`, each before the one it lies on: what is announced has no order. */
+async function childrenFirst({ driver }: StoreContext, makings: readonly Making[]): Promise<Doomed[]> {
+  const layers = new Map<LayerId, Doomed>();
+  for (const { kind, name } of makings) {
+    const id = name as LayerId;
+    // Half made or half removed, it lies on nothing that anybody could see through it.
+    if (kind === 'layer') layers.set(id, { id, parent: await driver.parent(id).catch(() => undefined) });
+  }
+  const ordered = new Set<Doomed>();
+  const after = (layer: Doomed): void => {
+    if (ordered.has(layer)) return;
+    const below = layer.parent === undefined ? undefined : layers.get(layer.parent);
+    if (below !== undefined) after(below);
+    ordered.add(layer);
+  };
+  for (const layer of layers.values()) after(layer);
+  return [...ordered].reverse();
 }

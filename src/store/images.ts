@@ -6,7 +6,7 @@ import { formatReference, parseReference } from '../oci/reference.ts';
 import type { StoreContext } from './context.ts';
 import { discardLayers } from './discard.ts';
 import { loadImages } from './load.ts';
-import type { LayerRow } from './rows.ts';
+import type { LayerRow, Removal } from './rows.ts';
 import { saveDirectory, saveImages } from './save.ts';
 import type { HistoryEntry, Image, Images, Progressing } from './types.ts';
 
@@ -22,10 +22,10 @@ export function imagesOf(context: StoreContext): Images {
     get: (name) => database.image(name),
     tag: (image, reference) => database.tag(nameOf(image), formatReference(parseReference(reference))),
     async remove(name, options) {
-      const { results, unreached } = await database.removeImages([name], options);
-      await removeUnreached(context, unreached);
-      return results[0] ?? { untagged: [] };
+      const [result] = await removeImages(context, [name], options);
+      return result ?? { untagged: [] };
     },
+    removeAll: (names, options) => removeImages(context, names, options),
     async history(image) {
       const found = await database.image(nameOf(image));
       return historyOf(found, await database.imageLayers(found.id));
@@ -58,6 +58,16 @@ async function exportedLayer(context: StoreContext, name: string): Promise<Layer
   const layer = (await database.imageLayers(name)).at(-1);
   if (layer !== undefined) return layer.driverId;
   throw new StorageError('failed-precondition', `Cannot export "${name}": the image has no layers`);
+}
+
+async function removeImages(
+  context: StoreContext,
+  names: readonly string[],
+  options: { readonly force?: boolean } | undefined,
+): Promise<Removal['results']> {
+  const { results, unreached } = await context.database.removeImages(names, options);
+  await removeUnreached(context, unreached);
+  return results;
 }
 
 /** Removes layers that no name reaches now. */

@@ -1,4 +1,6 @@
 import { randomBytes } from 'node:crypto';
+import { resolve } from 'node:path';
+import { fromText } from '../base/bytes.ts';
 import { asDigest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
@@ -34,8 +36,19 @@ export function layersOf(context: StoreContext): Layers {
         ...(options.signal === undefined ? {} : { signal: options.signal }),
       });
     },
+    releaseAt: (path) => releaseAt(context, path),
     releaseView: async (image) => driver.release(await top(image), HOLD),
   };
+}
+
+async function releaseAt({ driver }: StoreContext, path: string): Promise<boolean> {
+  const wanted = fromText(resolve(path));
+  for (const [id] of path.matchAll(/[0-9a-f]{64}/g)) {
+    if (!(await driver.has(id as LayerId))) continue;
+    const { merged, upper } = await driver.metadata(id as LayerId);
+    if (wanted === merged || wanted === upper) return driver.release(id as LayerId, HOLD);
+  }
+  return false;
 }
 
 async function createWritable(

@@ -178,6 +178,7 @@ export function syncDirectory(path: string): void {
 }
 
 const CODES: Readonly<Record<string, readonly [ErrorCode, string]>> = {
+  ENOENT: ['not-found', 'no such file or directory'],
   EACCES: ['permission-denied', 'permission denied; run as the owner of the store'],
   EPERM: ['permission-denied', 'not permitted; run as the owner of the store'],
   ENOSPC: ['resource-exhausted', 'no space left on the filesystem'],

@@ -100,6 +100,11 @@ export interface Images {
     name: string,
     options?: { readonly force?: boolean },
   ): Promise<{ readonly untagged: string[]; readonly removed?: Digest }>;
+  /** As `remove` for several: refused for one, nothing is taken away. In their order. */
+  removeAll(
+    names: readonly string[],
+    options?: { readonly force?: boolean },
+  ): Promise<readonly { readonly untagged: string[]; readonly removed?: Digest }[]>;
   history(image: Image | string): Promise<readonly HistoryEntry[]>;
   /** One flattened tar of an image or a writable layer. */
   export(name: string, options?: Progressing): ByteStream;
@@ -178,6 +183,8 @@ export interface Layers {
   stored(image?: Image | string): Promise<StoredLayer[]>;
   /** A read-only view of an image's tree, counted like any mount. */
   view(image: Image | string, options?: Abortable & { readonly hold?: boolean }): Promise<Mounted>;
+  /** Lets go of what is mounted at the path that `mount` or `view` gave, with `hold`; false when there was none. */
+  releaseAt(path: string): Promise<boolean>;
   /** Lets go of the named view; false when there was none. */
   releaseView(image: Image | string): Promise<boolean>;
 }

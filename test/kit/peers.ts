@@ -95,7 +95,8 @@ async function startDaemon(
   args: readonly string[],
   path: string,
 ): Promise<Daemon> {
-  if (Buffer.byteLength(socket) > SOCKET_PATH_BYTES_MAX) throw new Error(`Cannot start ${program}: ${socket} is too long`);
+  if (Buffer.byteLength(socket) > SOCKET_PATH_BYTES_MAX)
+    throw new Error(`Cannot start ${program}: ${socket} is too long`);
   mkdirSync(directory, { recursive: true });
   const logFile = join(directory, 'daemon.log');
   const log = openSync(logFile, 'a');

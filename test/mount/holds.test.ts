@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
@@ -120,6 +120,79 @@ test('Locks: alone() runs one at a time in the order asked, waits for other proc
   );
   await locks.alone(id, task(7));
 });
+
+test('Locks: alone() lets in one of several processes, though each takes the lock file away', async () => {
+  await using dir = await scratch('locks');
+  mkdirSync(`${dir.path}/locks`);
+  const children = Array.from({ length: 3 }, () => lockChild(dir.path, 200));
+  assert.deepEqual(await Promise.all(children.map(({ ended }) => ended)), ['', '', '']);
+  assert.deepEqual(readdirSync(`${dir.path}/locks`), []);
+});
+
+test('Locks: alone() does not take a lock file that was removed between its open and its lock', async (t) => {
+  if (!need(t, 'strace')) return;
+  await using dir = await scratch('locks');
+  mkdirSync(`${dir.path}/locks`);
+  const locks = new Locks(fromText(`${dir.path}/locks`));
+  // Each flock(2) of the child waits for half a second: in that time the file it has opened goes, and a new one comes.
+  const slow = [
+    'strace',
+    '-f',
+    '-qq',
+    '-o',
+    `${dir.path}/trace`,
+    '-e',
+    'trace=flock',
+    '-e',
+    'inject=flock:delay_enter=500000',
+  ];
+  let child: ReturnType<typeof lockChild> | undefined;
+  await locks.alone(id, async () => {
+    child = lockChild(dir.path, 1, slow);
+    await untilOpened(child.process.pid as number, `${dir.path}/locks/layer`);
+  });
+  await locks.alone(id, async () => {
+    mkdirSync(`${dir.path}/inside`); // what the child would make, were it let in
+    await sleep(1200);
+    rmdirSync(`${dir.path}/inside`);
+  });
+  assert.equal(await child?.ended, '');
+});
+
+/** Another process that takes the lock `rounds` times; `ended` is what it complained of. */
+function lockChild(directory: string, rounds: number, through: readonly string[] = []) {
+  const file = new URL('./lock-child.ts', import.meta.url).pathname;
+  const [command = '', ...args] = [
+    ...through,
+    process.execPath,
+    file,
+    `${directory}/locks`,
+    `${directory}/inside`,
+    `${rounds}`,
+  ];
+  const child = spawn(command, args, { stdio: 'pipe' });
+  let said = '';
+  child.stderr.setEncoding('utf8').on('data', (part: string) => {
+    said += part;
+  });
+  const ended = once(child, 'close').then(([code]) => (code === 0 ? '' : `${code}: ${said}`));
+  return { process: child, ended };
+}
+
+/** Waits until a child of process `parent` has `path` open. */
+async function untilOpened(parent: number, path: string): Promise<void> {
+  for (;;) {
+    const children = readFileSync(`/proc/${parent}/task/${parent}/children`, 'utf8').trim().split(' ');
+    for (const pid of children.filter((one) => one !== '')) {
+      const open = spawnSync(
+        'readlink',
+        readdirSync(`/proc/${pid}/fd`).map((fd) => `/proc/${pid}/fd/${fd}`),
+      );
+      if (open.stdout.toString().split('\n').includes(path)) return;
+    }
+    await sleep(5);
+  }
+}
 
 test('Locks: an abort ends the waiting with its reason, in the queue and before another process', async () => {
   await using dir = await scratch('locks');

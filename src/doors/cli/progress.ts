@@ -46,7 +46,8 @@ function bars(stderr: NodeJS.WriteStream): ProgressView {
   };
   return {
     onProgress: (progress) => {
-      shown.set(progress.layer ?? '', progress);
+      // What concerns no single layer has a line for each step.
+      shown.set(progress.layer ?? progress.step, progress);
       if (performance.now() - drawnAt >= DRAW_MS) draw();
     },
     finish: () => {

@@ -13,10 +13,7 @@ export const command: Command = defineCommand({
   async run(context, { force }, operands) {
     const names = operands.map((operand) => textOf(operand, 'the reference'));
     await using store = await openStoreOf(context, { create: false });
-    // One that is not there must not cost the others their names.
-    for (const name of names) await store.images.get(name);
-    for (const name of names) {
-      const { untagged, removed } = await store.images.remove(name, { force });
+    for (const { untagged, removed } of await store.images.removeAll(names, { force })) {
       if (context.json) {
         await context.out.line(jsonLine({ untagged, removed }));
         continue;

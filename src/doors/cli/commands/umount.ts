@@ -22,9 +22,9 @@ export const command: Command = defineCommand({
   },
 });
 
-/** By name or id; by path where a view is mounted there. */
+/** By name or id, or by the path that `mount` printed. */
 async function letGo(store: Store, name: string): Promise<boolean> {
-  if (name.startsWith('/')) return store.layers.releaseView(name);
+  if (name.startsWith('/')) return store.layers.releaseAt(name);
   const found = await findEither(store, name);
   return found.kind === 'layer' ? found.layer.unmount() : store.layers.releaseView(found.image);
 }
