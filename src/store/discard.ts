@@ -58,13 +58,15 @@ async function childrenFirst({ driver }: StoreContext, makings: readonly Making[
     // Half made or half removed, it lies on nothing that anybody could see through it.
     if (kind === 'layer') layers.set(id, { id, parent: await driver.parent(id).catch(() => undefined) });
   }
-  const ordered = new Set<Doomed>();
-  const after = (layer: Doomed): void => {
-    if (ordered.has(layer)) return;
+  const seen = new Set<Doomed>();
+  const parentsFirst: Doomed[] = [];
+  const take = (layer: Doomed): void => {
+    if (seen.has(layer)) return;
+    seen.add(layer);
     const below = layer.parent === undefined ? undefined : layers.get(layer.parent);
-    if (below !== undefined) after(below);
-    ordered.add(layer);
+    if (below !== undefined) take(below);
+    parentsFirst.push(layer);
   };
-  for (const layer of layers.values()) after(layer);
-  return [...ordered].reverse();
+  for (const layer of layers.values()) take(layer);
+  return parentsFirst.reverse();
 }

@@ -30,6 +30,7 @@ export async function loadImages(
   const loading = new Loading(context, options);
   let committed: Committed;
   try {
+    await loading.pin(images);
     for (const image of images) await loading.image(image);
     committed = await loading.commit();
   } catch (error) {
@@ -37,6 +38,10 @@ export async function loadImages(
     throw error;
   }
   return loading.finish(committed);
+}
+
+function chainsOf({ config }: ArchivedImage): Digest[] {
+  return chainIds(parseConfig(config.bytes, `the config ${config.digest}`).diffIds);
 }
 
 class Loading {
@@ -49,20 +54,23 @@ class Loading {
   readonly #blobs = new Map<Digest, BlobRow>();
   /** Chain id to driver id, of the store's layers and of those made here. */
   readonly #known = new Map<Digest, LayerId>();
-  readonly #pins: string[] = [];
+  #pin: string | undefined;
 
   constructor(context: StoreContext, options: LoadOptions) {
     this.#context = context;
     this.#options = options;
   }
 
+  /** Finds the layers that are there already, and keeps them from removal until the end. */
+  async pin(images: readonly ArchivedImage[]): Promise<void> {
+    const { pin, layers } = await this.#context.database.pin(images.flatMap(chainsOf));
+    this.#pin = pin;
+    for (const { chainId, driverId } of layers) if (chainId !== undefined) this.#known.set(chainId, driverId);
+  }
+
   async image(image: ArchivedImage): Promise<void> {
-    const { database } = this.#context;
     const config = parseConfig(image.config.bytes, `the config ${image.config.digest}`);
     const chains = chainIds(config.diffIds);
-    const { pin, layers } = await database.pin(chains);
-    this.#pins.push(pin);
-    for (const { chainId, driverId } of layers) if (chainId !== undefined) this.#known.set(chainId, driverId);
     const notes: string[] = [];
     let parent: LayerId | undefined;
     for (const [i, layer] of image.layers.entries()) {
@@ -171,12 +179,12 @@ class Loading {
       layers: this.#layers,
       images: this.#images,
       blobs: [...this.#blobs.values()].filter((blob) => blob.digest !== blob.diffId),
+      ...(this.#pin === undefined ? {} : { pin: this.#pin }),
     });
   }
 
   /** From here on the layers are the store's: whatever fails, none of them is taken away. */
   async finish(committed: Committed): Promise<LoadedImage[]> {
-    for (const pin of this.#pins) await this.#context.database.unpin(pin);
     await discardLayers(this.#context, committed.lost);
     return committed.images.map(({ image, existed, moved }, i) => ({
       ...image,
@@ -186,9 +194,14 @@ class Loading {
     }));
   }
 
-  /** Nothing of what was begun is left. */
+  /** Nothing of what was begun is left; what cannot be removed is told, and waits for a later sweep. */
   async undo(): Promise<void> {
-    for (const pin of this.#pins) await this.#context.database.unpin(pin);
-    await discardLayers(this.#context, this.#made.toReversed());
+    const { database, log } = this.#context;
+    // From disk first: on a full one that makes the room which the database needs.
+    const discarded = discardLayers(this.#context, this.#made);
+    await discarded.catch((error: unknown) => log.warn(`A load was not wholly undone: ${String(error)}`));
+    if (this.#pin === undefined) return;
+    const unpinned = database.unpin(this.#pin);
+    await unpinned.catch((error: unknown) => log.warn(`Layers stay in the store for now: ${String(error)}`));
   }
 }

@@ -246,7 +246,7 @@ test('exit codes and messages of what users get wrong', (t) => {
     [3, /"nope"/, 'inspect', 'nope'],
     [3, /nope/, 'create', 'nope:1'],
     [3, /nope/, 'rm', 'job', 'nope'],
-    [3, /nope/, 'rmi', 'sample:1', 'nope'],
+    [3, /nope/, 'rmi', 'nope', 'sample:1'],
     [3, /\/nope/, 'load', '-i', '/nope'],
     [3, /./, '--root', join(dir.path, 'no-store'), 'inspect', 'x'],
     [4, /job/, 'create', '--name', 'job'],

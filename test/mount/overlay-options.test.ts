@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type ByteString, fromText, toBytes } from '../../src/base/bytes.ts';
@@ -108,6 +108,13 @@ test('the kernel reads overlayData() as it is meant, whatever the names are (O11
       );
       assert.equal(readFileSync(toBytes(at('m/f')), 'latin1'), name);
       assert.equal(await perform.unmount(at('m'), { detach: false }), true);
+      assert.deepEqual(workingDirectories(), [process.cwd()], 'no thread stays in the home');
     }
   }
 });
+
+/** Those of all threads of this process. */
+function workingDirectories(): string[] {
+  const all = readdirSync('/proc/self/task').map((thread) => readlinkSync(`/proc/self/task/${thread}/cwd`));
+  return [...new Set(all)];
+}
