@@ -334,8 +334,12 @@ export class CountedMounts {
         layer: id,
       });
     }
-    const below = readMountInfo().filter(({ mountPoint }) => mountPoint.startsWith(`${directory}/`));
+    const own = this.#settings.mountPoint(id);
+    const below = readMountInfo().filter(
+      ({ mountPoint }) => mountPoint === own || mountPoint.startsWith(`${directory}/`),
+    );
     for (const entry of below.reverse()) await this.#unmount(id, entry, false);
+    if (own !== undefined) removeMountPoint(own);
     for (const { hold } of live) this.#holds.drop(bytes(id), hold);
     unlinkat(AT_FDCWD, `${this.#settings.run}/detached/${id}` as ByteString, 0, ENOENT);
   }

@@ -8,7 +8,7 @@ import { AT_FDCWD, lstatat, RENAME_NOREPLACE, renameat, renameat2, unlinkat } fr
 import { ENOENT } from '../linux/libc.ts';
 import { statfs } from '../linux/statfs.ts';
 import type { Mount } from '../mount/mount.ts';
-import { CountedMounts } from './counted.ts';
+import { CountedMounts, type Place } from './counted.ts';
 import type {
   Capabilities,
   CreateOptions,
@@ -36,9 +36,10 @@ import {
 import { isLayerId, parseLayerId } from './ids.ts';
 import { parseDriverOptions, parseLayerSettings, refuseLimit } from './options.ts';
 
-const STAGING_PREFIX = '.applying-';
-
 // HOME/dir/ID is a layer, a whole copy of its parent and what was done to it since; HOME/layers/ID says what it is.
+// Writers get the directory itself; a read-only view is a bind mount on HOME/mnt/ID.
+
+const STAGING_PREFIX = '.applying-';
 
 /** What `layers/ID` says. A home of Docker's has no such files: then it is a writable layer of no known parent. */
 export interface VfsRecord {
@@ -52,12 +53,19 @@ export async function openVfs(settings: DriverSettings): Promise<LayerDriver> {
   const home = canonicalHome(settings.home);
   const owner = rootPair(settings.idMaps);
   const { perform, run, log } = settings;
-  const counted = new CountedMounts({ run, log, perform, owner, mountPoint: () => undefined, isOurs: () => false });
+  const counted = new CountedMounts({
+    run,
+    log,
+    perform,
+    owner,
+    mountPoint: (id) => viewPath(home, id),
+    isOurs: (entry, id) => entry.root.endsWith(`/dir/${id}`),
+  });
   await counted.opening(
     () => sweep(home, settings),
     async () => {
       ensureHome(home, owner);
-      for (const name of ['dir', 'layers']) {
+      for (const name of ['dir', 'layers', 'mnt']) {
         ensureDirectory(`${home}/${name}` as ByteString, 0o710, process.geteuid?.() ?? 0, owner.gid);
       }
       refuseLimit('vfs', options.sizeBytes, statfs(home).name);
@@ -81,6 +89,11 @@ async function sweep(home: ByteString, { perform, log }: DriverSettings): Promis
 
 function treePath(home: ByteString, id: LayerId): ByteString {
   return `${home}/dir/${id}` as ByteString;
+}
+
+/** Where a read-only view is mounted. */
+function viewPath(home: ByteString, id: LayerId): ByteString {
+  return `${home}/mnt/${id}` as ByteString;
 }
 
 function recordPath(home: ByteString, id: LayerId): ByteString {
@@ -259,9 +272,12 @@ class Vfs implements LayerDriver {
 
   async mount(id: LayerId, options: MountOptions = {}): Promise<Mounted> {
     parseLayerId(id);
-    const place = (): { path: ByteString } => {
+    const place = (): Place => {
       this.#read(id);
-      return { path: treePath(this.home, id) };
+      const source = treePath(this.home, id);
+      if (options.readonly !== true) return { path: source };
+      const plan = { type: 'bind', source, readonly: true } as const;
+      return { path: viewPath(this.home, id), mount: { plan, writable: false } };
     };
     return await this.#counted.mount(id, place, options);
   }
@@ -274,8 +290,10 @@ class Vfs implements LayerDriver {
     return await this.#counted.isMounted(parseLayerId(id));
   }
 
-  /** Nothing is ever mounted. */
-  async cleanup(): Promise<void> {}
+  async cleanup(): Promise<void> {
+    const views = listNames(`${this.home}/mnt` as ByteString).filter(isLayerId);
+    await this.#counted.cleanup(views.map((name) => name as string as LayerId));
+  }
 
   async [Symbol.asyncDispose](): Promise<void> {}
 }

@@ -7,7 +7,7 @@ import { commitConfig } from '../oci/image.ts';
 import { formatPlatform } from '../oci/platform.ts';
 import { formatReference, parseReference } from '../oci/reference.ts';
 import { inRoot, newLayerId, newLayerMakings, recordOf, type StoreContext } from './context.ts';
-import { discardLayers } from './discard.ts';
+import { discardOrWarn } from './discard.ts';
 import type { Committed, LayerRow, WritableRow } from './rows.ts';
 import type { CommitOptions, LoadedImage } from './types.ts';
 
@@ -36,6 +36,7 @@ export async function commitWritable(
       ...(options.changes === undefined ? {} : { changes: options.changes }),
     });
   config(`sha256:${'0'.repeat(64)}`);
+  options.signal?.throwIfAborted();
   const { pin } = await database.pin(chainIds(diffIds));
   let committed: Committed;
   let notes: readonly string[];
@@ -51,6 +52,7 @@ export async function commitWritable(
     await driver.seal([id]);
     await threads.perform.sync(inRoot(context, 'records'));
     options.onProgress?.({ step: 'settle', bytesDone: report.tarBytes });
+    options.signal?.throwIfAborted();
     const bytes = config(report.diffId);
     const parsed = parseConfig(bytes, 'the new config');
     const chain = chainId(chainIds(diffIds).at(-1), report.diffId);
@@ -83,12 +85,13 @@ export async function commitWritable(
       pin,
     });
   } catch (error) {
-    await database.unpin(pin);
-    await discardLayers(context, [id]);
+    // From disk first: on a full one that makes the room which the database needs.
+    await discardOrWarn(context, [id]);
+    await database.unpin(pin).catch((e: unknown) => context.log.warn(`Layers stay in the store for now: ${String(e)}`));
     throw error;
   }
   // From here on the layer is the store's: whatever fails, it is not taken away.
-  await discardLayers(context, committed.lost);
+  await discardOrWarn(context, committed.lost);
   const [result] = committed.images;
   if (result === undefined) throw new StorageError('internal', 'The database answered nothing for a new image');
   return { ...result.image, existed: result.existed, moved: result.moved, notes };

@@ -14,6 +14,8 @@ export interface StoreContext {
   readonly driver: StorageDriver;
   readonly threads: Threads;
   readonly log: Log;
+  /** By name: what this handle has announced and was to remove, and could not. */
+  readonly left: Map<string, Making>;
 }
 
 /** A new driver id: 64 hexadecimal characters, as Docker's. */

@@ -7,10 +7,11 @@ import type { Making } from './rows.ts';
 
 /**
  * Removes announced things from disk and forgets them, all that can be. A layer that is in use stays announced with all
- * that it lies on, for a later sweep; any other failure is thrown after the rest is done.
+ * that it lies on; any other failure is thrown after the rest is done. What stays is `context.left`, for gc.
  */
 export async function discard(context: StoreContext, makings: readonly Making[]): Promise<void> {
-  const { database, driver, log } = context;
+  const { database, driver, log, left } = context;
+  for (const making of makings) left.set(making.name, making);
   const gone: Making[] = [];
   const failures: unknown[] = [];
   const staying = new Set<string>();
@@ -37,12 +38,22 @@ export async function discard(context: StoreContext, makings: readonly Making[])
     }
   }
   if (gone.length > 0) await database.end(gone);
+  for (const { name } of gone) left.delete(name);
   if (failures.length > 0) throw failures[0];
 }
 
 /** Removes layers whose rows are gone, with their files. */
 export async function discardLayers(context: StoreContext, ids: readonly LayerId[]): Promise<void> {
   await discard(context, ids.flatMap(everyMakingOf));
+}
+
+/** As `discardLayers`, for what is not to fail for it. */
+export async function discardOrWarn(context: StoreContext, ids: readonly LayerId[]): Promise<void> {
+  try {
+    await discardLayers(context, ids);
+  } catch (error) {
+    context.log.warn(`Left-overs stay for now, gc removes them: ${error instanceof Error ? error.message : error}`);
+  }
 }
 
 interface Doomed {

@@ -5,6 +5,7 @@ import { parseConfig } from '../oci/config.ts';
 import { formatReference, parseReference } from '../oci/reference.ts';
 import type { StoreContext } from './context.ts';
 import { discardLayers } from './discard.ts';
+import { isHeld } from './held.ts';
 import { loadImages } from './load.ts';
 import type { LayerRow, Removal } from './rows.ts';
 import { saveDirectory, saveImages } from './save.ts';
@@ -65,9 +66,24 @@ async function removeImages(
   names: readonly string[],
   options: { readonly force?: boolean } | undefined,
 ): Promise<Removal['results']> {
+  await refuseViewed(context, names, options?.force ?? false);
   const { results, unreached } = await context.database.removeImages(names, options);
   await removeUnreached(context, unreached);
   return results;
+}
+
+/** A view is a mount without a row: the image that it shows is *busy* before its last name goes. */
+async function refuseViewed(context: StoreContext, names: readonly string[], force: boolean): Promise<void> {
+  const { database } = context;
+  const asked = Map.groupBy(await Promise.all(names.map((name) => database.image(name))), ({ id }) => id);
+  for (const [id, images] of asked) {
+    if (!force && images.length < (images[0]?.names.length ?? 0)) continue; // it keeps a name, or its id is refused
+    const top = (await database.imageLayers(id)).at(-1);
+    if (top === undefined || !(await isHeld(context, top.driverId))) continue;
+    throw new StorageError('busy', `Cannot remove image "${id}": a view of it is mounted; unmount it first`, {
+      layer: top.driverId,
+    });
+  }
 }
 
 /** Removes layers that no name reaches now. */

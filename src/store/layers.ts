@@ -7,7 +7,8 @@ import type { LayerId } from '../base/values.ts';
 import type { Mounted } from '../driver/driver.ts';
 import { commitWritable } from './commit.ts';
 import { newLayerId, type StoreContext } from './context.ts';
-import { discard } from './discard.ts';
+import { discard, discardOrWarn } from './discard.ts';
+import { isHeld } from './held.ts';
 import type { LayerRow, NewWritable, WritableRow } from './rows.ts';
 import type { CreateLayerOptions, Image, Layers, WritableLayer } from './types.ts';
 
@@ -74,11 +75,15 @@ async function createWritable(
       ...(base === undefined ? {} : { base }),
       ...(settings === undefined ? {} : { settings }),
     });
-    return new Writable(context, row);
+    if (row.parent === parent) return new Writable(context, row);
+    // The image was removed and loaded again meanwhile: the directory lies on layers that are gone.
+    await database.removeWritable(driverId);
   } catch (error) {
-    await discard(context, [{ kind: 'layer', name: driverId }]);
+    await discardOrWarn(context, [driverId]);
     throw error;
   }
+  await discard(context, [{ kind: 'layer', name: driverId }]);
+  return createWritable(context, asked, options);
 }
 
 interface Base {
@@ -176,7 +181,7 @@ class Writable implements WritableLayer {
     const { database, driver } = this.#context;
     const { driverId, name } = this.#row;
     if (options.force === true) while (await driver.release(driverId, HOLD)) {} // every named hold
-    if (await driver.isMounted(driverId)) {
+    if (await isHeld(this.#context, driverId)) {
       throw new StorageError('busy', `Cannot remove layer "${name}": it is mounted; unmount it first`, { layer: name });
     }
     await database.removeWritable(driverId);

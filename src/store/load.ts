@@ -10,7 +10,7 @@ import { parseConfig } from '../oci/config.ts';
 import { formatPlatform, parsePlatform } from '../oci/platform.ts';
 import type { ArchivedImage, ArchivedLayer } from '../transport/source.ts';
 import { inRoot, keptOf, newLayerId, newLayerMakings, recordOf, type StoreContext } from './context.ts';
-import { discardLayers } from './discard.ts';
+import { discardOrWarn } from './discard.ts';
 import type { BlobRow, Committed, NewImage, NewLayer } from './rows.ts';
 import { openSource } from './spool.ts';
 import type { Bytes, LoadedImage, LoadOptions } from './types.ts';
@@ -40,7 +40,7 @@ export async function loadImages(
   return loading.finish(committed);
 }
 
-function chainsOf({ config }: ArchivedImage): Digest[] {
+function chainsOf({ config }: ArchivedImage): readonly Digest[] {
   return chainIds(parseConfig(config.bytes, `the config ${config.digest}`).diffIds);
 }
 
@@ -185,7 +185,7 @@ class Loading {
 
   /** From here on the layers are the store's: whatever fails, none of them is taken away. */
   async finish(committed: Committed): Promise<LoadedImage[]> {
-    await discardLayers(this.#context, committed.lost);
+    await discardOrWarn(this.#context, committed.lost);
     return committed.images.map(({ image, existed, moved }, i) => ({
       ...image,
       existed,
@@ -198,8 +198,7 @@ class Loading {
   async undo(): Promise<void> {
     const { database, log } = this.#context;
     // From disk first: on a full one that makes the room which the database needs.
-    const discarded = discardLayers(this.#context, this.#made);
-    await discarded.catch((error: unknown) => log.warn(`A load was not wholly undone: ${String(error)}`));
+    await discardOrWarn(this.#context, this.#made);
     if (this.#pin === undefined) return;
     const unpinned = database.unpin(this.#pin);
     await unpinned.catch((error: unknown) => log.warn(`Layers stay in the store for now: ${String(error)}`));

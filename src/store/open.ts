@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { fromText, toText } from '../base/bytes.ts';
-import { StorageError } from '../base/errors.ts';
+import { isStorageError, StorageError } from '../base/errors.ts';
 import { IDENTITY } from '../base/id-map.ts';
 import { SILENT } from '../base/log.ts';
 import type { DriverName } from '../base/values.ts';
@@ -12,6 +12,7 @@ import { type Database, openDatabase } from './database.ts';
 import { discard } from './discard.ts';
 import { imagesOf } from './images.ts';
 import { layersOf, makeDirectory } from './layers.ts';
+import type { WritableRow } from './rows.ts';
 import type { Store, StoreOptions } from './types.ts';
 import { upkeepOf } from './upkeep/upkeep.ts';
 
@@ -55,7 +56,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
         perform: threads.perform,
       });
       const driver = storageDriver(layers, threads, fromText(database.layout.tmp));
-      const context: StoreContext = { database, driver, threads, log };
+      const context: StoreContext = { database, driver, threads, log, left: new Map() };
       await settle(context);
       return new OpenStore(context, choice.because);
     } catch (error) {
@@ -68,14 +69,46 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   }
 }
 
-/** Removes what dead makers announced; remakes the directory of a writable layer that lost it, and says so. */
+/**
+ * Removes what dead makers announced; remakes the directory of a writable layer that lost it, and says so. What cannot
+ * be done is told: a store with one bad layer still opens.
+ */
 async function settle(context: StoreContext): Promise<void> {
   const { database, driver, log } = context;
-  await discard(context, await database.staleMakings());
+  const tell = (what: string, error: unknown): void =>
+    log.warn(`${what}: ${error instanceof Error ? error.message : String(error)}`);
+  try {
+    await discard(context, await database.staleMakings());
+  } catch (error) {
+    tell('Left-overs of killed processes stay for now', error);
+  }
   for (const row of await database.writables()) {
     if (await driver.has(row.driverId)) continue;
-    log.warn(`The directory of the writable layer "${row.name}" is missing: made anew, what was written to it is lost`);
+    try {
+      await remake(context, row);
+    } catch (error) {
+      tell(`The directory of the writable layer "${row.name}" is missing and cannot be made anew`, error);
+    }
+  }
+}
+
+/** Between reading the row and this, another process may have removed the layer, or remade it. */
+async function remake(context: StoreContext, row: WritableRow): Promise<void> {
+  const { database, driver, log } = context;
+  const isThere = async (): Promise<boolean> => (await database.layerByDriverId(row.driverId)) !== undefined;
+  if (!(await isThere())) return;
+  try {
     await makeDirectory(context, row);
+  } catch (error) {
+    if (isStorageError(error, 'already-exists')) return;
+    throw error;
+  }
+  if (await isThere()) {
+    log.warn(
+      `The directory of the writable layer "${row.name}" was missing: made anew, what was written to it is lost`,
+    );
+  } else {
+    await driver.remove(row.driverId);
   }
 }
 

@@ -1,7 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { closeSync, constants, createReadStream, fstatSync, openSync, statSync } from 'node:fs';
+import { closeSync, constants, createReadStream, fstatSync, openSync, open as openWith, statSync } from 'node:fs';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
+import { Socket } from 'node:net';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { promisify } from 'node:util';
+import { until } from '../base/until.ts';
 import { spoolBlob } from '../graph/blobs.ts';
 import { openArchive, outerCompression } from '../transport/open-archive.ts';
 import type { ImageArchive } from '../transport/source.ts';
@@ -12,50 +16,53 @@ import type { Bytes, Progressing } from './types.ts';
 /** An archive that can be read at any place, from whatever the caller has: pipes and compressed files go to disk first. */
 export async function openSource(context: StoreContext, source: Bytes, options: Progressing): Promise<ImageArchive> {
   if (typeof source !== 'string') return openSpooled(context, source as AsyncIterable<Uint8Array>, options);
-  let stat: ReturnType<typeof statSync>;
   try {
-    stat = statSync(source);
+    const stat = statSync(source);
+    if (stat.isDirectory()) return await openArchive(source);
+    if (stat.isFile()) return await openFile(context, fileOf(await open(source, constants.O_RDONLY)), options);
+    const stream = await openStream(source, stat.isFIFO(), options.signal);
+    try {
+      return await openSpooled(context, stream, options);
+    } finally {
+      stream.destroy();
+    }
   } catch (error) {
-    throw fileError(error, 'load', source);
+    throw isErrno(error) ? fileError(error, 'load', source) : error;
   }
-  if (stat?.isDirectory()) return openArchive(source);
-  if (!stat?.isFile()) return openSpooled(context, createReadStream(source), options);
-  let fd: number;
-  try {
-    fd = openSync(source, constants.O_RDONLY);
-  } catch (error) {
-    throw fileError(error, 'load', source);
-  }
-  return openFile(context, fd, () => closeSync(fd), options);
 }
 
-/** The descriptor's archive; `close` is called at its end, or when it cannot be opened. */
-async function openFile(
-  context: StoreContext,
-  fd: number,
-  close: () => void | Promise<void>,
-  options: Progressing,
-): Promise<ImageArchive> {
+/** Closed once, however often it is asked to. */
+interface OpenFile {
+  readonly fd: number;
+  close(): Promise<void>;
+}
+
+function fileOf(handle: FileHandle): OpenFile {
+  return { fd: handle.fd, close: () => handle.close() };
+}
+
+/** The open file's archive, which closes it at its end; so does a failure. */
+async function openFile(context: StoreContext, file: OpenFile, options: Progressing): Promise<ImageArchive> {
+  const { fd } = file;
   try {
     const length = fstatSync(fd).size;
-    if (length === 0 || outerCompression(fd) === 'none') {
-      return closing(await openArchive(fd), close);
-    }
-    const plain = await temporaryFile(context);
+    if (length === 0 || outerCompression(fd) === 'none') return closing(await openArchive(fd), file);
+    const plain = fileOf(await temporaryFile(context));
     try {
       await spoolBlob(context.threads, { fd, offset: 0, length }, plain.fd, {
         signal: options.signal,
         onProgress: ([bytesDone]) =>
           options.onProgress?.({ step: 'read', bytesDone: bytesDone ?? 0, bytesTotal: length }),
       });
-      await close();
-      return closing(await openArchive(plain.fd), () => plain.close());
+      const archive = closing(await openArchive(plain.fd), plain);
+      await file.close();
+      return archive;
     } catch (error) {
       await plain.close();
       throw error;
     }
   } catch (error) {
-    await close();
+    await file.close();
     throw error;
   }
 }
@@ -65,25 +72,57 @@ async function openSpooled(
   bytes: AsyncIterable<Uint8Array>,
   options: Progressing,
 ): Promise<ImageArchive> {
+  const { signal, onProgress } = options;
   const file = await temporaryFile(context);
   try {
     let bytesDone = 0;
     let told = 0;
-    for await (const chunk of bytes) {
-      options.signal?.throwIfAborted();
-      for (let at = 0; at < chunk.length; ) at += (await file.write(chunk, at)).bytesWritten;
+    for await (const chunk of signal === undefined ? bytes : until(bytes, signal)) {
+      await writeTo(context, file, chunk);
       bytesDone += chunk.length;
       const now = Date.now();
       if (now - told < 100) continue;
       told = now;
-      options.onProgress?.({ step: 'read', bytesDone });
+      onProgress?.({ step: 'read', bytesDone });
     }
-    options.onProgress?.({ step: 'read', bytesDone });
+    onProgress?.({ step: 'read', bytesDone });
   } catch (error) {
     await file.close();
+    throw error;
+  }
+  return openFile(context, fileOf(file), options);
+}
+
+async function writeTo(context: StoreContext, file: FileHandle, chunk: Uint8Array): Promise<void> {
+  try {
+    for (let at = 0; at < chunk.length; ) at += (await file.write(chunk, at)).bytesWritten;
+  } catch (error) {
     throw isErrno(error) ? fileError(error, 'spool the archive in', context.database.layout.tmp) : error;
   }
-  return openFile(context, file.fd, () => file.close(), options);
+}
+
+/**
+ * A pipe, or a device. Opening a pipe waits for its first writer in a thread of libuv: an abort lets that thread go,
+ * by being such a writer for a moment. Reading polls, where the file can be polled.
+ */
+async function openStream(path: string, isPipe: boolean, signal: AbortSignal | undefined): Promise<Readable> {
+  signal?.throwIfAborted();
+  const letGo = (): void => {
+    try {
+      closeSync(openSync(path, constants.O_WRONLY | constants.O_NONBLOCK));
+    } catch {
+      // ENXIO: nobody waits any more.
+    }
+  };
+  if (isPipe) signal?.addEventListener('abort', letGo, { once: true });
+  let fd: number;
+  try {
+    fd = await promisify(openWith)(path, constants.O_RDONLY);
+  } finally {
+    signal?.removeEventListener('abort', letGo);
+  }
+  if (isPipe) return new Socket({ fd, readable: true, writable: false });
+  return createReadStream(path, { fd });
 }
 
 function isErrno(error: unknown): boolean {
@@ -109,12 +148,12 @@ async function temporaryFile(context: StoreContext): Promise<FileHandle> {
   }
 }
 
-function closing(archive: ImageArchive, close: () => void | Promise<void>): ImageArchive {
+function closing(archive: ImageArchive, file: OpenFile): ImageArchive {
   return {
     images: (options) => archive.images(options),
     async [Symbol.asyncDispose]() {
       await archive[Symbol.asyncDispose]();
-      await close();
+      await file.close();
     },
   };
 }

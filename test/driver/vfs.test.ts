@@ -36,6 +36,23 @@ onFilesystems('vfs', open, (house) => {
     assert.equal(mounted.path, copy.root);
   });
 
+  test('mount() read-only is a view that nobody can write through, and remove() unmounts it (V1)', async (t) => {
+    await using h = await house(t);
+    if (h === undefined) return;
+    await h.driver.create(a, { writable: false });
+    await h.driver.seal([a]);
+    {
+      await using view = await h.driver.mount(a, { readonly: true });
+      assert.equal(view.path, `${h.driver.home}/mnt/a`);
+      assert.throws(() => writeFileSync(below(view.path, 'f'), 'x'), { code: 'EROFS' });
+      assert.equal(await h.driver.isMounted(a), true);
+    }
+    assert.equal(await h.driver.isMounted(a), false);
+    await h.driver.mount(a, { readonly: true, holdName: 'kept' });
+    await h.driver.remove(a);
+    assert.throws(() => statSync(below(h.driver.home, 'mnt/a')), { code: 'ENOENT' });
+  });
+
   test('create() leaves nothing behind when the copy fails (D4)', async (t) => {
     await using h = await house(t, {
       perform: (real) => ({

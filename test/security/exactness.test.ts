@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { chmodSync, readFileSync, renameSync, rmSync, statSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import { appendFileSync, renameSync, rmSync, statSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { gzipSync } from 'node:zlib';
-import { toText } from '../../src/base/bytes.ts';
+import { fromText, toText } from '../../src/base/bytes.ts';
 import { digestOf, hexOf } from '../../src/base/digest.ts';
 import { isStorageError, type Store } from '../../src/index.ts';
+import { AT_FDCWD, mknodat, S_IFIFO } from '../../src/linux/inode.ts';
+import { readTar } from '../../src/tar/read.ts';
 import { directory, file, hardlink, layer, opaque, symlink, whiteout } from '../kit/layer-builder.ts';
 import { END, header, padded, pax } from '../tar/craft.ts';
 import { collect } from '../transport/archives.ts';
@@ -45,7 +47,6 @@ const KEPT: Readonly<Record<string, readonly [Buffer, RegExp]>> = {
 
 async function savedLayers(store: Store, id: string, format: 'oci' | 'docker'): Promise<Map<string, Buffer>> {
   const members = new Map<string, Buffer>();
-  const { readTar } = await import('../../src/tar/read.ts');
   for await (const { entry, payload } of readTar(store.images.save([id], { format }))) {
     members.set(toText(entry.name), await collect(payload));
   }
@@ -118,18 +119,17 @@ test('save() and check() fail closed when a file of a layer was changed behind t
       renameSync(`${root}/d`, `${root}/e`);
       symlinkSync('/nowhere', `${root}/d`);
     },
+    longer: (root) => appendFileSync(`${root}/b`, 'y'),
     fifo: (root) => {
       rmSync(`${root}/b`);
-      renameSync(`${root}/c`, `${root}/b`);
-      chmodSync(`${root}/b`, 0o600);
-      writeFileSync(`${root}/b`, 'yy');
+      mknodat(AT_FDCWD, fromText(`${root}/b`), S_IFIFO | 0o600, 0, 0);
     },
   };
   for (const [how, change] of Object.entries(changes)) {
     await both.each([tar], async (store, image) => {
       const root = await treeOf(store);
       change(root);
-      const text = how === 'content' || how === 'fifo' ? /files were changed|was changed/ : /was changed/;
+      const text = how === 'content' ? /files were changed/ : /was changed/;
       await assert.rejects(
         async () => {
           for await (const _ of store.images.save([image.id])) {
@@ -160,6 +160,5 @@ test('save() replays a layer whose names other layers replaced or deleted', asyn
   await both.each([base, top, base], async (store, image) => {
     const members = await savedLayers(store, image.id, 'oci');
     for (const tar of [base, top]) assert.ok(members.get(`blobs/sha256/${hexOf(digestOf(tar))}`)?.equals(tar));
-    assert.ok(readFileSync('/proc/self/stat').length > 0);
   });
 });

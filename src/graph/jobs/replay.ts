@@ -35,7 +35,11 @@ export function replay(request: ReplayRequest, context: JobContext): void {
       const fd = root.open(name, O_RDONLY | O_NONBLOCK, 0, ENOENT, ENOTDIR, ELOOP, ENXIO);
       if (fd < 0) throw changed(name, 'it is gone');
       try {
-        if (!isFile(fstat(fd))) throw changed(name, 'it is no file any more');
+        const stat = fstat(fd);
+        if (!isFile(stat)) throw changed(name, 'it is no file any more');
+        if (extents === undefined && stat.sizeBytes !== payloadBytes) {
+          throw changed(name, `it has ${stat.sizeBytes} bytes instead of ${payloadBytes}`);
+        }
         for (const { offset, length } of extents ?? [{ offset: 0, length: payloadBytes } satisfies Extent]) {
           out.copy(fd, offset, length, name);
         }

@@ -20,23 +20,17 @@ export async function checkStore(
   const rows = await database.allLayers();
   for (const row of rows) {
     options.signal?.throwIfAborted();
-    faults.push(...(await faultsOf(context, row)));
-    if (options.deep !== true || row.diffId === undefined) continue;
-    try {
-      await verifyLayer(context, row, {
-        ...(options.signal === undefined ? {} : { signal: options.signal }),
-        onBytes: (bytesDone) =>
-          options.onProgress?.({ step: 'read', layer: row.diffId ?? '', bytesDone, bytesTotal: row.tarBytes }),
-      });
-    } catch (error) {
-      if (!isStorageError(error) || error.code === 'canceled') throw error;
-      faults.push({ what: error.message, where: row.driverId, remedy: 'Load its image again after removing it' });
-    }
+    const found = [
+      ...(await faultsOf(context, row)),
+      ...(options.deep === true ? await deepFaultsOf(context, row, options) : []),
+    ];
+    // Another process may have removed the layer while we looked at it.
+    if (found.length > 0 && (await database.layerByDriverId(row.driverId)) !== undefined) faults.push(...found);
   }
   const listed = await driver.list();
   const known = new Set(await database.known(listed));
   for (const id of listed) {
-    if (known.has(id)) continue;
+    if (known.has(id) || !(await driver.has(id))) continue;
     faults.push({
       what: 'a layer directory that the store does not know',
       where: join(database.layout.root, driver.name, id),
@@ -44,6 +38,25 @@ export async function checkStore(
     });
   }
   return faults;
+}
+
+async function deepFaultsOf(
+  context: StoreContext,
+  row: LayerRow,
+  { signal, onProgress }: NonNullable<Parameters<Upkeep['check']>[0]>,
+): Promise<Fault[]> {
+  const { diffId } = row;
+  if (diffId === undefined) return [];
+  try {
+    await verifyLayer(context, row, {
+      ...(signal === undefined ? {} : { signal }),
+      onBytes: (bytesDone) => onProgress?.({ step: 'read', layer: diffId, bytesDone, bytesTotal: row.tarBytes }),
+    });
+    return [];
+  } catch (error) {
+    if (signal?.aborted || !isStorageError(error)) throw error;
+    return [{ what: error.message, where: row.driverId, remedy: 'Load its image again after removing it' }];
+  }
 }
 
 async function faultsOf(context: StoreContext, row: LayerRow): Promise<Fault[]> {

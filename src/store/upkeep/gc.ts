@@ -2,8 +2,9 @@ import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { asDigest } from '../../base/digest.ts';
 import type { LayerId } from '../../base/values.ts';
-import { keptOf, recordOf, type StoreContext } from '../context.ts';
-import { discard, discardLayers } from '../discard.ts';
+import { everyMakingOf, keptOf, recordOf, type StoreContext } from '../context.ts';
+import { discard } from '../discard.ts';
+import { isHeld } from '../held.ts';
 import type { LayerRow } from '../rows.ts';
 import type { GcReport, Upkeep } from '../types.ts';
 
@@ -14,20 +15,27 @@ export async function collectGarbage(
 ): Promise<GcReport> {
   const { database } = context;
   const { dryRun = false, signal } = options;
-  const candidates = await database.unreachable();
-  const stale = await database.staleMakings();
+  const candidates = await unheld(context, await database.unreachable());
+  const stale = [...(await database.staleMakings()), ...context.left.values()];
   const strays = await strayFiles(context);
-  if (dryRun)
-    return report(candidates, [...stale.map((making) => making.name), ...strays.map(({ name }) => name)], strays);
+  const files = [...new Set([...stale, ...strays].map(({ name }) => name))];
+  if (dryRun) return report(candidates, files, strays);
   signal?.throwIfAborted();
   const removed = await database.removeLayers(candidates.map((layer) => layer.driverId));
-  await discardLayers(
-    context,
-    removed.map((layer) => layer.driverId),
-  );
-  await discard(context, stale);
+  await discard(context, [...removed.flatMap((layer) => everyMakingOf(layer.driverId)), ...stale]);
   for (const { name } of strays) await rm(join(database.layout.root, name), { force: true });
-  return report(removed, [...stale.map((making) => making.name), ...strays.map(({ name }) => name)], strays);
+  return report(removed, files, strays);
+}
+
+/** Without those that somebody looks at, and what they lie on: their directories must not go from under a mount. */
+async function unheld(context: StoreContext, candidates: readonly LayerRow[]): Promise<LayerRow[]> {
+  const kept = new Set<LayerId>();
+  const free: LayerRow[] = [];
+  for (const layer of candidates) {
+    if (!kept.has(layer.driverId) && !(await isHeld(context, layer.driverId))) free.push(layer);
+    else if (layer.parent !== undefined) kept.add(layer.parent);
+  }
+  return free;
 }
 
 function report(

@@ -1,0 +1,145 @@
+import assert from 'node:assert/strict';
+import { createWriteStream, mkdtempDisposableSync } from 'node:fs';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { type TestContext, test } from 'node:test';
+import type { Store } from '../../src/index.ts';
+import { filesystem } from '../kit/filesystems.ts';
+import { need } from '../kit/require.ts';
+import { dumpTree } from '../kit/tree-dump.ts';
+import { makeStrangeImage, type StrangeImage } from './strange-image.ts';
+import { skopeo, storeAt, tool, viewOf } from './tool.ts';
+
+interface Saved {
+  readonly directory: string;
+  readonly image: StrangeImage;
+  readonly store: Store;
+  /** As skopeo and others spell it: transport, colon, path. */
+  readonly forms: Readonly<Record<'oci' | 'docker' | 'oci-dir', string>>;
+}
+
+/** The strange image, loaded and saved in every form. */
+async function withSaved(
+  t: TestContext,
+  tools: readonly string[],
+  run: (saved: Saved) => Promise<void>,
+): Promise<void> {
+  if (!need(t, 'root', 'mount', 'mkfs.ext4', 'tar', ...tools)) return;
+  await using fs = await filesystem('ext4');
+  const image = await makeStrangeImage(fs.path);
+  await using store = await storeAt(join(fs.path, 'store'), 'overlay2');
+  await store.images.load(image.layout);
+  const at = (name: string): string => join(fs.path, name);
+  await pipeline(store.images.save([image.reference]), createWriteStream(at('saved.oci.tar')));
+  await pipeline(store.images.save([image.reference], { format: 'docker' }), createWriteStream(at('saved.docker.tar')));
+  await store.images.saveDirectory([image.reference], at('saved'));
+  const forms = {
+    oci: `oci-archive:${at('saved.oci.tar')}:1`,
+    docker: `docker-archive:${at('saved.docker.tar')}:${image.reference}`,
+    'oci-dir': `oci:${at('saved')}:1`,
+  };
+  await run({ directory: fs.path, image, store, forms });
+}
+
+interface Inspected {
+  readonly Layers: readonly string[];
+}
+
+test('images.save() gives archives whose layers skopeo finds by their diff ids, in every form', async (t) => {
+  await withSaved(t, ['skopeo'], async ({ image, forms }) => {
+    for (const form of Object.values(forms)) {
+      const { Layers } = JSON.parse(await skopeo('inspect', form)) as Inspected;
+      assert.deepEqual(Layers, image.diffIds, form);
+      const config = JSON.parse(await skopeo('inspect', '--config', form)) as { rootfs: { diff_ids: string[] } };
+      assert.deepEqual(config.rootfs.diff_ids, image.diffIds, form);
+    }
+  });
+});
+
+test('images.save() gives archives that skopeo copies into every other form, and load() takes back', async (t) => {
+  await withSaved(t, ['skopeo'], async ({ directory, image, forms }) => {
+    for (const [form, from] of Object.entries(forms)) {
+      const at = (name: string): string => join(directory, `${form}-${name}`);
+      // skopeo checks every digest of what it copies.
+      await skopeo('copy', '-q', from, `dir:${at('dir')}`);
+      await skopeo('copy', '-q', from, `docker-archive:${at('docker.tar')}:${image.reference}`);
+      await skopeo('copy', '-q', from, `oci-archive:${at('oci.tar')}:${image.reference}`);
+      await skopeo('copy', '-q', '--dest-compress-format=zstd', '--dest-compress', from, `oci:${at('zstd')}:1`);
+      for (const archive of [at('docker.tar'), at('oci.tar'), at('zstd')]) {
+        await using store = await storeAt(`${archive}.store`, 'overlay2');
+        const [loaded] = await store.images.load(archive);
+        assert.equal(loaded?.id, image.configDigest, archive);
+        assert.deepEqual(loaded?.diffIds, image.diffIds, archive);
+      }
+    }
+  });
+});
+
+test('images.saveDirectory() gives a layout that umoci unpacks to the same tree', async (t) => {
+  await withSaved(t, ['umoci'], async ({ directory, image, store }) => {
+    const bundle = join(directory, 'bundle');
+    await tool('umoci', ['unpack', '--image', `${join(directory, 'saved')}:1`, bundle]);
+    assert.deepEqual(dumpTree(join(bundle, 'rootfs')), await viewOf(store, image.reference));
+  });
+});
+
+test('images.save() gives archives that podman loads, and load() takes what podman saves of them', async (t) => {
+  await withSaved(t, ['podman', 'runc'], async ({ directory, image, forms }) => {
+    for (const form of ['oci', 'docker'] as const) {
+      // It takes 50 characters at most for its run directory.
+      using run = mkdtempDisposableSync('/tmp/lsp-');
+      const podman = podmanAt(join(directory, `podman-${form}`), run.path, directory);
+      const archive = (forms[form] as string).split(':')[1] as string;
+      await podman('load', '-q', '-i', archive);
+      const [inspected] = JSON.parse(await podman('image', 'inspect', 'strange:1')) as [
+        { Id: string; RootFS: { Layers: string[] } },
+      ];
+      assert.deepEqual(inspected.RootFS.Layers, image.diffIds, form);
+      assert.equal(`sha256:${inspected.Id}`, image.configDigest);
+      for (const format of ['docker-archive', 'oci-archive']) {
+        const saved = join(directory, `${form}.${format}.tar`);
+        await podman('save', '-q', '--format', format, '-o', saved, 'strange:1');
+        await using store = await storeAt(`${saved}.store`, 'overlay2');
+        const [loaded] = await store.images.load(saved);
+        assert.equal(loaded?.id, image.configDigest, `${form}, ${format}`);
+        assert.deepEqual(loaded?.diffIds, image.diffIds, `${form}, ${format}`);
+      }
+      // Its storage gives the root a mode of its own (0555).
+      const [theirs, ours] = [await mountedByPodman(podman), await viewAfterLoad(directory, archive)];
+      assert.deepEqual(theirs.slice(1), ours.slice(1), form);
+    }
+  });
+});
+
+type Podman = (...args: readonly string[]) => Promise<string>;
+
+/** podman on storage of its own below `root`. */
+function podmanAt(root: string, run: string, scratch: string): Podman {
+  const places = [
+    '--root',
+    `${root}/s`,
+    '--runroot',
+    `${run}/r`,
+    '--tmpdir',
+    `${run}/t`,
+    '--storage-driver',
+    'overlay',
+  ];
+  const choices = ['--runtime', 'runc', '--cgroup-manager', 'cgroupfs', '--events-backend', 'none'];
+  return (...args) => tool('podman', [...places, ...choices, ...args], { TMPDIR: scratch });
+}
+
+async function mountedByPodman(podman: Podman): Promise<string[]> {
+  const mounted = (await podman('image', 'mount', 'strange:1')).trim();
+  try {
+    return dumpTree(mounted);
+  } finally {
+    await podman('image', 'unmount', 'strange:1');
+  }
+}
+
+async function viewAfterLoad(directory: string, archive: string): Promise<string[]> {
+  await using store = await storeAt(join(directory, 'again'), 'overlay2');
+  const [loaded] = await store.images.load(archive);
+  return await viewOf(store, loaded?.id ?? '');
+}
