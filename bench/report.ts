@@ -1,4 +1,3 @@
-import { cpus } from 'node:os';
 import type { Engine, JobName, Missing } from './engine.ts';
 import { CHANGED_FILES, type Fixture } from './fixtures.ts';
 import { loadAverage, type Sample } from './measure.ts';
@@ -162,7 +161,10 @@ export function seconds(value: number): string {
 
 /** Whether the figures can be trusted: how busy the machine was with something else. */
 function noise(run: Run): string {
-  const samples = run.measured.flatMap((one) => one.sample ?? []);
+  // Shorter than this, the kernel's ticks say nothing.
+  const samples = run.measured.flatMap(({ sample }) =>
+    sample !== undefined && sample.wallSeconds > 0.3 ? sample : [],
+  );
   const rows = tablesOf(run).flatMap((table) => table.rows);
   const wide = rows.filter((row) => row.samples > 1 && row.spread > NOISE_SPREAD).length;
   const [others, steal] = [samples.map((one) => one.othersShare), samples.map((one) => one.stealShare)];
@@ -175,10 +177,6 @@ function noise(run: Run): string {
       ? `${wide} of ${rows.length} spreads over ${percent(NOISE_SPREAD)}`
       : 'one sample each: no spread known',
   ];
-  const noisy =
-    run.loadAverageBefore > cpus().length / 2 ||
-    medianOf(others) > NOISE_SHARE ||
-    Math.max(0, ...steal) > NOISE_SHARE ||
-    wide > rows.length / 4;
+  const noisy = medianOf(others) > NOISE_SHARE || Math.max(0, ...steal) > NOISE_SHARE || wide > rows.length / 4;
   return `${noisy ? '**The machine was noisy: only large differences mean something.** ' : 'The machine was quiet. '}${found.join('; ')}.`;
 }

@@ -52,6 +52,8 @@ export interface Place {
 }
 
 const LINKS_MAX = 40; // as the kernel's MAXSYMLINKS
+/** Parts of the targets of symlinks that one name may lead over: 40 long ones would cost a second for each entry. */
+const LINK_PARTS_MAX = 1000;
 const DIRECTORY = O_PATH | O_DIRECTORY | O_NOFOLLOW;
 const EMPTY = '' as ByteString;
 const HERE = '.' as ByteString;
@@ -133,6 +135,7 @@ export class LayerTree implements Disposable {
     const todo = path.split('/').reverse();
     const names: ByteString[] = [];
     let bytes = 0;
+    let linkParts = 0;
     let { directory } = this.root;
     let fd = openat(this.root.fd, HERE, DIRECTORY);
     const move = (next: number, to: LayerDirectory): void => {
@@ -160,7 +163,12 @@ export class LayerTree implements Disposable {
             move(openat(this.root.fd, HERE, DIRECTORY), this.root.directory);
             names.length = bytes = 0;
           }
-          todo.push(...target.split('/').reverse());
+          const more = target.split('/').reverse();
+          linkParts += more.length;
+          if (linkParts > LINK_PARTS_MAX) {
+            throw refusal(path, `symbolic links lead over more than ${LINK_PARTS_MAX} parts at ${quote(here)}`);
+          }
+          todo.push(...more);
           continue;
         }
         bytes += part.length + 1;

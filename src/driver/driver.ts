@@ -84,7 +84,7 @@ export interface LayerDriver extends AsyncDisposable {
   parent(id: LayerId): Promise<LayerId | undefined>;
   metadata(id: LayerId): Promise<LayerPaths>;
   /** Ordered pairs, as `docker info` shows them. */
-  status(): readonly (readonly [string, string])[];
+  status(): Promise<readonly (readonly [string, string])[]>;
   content(id: LayerId): Promise<LayerContent>;
   /** From now on read-only and durable; several at once cost one sync. */
   seal(ids: readonly LayerId[]): Promise<void>;

@@ -237,7 +237,7 @@ class Vfs implements LayerDriver {
     return { upper: tree, lower: [], merged: tree };
   }
 
-  status(): readonly (readonly [string, string])[] {
+  async status(): Promise<readonly (readonly [string, string])[]> {
     return [['Backing Filesystem', statfs(this.home).name]];
   }
 

@@ -19,6 +19,7 @@ import {
 import type { FileRange, InflateAnswer, InflateRequest } from './jobs/inflate.ts';
 import type { ReplayRequest } from './jobs/replay.ts';
 import type { MergeRequest } from './jobs/trees.ts';
+import type { LayerSource } from './lazy-driver.ts';
 import { jobStream } from './streams.ts';
 import type { Threads } from './threads.ts';
 
@@ -55,7 +56,7 @@ export interface DiffOptions extends Watched {
 }
 
 /** One driver with one way of filling and reading its layers: what Docker calls a graph driver, whole. */
-export interface StorageDriver extends LayerDriver {
+export interface StorageDriver extends LayerSource {
   /** Unpacks a tar (from a file: perhaps compressed) into an empty layer. On failure the layer is half full: remove it. */
   apply(id: LayerId, tar: FileRange | ByteStream, options?: ApplyOptions): Promise<ApplyReport>;
   /** Packs what `from` changes of its parent and unpacks that into the empty layer `to` of the same parent. */
@@ -78,16 +79,16 @@ export interface StorageDriver extends LayerDriver {
 }
 
 /** Joins a driver with the differ; takes both over. `scratch`: an existing directory that holds nothing a job reads. */
-export function storageDriver(driver: LayerDriver, threads: Threads, scratch: ByteString): StorageDriver {
+export function storageDriver(driver: LayerSource, threads: Threads, scratch: ByteString): StorageDriver {
   return new Graph(driver, threads, scratch);
 }
 
 class Graph implements StorageDriver {
-  readonly #driver: LayerDriver;
+  readonly #driver: LayerSource;
   readonly #threads: Threads;
   readonly #scratch: ByteString;
 
-  constructor(driver: LayerDriver, threads: Threads, scratch: ByteString) {
+  constructor(driver: LayerSource, threads: Threads, scratch: ByteString) {
     this.#driver = driver;
     this.#threads = threads;
     this.#scratch = scratch;
@@ -284,9 +285,6 @@ class Graph implements StorageDriver {
   }
   get idMaps(): LayerDriver['idMaps'] {
     return this.#driver.idMaps;
-  }
-  get capabilities(): LayerDriver['capabilities'] {
-    return this.#driver.capabilities;
   }
   create(id: LayerId, options: CreateOptions): Promise<void> {
     return this.#driver.create(id, options);

@@ -3,8 +3,9 @@ import { fromText, toText } from '../base/bytes.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { IDENTITY } from '../base/id-map.ts';
 import { SILENT } from '../base/log.ts';
-import type { DriverName } from '../base/values.ts';
 import { chooseDriver, type DriverChoice, openLayerDriver } from '../driver/open.ts';
+import { ownOptions, parseDriverOptions } from '../driver/options.ts';
+import { type LayerSource, lazyDriver } from '../graph/lazy-driver.ts';
 import { type StorageDriver, storageDriver } from '../graph/storage-driver.ts';
 import { openThreads, type Threads } from '../graph/threads.ts';
 import type { StoreContext } from './context.ts';
@@ -12,6 +13,7 @@ import { type Database, openDatabase } from './database.ts';
 import { discard } from './discard.ts';
 import { imagesOf } from './images.ts';
 import { layersOf, makeDirectory } from './layers.ts';
+import { homeOf } from './layout.ts';
 import type { WritableRow } from './rows.ts';
 import type { Store, StoreOptions } from './types.ts';
 import { upkeepOf } from './upkeep/upkeep.ts';
@@ -30,35 +32,42 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const threads = await openThreads(options.threads);
   try {
     let choice: DriverChoice | undefined;
-    const choose = async (at: string, name: DriverName | undefined): Promise<DriverChoice> =>
-      chooseDriver(fromText(at), {
-        options: driverOptions,
-        perform: threads.perform,
-        ...(name === undefined ? {} : { name }),
-      });
     const database = await openDatabase(resolve(root), {
       create,
       ...(asked === undefined ? {} : { asked }),
       async choose(at) {
-        choice = await choose(at, asked);
+        choice = await chooseDriver(fromText(at), {
+          options: driverOptions,
+          perform: threads.perform,
+          ...(asked === undefined ? {} : { name: asked }),
+        });
         return choice.name;
       },
     });
     try {
-      choice ??= { ...(await choose(database.layout.root, database.driver)), because: 'the store was made with it' };
-      const run = fromText(database.layout.run);
-      const layers = await openLayerDriver(choice.name, {
-        home: choice.home,
-        run,
-        options: choice.options,
-        idMaps: IDENTITY,
+      const because = choice?.because ?? 'the store was made with it';
+      const own = ownOptions(database.driver, driverOptions);
+      parseDriverOptions(database.driver, own); // a wrong one is told now, not when a layer is first touched
+      const { run, tmp } = database.layout;
+      const context = (layers: LayerSource): StoreContext => ({
+        database,
+        driver: storageDriver(layers, threads, fromText(tmp)),
+        threads,
         log,
-        perform: threads.perform,
+        left: new Map(),
       });
-      const driver = storageDriver(layers, threads, fromText(database.layout.tmp));
-      const context: StoreContext = { database, driver, threads, log, left: new Map() };
-      await settle(context);
-      return new OpenStore(context, choice.because);
+      const identity = {
+        name: database.driver,
+        home: fromText(homeOf(database.layout.root, database.driver)),
+        idMaps: IDENTITY,
+      };
+      const layers = lazyDriver(identity, async () => {
+        const settings = { ...identity, run: fromText(run), options: own, log, perform: threads.perform };
+        const opened = await openLayerDriver(database.driver, settings);
+        await settle(context(opened));
+        return opened;
+      });
+      return new OpenStore(context(layers), because);
     } catch (error) {
       await database[Symbol.asyncDispose]();
       throw error;

@@ -37,7 +37,7 @@ export interface Store extends AsyncDisposable {
     readonly name: DriverName;
     readonly home: string;
     readonly because: string;
-    status(): readonly (readonly [string, string])[];
+    status(): Promise<readonly (readonly [string, string])[]>;
   };
   readonly images: Images;
   readonly layers: Layers;

@@ -73,7 +73,7 @@ onFilesystems('overlay2', open, (house, kind) => {
     await using h = await house(t);
     if (h === undefined) return;
     const backing = kind === 'ext4' ? 'extfs' : 'tmpfs';
-    assert.deepEqual(h.driver.status().slice(0, 4), [
+    assert.deepEqual((await h.driver.status()).slice(0, 4), [
       ['Backing Filesystem', backing],
       ['Supports d_type', 'true'],
       ['Native Overlay Diff', 'true'],

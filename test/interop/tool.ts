@@ -30,7 +30,11 @@ export function storeAt(root: string, driver: NonNullable<StoreOptions['driver']
 }
 
 /** The dump of an image's tree, as the store shows it. */
-export async function viewOf(store: Store, reference: string): Promise<string[]> {
+export async function viewOf(
+  store: Store,
+  reference: string,
+  directories: 'exact' | 'loose' = 'exact',
+): Promise<string[]> {
   await using mounted = await store.layers.view(reference);
-  return dumpTree(toText(mounted.path));
+  return dumpTree(toText(mounted.path), directories);
 }

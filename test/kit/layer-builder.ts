@@ -28,7 +28,11 @@ export type Piece = Uint8Array;
 export function piece(
   type: Exclude<TarEntryType, 'skipped'>,
   name: string | ByteString,
-  { content = '', link = '', ...looks }: Looks & { readonly content?: string | Uint8Array; readonly link?: string } = {},
+  {
+    content = '',
+    link = '',
+    ...looks
+  }: Looks & { readonly content?: string | Uint8Array; readonly link?: string } = {},
 ): Piece {
   const data = Buffer.from(content as Uint8Array);
   const entry: TarEntry = {

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** What the kernel takes as a socket's path. */
@@ -139,4 +140,18 @@ async function end(child: ChildProcess, ended: Promise<void>): Promise<void> {
   }, STOP_MS_MAX);
   await ended;
   clearTimeout(late);
+}
+
+/**
+ * True when `directory` of the peers has all `programs`. Otherwise skips the test with the reason, or fails it where
+ * REQUIRE names `peers`.
+ */
+export function needPeers(t: TestContext, peers: Peers, ...programs: readonly string[]): boolean {
+  const missing = programs.filter((program) => peers.findIn('directory', program) === undefined);
+  if (missing.length === 0) return true;
+  const reason = `no ${missing.join(', ')} in ${peers.directory ?? 'LAYERSTORE_PEERS, which is not set'}`;
+  if ((process.env['REQUIRE'] ?? '').split(',').includes('peers'))
+    throw new Error(`REQUIRE names peers, but: ${reason}`);
+  t.skip(reason);
+  return false;
 }

@@ -1,5 +1,15 @@
 import assert from 'node:assert/strict';
-import { chownSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { after, before, test } from 'node:test';
 import { type ByteString, fromText, quote, toBytes, toText } from '../../src/base/bytes.ts';
 import { inodeKey, isFile, typeOf } from '../../src/fs/stat.ts';
@@ -22,7 +32,9 @@ export interface Both {
   /** The tree that these layers (bottom first) make, the same with every driver, as `sketch` draws it. */
   tree(...layers: readonly (Buffer | Packed)[]): Promise<string[]>;
   /** As `tree`; what is said of each image as well. */
-  loaded(...layers: readonly (Buffer | Packed)[]): Promise<{ readonly tree: string[]; readonly notes: readonly string[] }>;
+  loaded(
+    ...layers: readonly (Buffer | Packed)[]
+  ): Promise<{ readonly tree: string[]; readonly notes: readonly string[] }>;
   /** Every driver refuses the image with `corrupt` and a text like `pattern`, and keeps nothing of it. */
   refuses(pattern: RegExp, ...layers: readonly (Buffer | Packed)[]): Promise<void>;
   /** Loads into every store, gives each to `use`, removes it again. */
@@ -140,7 +152,9 @@ export function sketch(root: string): string[] {
     const known = stat.nlink > 1 && typeOf(stat.mode) !== 'directory' ? first.get(inodeKey(stat)) : undefined;
     const shown = path.slice(1) as ByteString;
     if (known === undefined) first.set(inodeKey(stat), shown);
-    lines.push(known === undefined ? line(dirFd, name, shown, stat, `${top}${path}` as ByteString) : `${shown} = ${known}`);
+    lines.push(
+      known === undefined ? line(dirFd, name, shown, stat, `${top}${path}` as ByteString) : `${shown} = ${known}`,
+    );
   }
   return lines.map((text) => toText(text as ByteString));
 }
@@ -157,7 +171,8 @@ function line(dirFd: number, name: ByteString, path: ByteString, stat: Stat, who
   if (stat.uid !== 0 || stat.gid !== 0) parts.push(`${stat.uid}:${stat.gid}`);
   // The root's times and those of overlay's own are nobody's business.
   if (path !== '.' && stat.mtimeNs !== 0n) parts.push(`@${stat.mtimeNs}`);
-  for (const [key, value] of [...xattrsOf(whole)].sort()) parts.push(`${key}=${quote(value.toString('latin1') as ByteString)}`);
+  for (const [key, value] of [...xattrsOf(whole)].sort())
+    parts.push(`${key}=${quote(value.toString('latin1') as ByteString)}`);
   return parts.join(' ');
 }
 

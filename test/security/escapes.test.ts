@@ -16,7 +16,11 @@ test('Escapes: absolute and climbing names reach nothing outside', async (both) 
   const targets = [both.canary, `${up}${both.canary}`, `a/b/${up}${both.canary}`, `/${up}..//.${both.canary}`];
   for (const target of targets) {
     const tree = await both.tree(
-      layer(file(`${target}/file`, 'evil', { mode: 0o777 }), directory(`${target}/directory/`, { mode: 0o777 }), whiteout(`${target}/link`)),
+      layer(
+        file(`${target}/file`, 'evil', { mode: 0o777 }),
+        directory(`${target}/directory/`, { mode: 0o777 }),
+        whiteout(`${target}/link`),
+      ),
     );
     assert.ok(tree.includes(`${both.canary.slice(1)}/file "evil" 777`), tree.join('\n'));
   }
@@ -71,7 +75,12 @@ test('Escapes: a hard link to what a symlink leads to outside finds nothing (CVE
   }
   // To the symlink itself it is one more name of the symlink, and a write to that name replaces it.
   const tree = await both.tree(
-    layer(symlink('l', `${both.canary}/file`), hardlink('h', 'l'), hardlink('k', 'h'), file('h', 'evil', { mode: 0o777 })),
+    layer(
+      symlink('l', `${both.canary}/file`),
+      hardlink('h', 'l'),
+      hardlink('k', 'h'),
+      file('h', 'evil', { mode: 0o777 }),
+    ),
   );
   assert.deepEqual(tree, ['./', 'h "evil" 777', `k -> ${both.canary}/file`, 'l = k']);
 });
@@ -95,7 +104,10 @@ test('Escapes: a directory that becomes a symlink is not remembered as one (CVE-
   ];
   for (const pieces of swaps) {
     const tree = await both.tree(layer(...pieces));
-    assert.ok(tree.some((line) => line.startsWith(`${inside}/`) && line.endsWith('file "evil"')), tree.join('\n'));
+    assert.ok(
+      tree.some((line) => line.startsWith(`${inside}/`) && line.endsWith('file "evil"')),
+      tree.join('\n'),
+    );
   }
 });
 
@@ -136,7 +148,14 @@ test('Escapes: fifos and devices already in the way are replaced, never opened',
 test('Escapes: directories with a common prefix are not each other (CVE-2025-59343)', async (both) => {
   const name = both.canary.split('/').at(-1) as string;
   const tree = await both.tree(layer(symlink('l', `../${name}-evil`), file('l/f', 'x'), file(`../${name}2/f`)));
-  assert.deepEqual(tree, ['./', `${name}-evil/`, `${name}-evil/f "x"`, `${name}2/`, `${name}2/f ""`, `l -> ../${name}-evil`]);
+  assert.deepEqual(tree, [
+    './',
+    `${name}-evil/`,
+    `${name}-evil/f "x"`,
+    `${name}2/`,
+    `${name}2/f ""`,
+    `l -> ../${name}-evil`,
+  ]);
 });
 
 test('Escapes: magic links and device trees of /proc and /dev are names like any other', async (both) => {
@@ -199,7 +218,9 @@ test('Escapes: what is legitimate keeps working: absolute links, /var/run, trees
 test('Escapes: somebody renames directories and leaves while a layer is unpacked (CVE-2021-32760)', async (both) => {
   const pieces = Array.from({ length: 4000 }, (_, i) => [
     ...(i % 20 === 0 ? [directory(`d${i / 20}/`, { mode: 0o777, uid: 9 })] : []),
-    i % 3 === 0 ? fifo(`d${Math.floor(i / 20)}/f${i}`, { mode: 0o777, uid: 9 }) : file(`d${Math.floor(i / 20)}/f${i}`, 'evil', { mode: 0o4777, uid: 9 }),
+    i % 3 === 0
+      ? fifo(`d${Math.floor(i / 20)}/f${i}`, { mode: 0o777, uid: 9 })
+      : file(`d${Math.floor(i / 20)}/f${i}`, 'evil', { mode: 0o4777, uid: 9 }),
   ]).flat();
   for (const store of both.stores) {
     let going = true;

@@ -1,5 +1,14 @@
 import assert from 'node:assert/strict';
-import { appendFileSync, renameSync, rmSync, statSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { gzipSync } from 'node:zlib';
 import { fromText, toText } from '../../src/base/bytes.ts';
@@ -27,12 +36,26 @@ const REPLAYED: Readonly<Record<string, Buffer>> = {
   junk: Buffer.concat([file('a', 'x'), END, Buffer.from('whatever comes'), file('b', 'hidden')]),
   'odd header': layer(header({ name: './/a/../b', size: 3, mode: '  644 ', magic: '' }), padded('abc')),
   'padding that is not zero': Buffer.concat([file('a', 'x').subarray(0, 513), Buffer.alloc(511, 'p'), END]),
-  'unknown records': layer(pax({ comment: 'c', 'VENDOR.key': 'v', atime: '1' }), header({ name: 'a', size: 1 }), padded('x')),
+  'unknown records': layer(
+    pax({ comment: 'c', 'VENDOR.key': 'v', atime: '1' }),
+    header({ name: 'a', size: 1 }),
+    padded('x'),
+  ),
   sparse: layer(sparse, file('after', 'y')),
   'through links': layer(symlink('l', 'd/e'), file('l/f', 'content'), file('d/g', 'more')),
-  'a label and a dump': layer(header({ name: 'v', type: 'V', size: 3 }), padded('abc'), header({ name: 'd', type: 'D', size: 2 }), padded('Yf')),
+  'a label and a dump': layer(
+    header({ name: 'v', type: 'V', size: 3 }),
+    padded('abc'),
+    header({ name: 'd', type: 'D', size: 2 }),
+    padded('Yf'),
+  ),
   'payload sizes of others': layer(header({ name: 'd', type: '5', size: 512 })),
-  'symlinks and empty ones twice': layer(symlink('l', 'a'), symlink('l', 'b'), directory('d/'), directory('d/', { mode: 0o700 })),
+  'symlinks and empty ones twice': layer(
+    symlink('l', 'a'),
+    symlink('l', 'b'),
+    directory('d/'),
+    directory('d/', { mode: 0o700 }),
+  ),
 };
 
 /** Layers whose payloads are not all in files of the tree; why. */

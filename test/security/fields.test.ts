@@ -50,7 +50,10 @@ test('Sizes: any number but octal or base-256 that is not negative is refused', 
 
 test('Types: NUL, 0 and 7 are files, NUL with a trailing slash a directory', async (both) => {
   for (const type of ['\0', '0', '7']) {
-    assert.deepEqual(await both.tree(layer(header({ ...plain, name: 'x', type, size: 2 }), padded('ab'))), ['./', 'x "ab"']);
+    assert.deepEqual(await both.tree(layer(header({ ...plain, name: 'x', type, size: 2 }), padded('ab'))), [
+      './',
+      'x "ab"',
+    ]);
   }
   assert.deepEqual(await both.tree(layer(header({ ...plain, name: 'x/', type: '\0', magic: '' }))), ['./', 'x/ 644']);
 });
@@ -79,18 +82,28 @@ test('Types: sparse files in the PAX dialects and the old one keep their holes',
   const two = { offset: 4096, length: 512 };
   const v10 = file(name, data, { sparse: [two], sizeBytes: size });
   const v01 = [
-    pax({ 'GNU.sparse.name': name, 'GNU.sparse.size': String(size), 'GNU.sparse.numblocks': '1', 'GNU.sparse.map': '4096,512' }),
+    pax({
+      'GNU.sparse.name': name,
+      'GNU.sparse.size': String(size),
+      'GNU.sparse.numblocks': '1',
+      'GNU.sparse.map': '4096,512',
+    }),
     header({ ...plain, name: 'GNUSparseFile.1/s', size: 512 }),
     padded(data),
   ];
   const v00 = [
-    pax({ 'GNU.sparse.size': String(size), 'GNU.sparse.numblocks': '1', 'GNU.sparse.numbytes': '512', 'GNU.sparse.offset': '4096' }),
+    pax({
+      'GNU.sparse.size': String(size),
+      'GNU.sparse.numblocks': '1',
+      'GNU.sparse.numbytes': '512',
+      'GNU.sparse.offset': '4096',
+    }),
     header({ ...plain, name, size: 512 }),
     padded(data),
   ];
   // From byte 386: offset and length of four runs, whether more follow, the real size (tar.h of GNU tar).
   const octal = (n: number): string => `${n.toString(8).padStart(11, '0')}\0`;
-  const map = '\0'.repeat(41) + octal(4096) + octal(512) + '\0'.repeat(72) + '\0' + octal(size);
+  const map = `${'\0'.repeat(41)}${octal(4096)}${octal(512)}${'\0'.repeat(73)}${octal(size)}`;
   const old = [header({ ...plain, name, type: 'S', size: 512, magic: 'ustar  ', rest: map }), padded(data)];
   for (const pieces of [[v10], v01, v00b(v00), old]) {
     await both.each([layer(...pieces)], async (store, image) => {
@@ -102,7 +115,10 @@ test('Types: sparse files in the PAX dialects and the old one keep their holes',
       assert.equal(stored?.exact.holds, true);
     });
   }
-  await both.refuses(/sparse/, layer(header({ ...plain, name, type: 'S', size: 512, magic: 'ustar\x0000' }), padded(data)));
+  await both.refuses(
+    /sparse/,
+    layer(header({ ...plain, name, type: 'S', size: 512, magic: 'ustar\x0000' }), padded(data)),
+  );
 });
 
 /** offset comes before numbytes, which sorted keywords would not give. */
@@ -112,13 +128,23 @@ function v00b(pieces: readonly Buffer[]): readonly Buffer[] {
     const length = bare + String(bare + String(bare).length).length;
     return `${length} ${text}\n`;
   };
-  const records = ['GNU.sparse.size=1048576', 'GNU.sparse.numblocks=1', 'GNU.sparse.offset=4096', 'GNU.sparse.numbytes=512'];
+  const records = [
+    'GNU.sparse.size=1048576',
+    'GNU.sparse.numblocks=1',
+    'GNU.sparse.offset=4096',
+    'GNU.sparse.numbytes=512',
+  ];
   return [extended('x', records.map(record).join('')), ...pieces.slice(1)];
 }
 
 test('Types: device 0:0 is not made, fifos and devices are', async (both) => {
   const { tree, notes } = await both.loaded(
-    layer(device('d0', 0, 0), device('d1', 1, 3, { mode: 0o600 }), fifo('p', { mode: 0o600 }), piece('block-device', 'b0')),
+    layer(
+      device('d0', 0, 0),
+      device('d1', 1, 3, { mode: 0o600 }),
+      fifo('p', { mode: 0o600 }),
+      piece('block-device', 'b0'),
+    ),
   );
   assert.deepEqual(tree, ['./', 'd1 device 1,3 600', 'p fifo 600']);
   assert.deepEqual(notes, ['layer 1: left out, a device 0:0 would be a deletion: "d0" and 1 more']);
@@ -162,7 +188,8 @@ test('Devices: majors to 12 bits, minors to 20; more is refused', async (both) =
 });
 
 test('Times: any fraction, cut to ns downwards; what the filesystem cannot hold is reported', async (both) => {
-  const at = async (mtime: string): Promise<string[]> => both.tree(layer(pax({ mtime }), header({ ...plain, name: 'f' })));
+  const at = async (mtime: string): Promise<string[]> =>
+    both.tree(layer(pax({ mtime }), header({ ...plain, name: 'f' })));
   assert.deepEqual(await at('1.9999999999'), ['./', 'f "" @1999999999']);
   assert.deepEqual(await at('-1.0000000001'), ['./', 'f "" @-1000000001']);
   assert.deepEqual(await at('0.1'), ['./', 'f "" @100000000']);
@@ -260,5 +287,5 @@ test('Compression: a bomb beyond 1 GiB and 100 times its size is refused soon', 
   // Zeros after the end: they are hashed, and fill no disk.
   const zeros = gzipSync(Buffer.alloc(1 << 26), { level: 1 });
   const blob = Buffer.concat([gzipSync(layer(file('f'))), ...Array.from({ length: 20 }, () => zeros)]);
-  await both.refuses(/times|ratio|bomb/, { tar: Buffer.from('no digest is reached'), blob });
+  await both.refuses(/beyond 100 to 1/, { tar: Buffer.from('no digest is reached'), blob });
 });

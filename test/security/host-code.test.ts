@@ -18,16 +18,44 @@ const EVIL = 'throw new Error("the layer was loaded as code")';
 /** What a process might look for behind its own back, and every file of ours under its own path. */
 function baits(): string[] {
   const multiarch = process.arch === 'arm64' ? 'aarch64-linux-gnu' : 'x86_64-linux-gnu';
-  const libraries = ['libnss_files.so.2', 'libnss_dns.so.2', 'libnss_compat.so.2', 'libgcc_s.so.1', 'libc.so.6', 'libm.so.6'];
+  const libraries = [
+    'libnss_files.so.2',
+    'libnss_dns.so.2',
+    'libnss_compat.so.2',
+    'libgcc_s.so.1',
+    'libc.so.6',
+    'libm.so.6',
+  ];
   const own = readdirSync(SOURCES, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'));
   const modules = dirname(fileURLToPath(import.meta.resolve('koffi')));
   return [
-    ...['nsswitch.conf', 'localtime', 'timezone', 'passwd', 'group', 'hosts', 'resolv.conf', 'ld.so.cache', 'ld.so.preload'].map((name) => `etc/${name}`),
-    ...['openssl.cnf', 'gconv/gconv-modules', 'locale/locale-archive'].flatMap((name) => [`etc/ssl/${name}`, `usr/lib/ssl/${name}`, `usr/lib/${name}`]),
-    ...libraries.flatMap((name) => [`lib/${multiarch}/${name}`, `usr/lib/${multiarch}/${name}`, `lib64/${name}`, `usr/lib/${name}`]),
+    ...[
+      'nsswitch.conf',
+      'localtime',
+      'timezone',
+      'passwd',
+      'group',
+      'hosts',
+      'resolv.conf',
+      'ld.so.cache',
+      'ld.so.preload',
+    ].map((name) => `etc/${name}`),
+    ...['openssl.cnf', 'gconv/gconv-modules', 'locale/locale-archive'].flatMap((name) => [
+      `etc/ssl/${name}`,
+      `usr/lib/ssl/${name}`,
+      `usr/lib/${name}`,
+    ]),
+    ...libraries.flatMap((name) => [
+      `lib/${multiarch}/${name}`,
+      `usr/lib/${multiarch}/${name}`,
+      `lib64/${name}`,
+      `usr/lib/${name}`,
+    ]),
     ...['Etc/UTC', 'Europe/Berlin', 'UTC'].map((zone) => `usr/share/zoneinfo/${zone}`),
     ...own.map((name) => `${SOURCES}/${name}`.slice(1)),
-    ...['package.json', 'index.js', 'index.cjs', 'build/koffi/linux_x64/koffi.node'].map((name) => `${modules}/${name}`.slice(1)),
+    ...['package.json', 'index.js', 'index.cjs', 'build/koffi/linux_x64/koffi.node'].map((name) =>
+      `${modules}/${name}`.slice(1),
+    ),
     `${process.execPath}`.slice(1),
     'proc/self/exe',
     'proc/self/maps',
@@ -43,7 +71,12 @@ function baits(): string[] {
 
 /** One image for all: deletions, copies of lower files, implied directories, errors at the end where asked for. */
 function image(failing: boolean, reports: string): Buffer {
-  const base = layer(directory(`${reports}/`, { mode: 0o1777 }), ...baits().map((name) => file(name, EVIL)), directory('d/'), file('d/lower', 'l'));
+  const base = layer(
+    directory(`${reports}/`, { mode: 0o1777 }),
+    ...baits().map((name) => file(name, EVIL)),
+    directory('d/'),
+    file('d/lower', 'l'),
+  );
   const top = layer(
     ...baits().map((name) => file(name, `${EVIL} again`)),
     hardlink('copied', 'd/lower'),
@@ -68,13 +101,31 @@ for (const driver of DRIVERS) {
       const trace = `${disk.path}/trace`;
       const child = spawnSync(
         'strace',
-        ['-f', '-qq', '-y', '-s', '300', '-o', trace, '-e', 'trace=open,openat,openat2,execve,execveat,chroot,write,clone,clone3,mmap,stat,newfstatat,statx,access,faccessat2,readlink', process.execPath, CHILD, `${disk.path}/store`, driver, `${disk.path}/image.tar`],
+        [
+          '-f',
+          '-qq',
+          '-y',
+          '-s',
+          '300',
+          '-o',
+          trace,
+          '-e',
+          'trace=open,openat,openat2,execve,execveat,chroot,write,clone,clone3,mmap,stat,newfstatat,statx,access,faccessat2,readlink',
+          process.execPath,
+          CHILD,
+          `${disk.path}/store`,
+          driver,
+          `${disk.path}/image.tar`,
+        ],
         { encoding: 'utf8', timeout: 120_000 },
       );
       assert.equal(child.status, 0, child.stderr);
       if (failing) assert.equal(child.stdout, 'corrupt\n');
       const { jailed, foreign } = jailedCalls(readFileSync(trace, 'utf8'));
-      assert.ok(jailed > 500, `only ${jailed} calls were seen inside a jail: the trace is not what the test takes it for`);
+      assert.ok(
+        jailed > 500,
+        `only ${jailed} calls were seen inside a jail: the trace is not what the test takes it for`,
+      );
       assert.deepEqual(foreign, []);
     });
   }
@@ -99,7 +150,9 @@ function jailedCalls(trace: string): { readonly jailed: number; readonly foreign
     if (inside.get(pid) !== true) continue;
     jailed++;
     // A file of a layer below is read when a hard link wants it: by one name in an open directory, and no bait.
-    const opened = /^openat\(\d+<[^"]*"[^"/]*", O_RDONLY\|O_NONBLOCK\|O_NOFOLLOW\|O_CLOEXEC\) = \d+<([^>]*)>/.exec(call)?.[1];
+    const opened = /^openat\(\d+<[^"]*"[^"/]*", O_RDONLY\|O_NONBLOCK\|O_NOFOLLOW\|O_CLOEXEC\) = \d+<([^>]*)>/.exec(
+      call,
+    )?.[1];
     if (opened !== undefined && !names.some((name) => opened.endsWith(`/${name}`))) continue;
     const harmless =
       /^(statx|newfstatat)\(\d+</.test(call) || // relative to a descriptor
@@ -119,13 +172,20 @@ for (const driver of DRIVERS) {
     await using disk = await filesystem('tmpfs');
     const reports = `${disk.path}/reports`; // in the layer, too, so that a thread in a jail could write there
     writeFileSync(`${disk.path}/image.tar`, image(false, reports));
-    writeFileSync(`${disk.path}/preload.cjs`, `require('fs').appendFileSync(${JSON.stringify(`${disk.path}/preloaded`)}, 'x');`);
+    writeFileSync(
+      `${disk.path}/preload.cjs`,
+      `require('fs').appendFileSync(${JSON.stringify(`${disk.path}/preloaded`)}, 'x');`,
+    );
     const run = (name: string, flags: readonly string[], env: NodeJS.ProcessEnv): string => {
-      const child = spawnSync(process.execPath, [...flags, CHILD, `${disk.path}/${name}`, driver, `${disk.path}/image.tar`], {
-        encoding: 'utf8',
-        env: { PATH: process.env['PATH'], ...env },
-        timeout: 120_000,
-      });
+      const child = spawnSync(
+        process.execPath,
+        [...flags, CHILD, `${disk.path}/${name}`, driver, `${disk.path}/image.tar`],
+        {
+          encoding: 'utf8',
+          env: { PATH: process.env['PATH'], ...env },
+          timeout: 120_000,
+        },
+      );
       assert.equal(child.status, 0, child.stderr);
       return child.stdout;
     };

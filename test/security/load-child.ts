@@ -1,5 +1,6 @@
 // Loads an image into a new store and prints what came of it, for tests that look at the process from outside.
 // Arguments: root, driver, archive.
+import { readFileSync } from 'node:fs';
 import { toText } from '../../src/base/bytes.ts';
 import { type DriverName, isStorageError, openStore } from '../../src/index.ts';
 import { dumpTree } from '../kit/tree-dump.ts';
@@ -19,3 +20,6 @@ try {
   process.stderr.write('layerstore-test: loaded\n');
   process.stdout.write(`${error.code}\n`);
 }
+// The kernel's own count: getrusage(2) would also tell of the process that started this one.
+const peak = /VmHWM:\s*(\d+ kB)/.exec(readFileSync('/proc/self/status', 'latin1'))?.[1];
+process.stderr.write(`layerstore-test: peak: ${peak}\n`);

@@ -20,7 +20,17 @@ test('Names: absolute ones and ".." are clamped at the root', async (both) => {
   );
   const canary = both.canary.slice(1).split('/');
   const parents = canary.map((_, i) => `${canary.slice(0, i + 1).join('/')}/`);
-  const expected = ['./', 'abs "a"', ...parents, `${canary.join('/')}/file "d"`, 'up "b"', 'up2 "c"', 'x/', 'x/z "e"', 'y/'];
+  const expected = [
+    './',
+    'abs "a"',
+    ...parents,
+    `${canary.join('/')}/file "d"`,
+    'up "b"',
+    'up2 "c"',
+    'x/',
+    'x/z "e"',
+    'y/',
+  ];
   assert.deepEqual(tree.sort(), expected.sort());
 });
 
@@ -37,7 +47,9 @@ test('Names: one that comes to nothing is the root', async (both) => {
 });
 
 test('Names: a NUL ends a name in a header field and is refused in a PAX value', async (both) => {
-  const raw = layer(header({ name: 'cut\0off', size: 0, mode: '0000644', uid: '0000000', gid: '0000000', mtime: '00000000000' }));
+  const raw = layer(
+    header({ name: 'cut\0off', size: 0, mode: '0000644', uid: '0000000', gid: '0000000', mtime: '00000000000' }),
+  );
   assert.deepEqual(await both.tree(raw), ['./', 'cut ""']);
   await both.refuses(/holds a NUL/, layer(pax({ path: 'a\0b' }), header({ name: 'a', size: 0 })));
   await both.refuses(/holds a NUL/, layer(pax({ linkpath: 'a\0b' }), header({ name: 'a', size: 0, type: '2' })));
@@ -76,6 +88,14 @@ test('Names: a symlink of the same layer is followed, inside the root', async (b
   await both.refuses(/circle/, layer(symlink('a', 'a/x'), file('a/f')));
 });
 
+test('Names: symlinks that lead over more than 1,000 parts in all are refused', async (both) => {
+  const winding = (parts: number): string => 'd/../'.repeat(parts / 2);
+  const short = layer(directory('d/'), symlink('l', `${winding(900)}d`), file('l/f'));
+  assert.deepEqual((await both.tree(short)).slice(0, 3), ['./', 'd/', 'd/f ""']);
+  const twice = layer(directory('d/'), symlink('m', winding(600)), symlink('l', `${winding(600)}m`), file('l/f'));
+  await both.refuses(/1000 parts/, twice);
+});
+
 test('Names: a symlink of a lower layer on the way is hidden by a directory', async (both) => {
   const base = layer(directory('run/'), file('run/old', 'o'), directory('var/'), symlink('var/run', '/run'));
   assert.deepEqual(await both.tree(base, layer(file('var/run/new', 'n'))), [
@@ -90,7 +110,10 @@ test('Names: a symlink of a lower layer on the way is hidden by a directory', as
 
 test('Names: a file of the same layer on the way is refused, one of a lower layer is hidden by a directory', async (both) => {
   await both.refuses(/made "a" a file, no directory/, layer(file('a', 'x'), file('a/b')));
-  await both.refuses(/made "d\/a" a fifo, no directory/, layer(header({ name: 'd/a', type: '6', size: 0 }), file('d/a/b/c')));
+  await both.refuses(
+    /made "d\/a" a fifo, no directory/,
+    layer(header({ name: 'd/a', type: '6', size: 0 }), file('d/a/b/c')),
+  );
   assert.deepEqual(await both.tree(layer(file('a', 'x')), layer(file('a/b', 'y'))), ['./', 'a/', 'a/b "y"']);
   await both.refuses(/made "t" a file/, layer(file('t'), symlink('l', 't'), file('l/b')));
 });
@@ -99,7 +122,7 @@ test('Names: a part of more than 255 bytes, or a path of more than 65,536, is re
   await both.refuses(/255/, layer(file('n'.repeat(256))));
   await both.refuses(/a part or a length/, layer(symlink('l', 'n'.repeat(300)), file('l/f')));
   assert.deepEqual(await both.tree(layer(file('n'.repeat(255)))), ['./', `${'n'.repeat(255)} ""`]);
-  await both.refuses(/a part or a length/, layer(file(`${'d'.repeat(200)}/`.repeat(330) + 'f')));
+  await both.refuses(/a part or a length/, layer(directory(`${'d'.repeat(200)}/`.repeat(330))));
 });
 
 test('Root: "./" sets mode, owner and attributes of the root; not listed, it looks as the one below', async (both) => {
@@ -138,7 +161,10 @@ test('Duplicates: the last wins, whatever the types', async (both) => {
     file: (n) => [file('x', n), [`x "${n}"`]],
     directory: () => [Buffer.concat([directory('x/'), file('x/in', 'i')]), ['x/', 'x/in "i"']],
     symlink: (n) => [symlink('x', n), [`x -> ${n}`]],
-    fifo: () => [header({ name: 'x', type: '6', mode: '0000644', uid: '0', gid: '0', size: 0, mtime: '0' }), ['x fifo']],
+    fifo: () => [
+      header({ name: 'x', type: '6', mode: '0000644', uid: '0', gid: '0', size: 0, mtime: '0' }),
+      ['x fifo'],
+    ],
     hardlink: () => [hardlink('x', 'other'), ['x = other']],
   };
   for (const [a, first] of Object.entries(made)) {
@@ -151,7 +177,11 @@ test('Duplicates: the last wins, whatever the types', async (both) => {
 });
 
 test('Duplicates: contents of a replaced directory go, a listed one that comes again keeps them', async (both) => {
-  const again = layer(directory('d/', { mode: 0o700, xattrs: { 'user.a': '1' } }), file('d/f'), directory('d/', { mode: 0o711 }));
+  const again = layer(
+    directory('d/', { mode: 0o700, xattrs: { 'user.a': '1' } }),
+    file('d/f'),
+    directory('d/', { mode: 0o711 }),
+  );
   assert.deepEqual(await both.tree(again), ['./', 'd/ 711', 'd/f ""']);
   const replaced = layer(file('d/e/f'), file('d', 'now'), directory('d/'));
   assert.deepEqual(await both.tree(replaced), ['./', 'd/']);
@@ -168,7 +198,17 @@ test('Hard links: the target has come before, in this layer or below', async (bo
     directory('d/', { mode: 0o711 }),
     file('d/g', 'deep'),
     symlink('l', 'f', { uid: 4 }),
-    header({ name: 'dev', type: '3', mode: '0000600', uid: '0', gid: '0', size: 0, mtime: '0', major: '1', minor: '3' }),
+    header({
+      name: 'dev',
+      type: '3',
+      mode: '0000600',
+      uid: '0',
+      gid: '0',
+      size: 0,
+      mtime: '0',
+      major: '1',
+      minor: '3',
+    }),
   );
   const top = layer(
     hardlink('f1', 'f'),

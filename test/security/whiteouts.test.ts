@@ -2,7 +2,18 @@ import assert from 'node:assert/strict';
 import { readdirSync, statSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 import { toText } from '../../src/base/bytes.ts';
-import { device, directory, file, hardlink, layer, ociImage, opaque, piece, symlink, whiteout } from '../kit/layer-builder.ts';
+import {
+  device,
+  directory,
+  file,
+  hardlink,
+  layer,
+  ociImage,
+  opaque,
+  piece,
+  symlink,
+  whiteout,
+} from '../kit/layer-builder.ts';
 import { header } from '../tar/craft.ts';
 import { OCI } from '../transport/archives.ts';
 import { onBothDrivers } from './both.ts';
@@ -44,7 +55,15 @@ test('Whiteouts: any type, mode, owner or content is still a whiteout', async (b
     device('.wh.h', 1, 3),
   ];
   for (const one of pieces) {
-    assert.deepEqual(await both.tree(BASE, layer(one)), ['./', D, 'd/e/', 'd/e/g "deep"', 'd/f "lower"', 'i "one"', 'l -> d']);
+    assert.deepEqual(await both.tree(BASE, layer(one)), [
+      './',
+      D,
+      'd/e/',
+      'd/e/g "deep"',
+      'd/f "lower"',
+      'i "one"',
+      'l -> d',
+    ]);
   }
   await both.refuses(/lies below a whiteout/, BASE, layer(directory('.wh.d/'), file('.wh.d/x')));
 });
@@ -52,7 +71,10 @@ test('Whiteouts: any type, mode, owner or content is still a whiteout', async (b
 test('Whiteouts: an entry and a whiteout of its name, in either order: the entry stays, all below it is hidden', async (both) => {
   const entries = [
     [[file('d', 'new')], ['d "new"']],
-    [[directory('d/', { mode: 0o711 }), file('d/n', 'new')], ['d/ 711', 'd/n "new"']],
+    [
+      [directory('d/', { mode: 0o711 }), file('d/n', 'new')],
+      ['d/ 711', 'd/n "new"'],
+    ],
     [[file('d/n', 'new')], ['d/', 'd/n "new"']],
     [[symlink('d', 'x')], ['d -> x']],
     [[file('d/e/n', 'new')], ['d/', 'd/e/', 'd/e/n "new"']],
@@ -107,7 +129,12 @@ test('Whiteouts: type changes across layers, there and back', async (both) => {
     symlink: [symlink('x', both.canary)],
     device: [device('x', 1, 3)],
   };
-  const lines = { file: ['x "f"'], directory: ['x/', 'x/in "i"'], symlink: [`x -> ${both.canary}`], device: ['x device 1,3'] };
+  const lines = {
+    file: ['x "f"'],
+    directory: ['x/', 'x/in "i"'],
+    symlink: [`x -> ${both.canary}`],
+    device: ['x device 1,3'],
+  };
   for (const [a, first] of Object.entries(kinds)) {
     for (const [b, second] of Object.entries(kinds)) {
       if (a === b) continue;
@@ -164,7 +191,14 @@ test("Whiteouts: aufs' own names are ignored, with all below them and links to t
 test('Whiteouts: through symlinks they stay inside, and never delete what a link leads to', async (both) => {
   const tree = await both.tree(
     BASE,
-    layer(symlink('out', both.canary), whiteout('out/file'), opaque('out/directory'), whiteout('l'), symlink('q', '..'), whiteout('q/i')),
+    layer(
+      symlink('out', both.canary),
+      whiteout('out/file'),
+      opaque('out/directory'),
+      whiteout('l'),
+      symlink('q', '..'),
+      whiteout('q/i'),
+    ),
   );
   const canary = both.canary.slice(1).split('/');
   const parents = canary.map((_, i) => `${canary.slice(0, i + 1).join('/')}/`);
@@ -180,7 +214,9 @@ test('Whiteouts: device 0:0 and the attributes of overlay filesystems in an arch
       device('h', 0, 0),
       device('new', 0, 0),
       directory('d/', { xattrs: { ...overlay, 'trusted.overlay.redirect': '/l', 'user.kept': '1' } }),
-      file('d/w', '', { xattrs: { 'trusted.overlay.whiteout': 'y', 'trusted.overlay.metacopy': '', 'user.overlay.whiteout': 'y' } }),
+      file('d/w', '', {
+        xattrs: { 'trusted.overlay.whiteout': 'y', 'trusted.overlay.metacopy': '', 'user.overlay.whiteout': 'y' },
+      }),
       header({ name: 'blk', type: '4', mode: '600', size: 0, major: '0', minor: '0' }),
     ),
   );
@@ -197,7 +233,10 @@ test('Whiteouts: device 0:0 and the attributes of overlay filesystems in an arch
   ]);
   assert.ok(notes.includes('layer 2: left out, a device 0:0 would be a deletion: "h" and 2 more'), notes.join('\n'));
   for (const key of [...Object.keys(overlay), 'trusted.overlay.redirect', 'trusted.overlay.whiteout']) {
-    assert.ok(notes.some((note) => note.includes(`"${key}" left out`)), key);
+    assert.ok(
+      notes.some((note) => note.includes(`"${key}" left out`)),
+      key,
+    );
   }
 });
 

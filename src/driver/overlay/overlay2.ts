@@ -198,7 +198,7 @@ class Overlay2 implements LayerDriver {
     return { upper: diff, lower: this.#lowers(readLayer(this.home, id)), work, merged };
   }
 
-  status(): readonly (readonly [string, string])[] {
+  async status(): Promise<readonly (readonly [string, string])[]> {
     return [
       ['Backing Filesystem', this.#findings.backing],
       ['Supports d_type', String(this.#findings.dType.holds)],

@@ -31,7 +31,7 @@ export const status: Command = defineCommand({
   options: NONE,
   async run(context) {
     await using driver = await openDriverOf(context, { writes: false });
-    const pairs = driver.status();
+    const pairs = await driver.status();
     if (context.json) await context.out.line(jsonDocument(pairs));
     else for (const [name, value] of pairs) await context.out.line(`${name}: ${value}`);
     return 0;

@@ -10,7 +10,7 @@ export const command: Command = defineCommand({
     await using store = await openStoreOf(context, { create: true });
     const { root, driver } = store;
     const counts = await store.upkeep.counts();
-    const status = driver.status();
+    const status = await driver.status();
     if (context.json) {
       const { name, home, because } = driver;
       await context.out.line(jsonDocument({ root, driver: { name, home, because, status }, ...counts }));
