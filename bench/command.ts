@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
+import { basename } from 'node:path';
 
 export interface CommandOptions {
   readonly env?: Readonly<Record<string, string>>;
@@ -31,7 +32,7 @@ export async function command(
     const { promise, resolve, reject } = Promise.withResolvers<number | NodeJS.Signals | null>();
     child.once('error', reject).once('close', (code, signal) => resolve(code ?? signal));
     const status = await promise;
-    if (status !== 0) throw new Error(`${program} ${args.slice(0, 4).join(' ')}: ${status}: ${stderr.trim()}`);
+    if (status !== 0) throw new Error(`${basename(program)} ended with ${status}: ${stderr.trim()}`);
     return stdout;
   } finally {
     if (typeof stdin === 'number') closeSync(stdin);

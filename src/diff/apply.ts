@@ -34,23 +34,15 @@ import {
 import { EEXIST, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EPERM } from '../linux/libc.ts';
 import { flistxattr, fremovexattr, fsetxattr, lsetxattr } from '../linux/xattr.ts';
 import type { TarEntry } from '../tar/types.ts';
+import { finishDirectories, isUnusualTime, noteTime } from './finish.ts';
 import { type LayerDirectory, LayerTree, type Place, refusal } from './layer-tree.ts';
 import { baseName, cleanName, joinPath, parentPath } from './names.ts';
 import { Notes } from './notes.ts';
+import type { Placeholder, Unsettled } from './unsettled.ts';
 
 // Unpacks one layer into an empty directory, entry by entry, from inside the jail. Deletions take overlayfs' form. What
 // needs the layers below (implied directories, links to their files, whiteouts of nothing) is only remembered here and
 // settled at the end by `fix-ups.ts`. The readings where unpackers differ are those of docs/security.md.
-
-/** A file that stands in for a lower layer's until the fix-ups fill it, so that links to it can be made at once. */
-export interface Placeholder {
-  readonly path: ByteString;
-  readonly ino: number;
-  /** The entry that wanted it, for errors. */
-  readonly wantedBy: ByteString;
-  /** Its path and those that were linked to it, until another entry is made there. */
-  readonly names: Set<ByteString>;
-}
 
 /** Where the payload of the entry that was just given goes. */
 export interface Kept {
@@ -79,11 +71,6 @@ export class LayerApplier implements Disposable {
   constructor(root: ByteString, ids: IdMaps) {
     this.tree = new LayerTree(root);
     this.#ids = ids;
-  }
-
-  /** Host ids of the container's root. */
-  get rootPair(): { readonly uid: number; readonly gid: number } {
-    return { uid: this.#uid(0), gid: this.#gid(0) };
   }
 
   #uid(id: number): number {
@@ -247,7 +234,7 @@ export class LayerApplier implements Disposable {
       if (entry.mode > 0o777) fchmod(fd, entry.mode); // set-id bits do not survive a change of owner
       for (const [key, value] of this.#xattrs(entry)) this.#xattr(fd, key, value, entry.name);
       futimens(fd, entry.mtimeNs, entry.mtimeNs);
-      if (isUnusualTime(entry.mtimeNs)) this.noteTime(fstat(fd).mtimeNs, entry.mtimeNs, entry.name);
+      if (isUnusualTime(entry.mtimeNs)) noteTime(this.notes, fstat(fd).mtimeNs, entry.mtimeNs, entry.name);
     } finally {
       close(fd);
     }
@@ -362,7 +349,8 @@ export class LayerApplier implements Disposable {
       else this.#judgeXattr(lsetxattr(path, key, value, EOPNOTSUPP, EPERM, EINVAL), key, entry.name);
     }
     utimensat(place.fd, name, entry.mtimeNs, entry.mtimeNs);
-    if (isUnusualTime(entry.mtimeNs)) this.noteTime(lstatat(place.fd, name)?.mtimeNs ?? 0n, entry.mtimeNs, entry.name);
+    if (isUnusualTime(entry.mtimeNs))
+      noteTime(this.notes, lstatat(place.fd, name)?.mtimeNs ?? 0n, entry.mtimeNs, entry.name);
   }
 
   #xattrs(entry: TarEntry): Xattrs {
@@ -382,13 +370,18 @@ export class LayerApplier implements Disposable {
     this.notes.add(`attribute ${quote(key)} left out, layers do not carry it`, name);
   }
 
-  /** Reports a time that the filesystem made another of. */
-  noteTime(actual: bigint, wanted: bigint, name: ByteString): void {
-    if (actual !== wanted) this.notes.add('modification time beyond what the filesystem holds', name);
-  }
-
   #count(bytes: number): void {
     if (this.sizeBytes !== undefined) this.sizeBytes += bytes;
+  }
+
+  /** All entries are in: gives directories their last touch where that needs nothing from below, and answers the rest. */
+  finish(): Unsettled {
+    const { tree, placeholders } = this;
+    for (const { names } of placeholders) {
+      for (const name of names) tree.markStandIn(parentPath(name));
+    }
+    finishDirectories(tree, this.notes);
+    return { top: tree.root.directory, placeholders };
   }
 
   /** Closes what is open; the tree stays as it is. */
@@ -397,9 +390,4 @@ export class LayerApplier implements Disposable {
     this.#file = undefined;
     this.tree[Symbol.dispose]();
   }
-}
-
-/** Beyond 1970 to 2038: what some filesystems cannot hold. */
-export function isUnusualTime(ns: bigint): boolean {
-  return ns < 0n || ns > 0x7fff_ffffn * 1_000_000_000n;
 }

@@ -12,8 +12,6 @@ import {
   DT_UNKNOWN,
   fchmod,
   fchown,
-  fstat,
-  futimens,
   linkat,
   lstatat,
   mknodat,
@@ -25,26 +23,36 @@ import {
   S_IFCHR,
   unlinkat,
 } from '../linux/inode.ts';
-import { EEXIST, ENOENT } from '../linux/libc.ts';
-import { fsetxattr } from '../linux/xattr.ts';
-import { isUnusualTime, type LayerApplier, type Placeholder } from './apply.ts';
-import type { LayerDirectory, Place } from './layer-tree.ts';
+import { EEXIST, ELOOP, ENOENT, ENOTDIR, ENXIO } from '../linux/libc.ts';
+import { touch } from './finish.ts';
+import type { LayerDirectory, LayerTree, Place } from './layer-tree.ts';
 import { baseName, joinPath, parentPath } from './names.ts';
+import type { Notes } from './notes.ts';
+import type { Placeholder } from './unsettled.ts';
 
 // What needs the layers below, worked off when a layer's own entries are all in place (driver-behaviour D9b): files that
 // links point to are copied up, implied directories take the looks of the ones below, whiteouts of nothing go, opaque
 // marks are set, and last of all each directory gets its times. Directories are visited from their parents, not by
 // their paths, so that a deep tree costs no more than a wide one.
 
-const DEFAULT_ACL = 'system.posix_acl_default' as ByteString;
 const ROOT = '' as ByteString;
 const HERE = '.' as ByteString;
 const IMPLIED_MODE = 0o755;
 
-/** Settles the layer that `applier` filled. `below` shows the union of its lowers, undefined for a first layer. */
-export function settle(applier: LayerApplier, below: LowerView | undefined): void {
-  for (const placeholder of applier.placeholders) fill(applier, placeholder, below);
-  const { root } = applier.tree;
+/** A layer whose own entries are in place. */
+export interface Settling {
+  /** With the directories that are not settled yet. */
+  readonly tree: LayerTree;
+  readonly placeholders: readonly Placeholder[];
+  /** Host ids of the container's root. */
+  readonly rootPair: { readonly uid: number; readonly gid: number };
+  readonly notes: Notes;
+}
+
+/** Settles a layer. `below` shows the union of its lowers, which are settled; undefined for a first layer. */
+export function settle(layer: Settling, below: LowerView | undefined): void {
+  for (const placeholder of layer.placeholders) fill(layer, placeholder, below);
+  const { root } = layer.tree;
   const top = root.directory;
   const looks = below?.lookup(ROOT);
   using at = new Descent(openat(root.fd, HERE, O_RDONLY | O_DIRECTORY));
@@ -59,12 +67,12 @@ export function settle(applier: LayerApplier, below: LowerView | undefined): voi
     at.enter(child.name);
     const path = level.below === undefined ? child.name : joinPath(level.path, child.name);
     const lower = level.below?.lookup(path);
-    settleDirectory(applier, at.fd, child, path, lower, below);
+    settleDirectory(layer, at.fd, child, path, lower, below);
     const merges = lower !== undefined && isDirectory(lower.stat) && !hidesBelow(child);
     stack.push(new Level(child, path, merges ? below : undefined));
   }
   // The root comes last: an opaque mark there becomes whiteouts in it.
-  settleDirectory(applier, at.fd, top, ROOT, looks, below);
+  settleDirectory(layer, at.fd, top, ROOT, looks, below);
 }
 
 /** One directory on the way, and which of its children come next. */
@@ -93,29 +101,27 @@ function hidesBelow(directory: LayerDirectory): boolean {
 
 /** `lower`: what lies at its path below, as far as it can be seen. */
 function settleDirectory(
-  applier: LayerApplier,
+  layer: Settling,
   fd: number,
   directory: LayerDirectory,
   path: ByteString,
   lower: Found | undefined,
   below: LowerView | undefined,
 ): void {
+  if (directory.settled) return;
   // What was found is only valid until the view is asked again.
-  if (directory.implied) imply(applier, fd, directory, lower, below);
+  if (directory.implied) imply(layer, fd, directory, lower, below);
   const covers = lower !== undefined;
   const merges = lower !== undefined && isDirectory(lower.stat) && !hidesBelow(directory);
   if (directory.whiteouts) dropIdleWhiteouts(fd, path, merges ? below : undefined);
-  if (path === ROOT && directory.opaque) whiteOutRoot(applier, fd, below);
+  if (path === ROOT && directory.opaque) whiteOutRoot(fd, below);
   else if (hidesBelow(directory) && covers) makeOpaque(fd, 'overlay');
-  if (directory.defaultAcl !== undefined) fsetxattr(fd, DEFAULT_ACL, directory.defaultAcl);
-  const { mtimeNs } = directory;
-  futimens(fd, mtimeNs, mtimeNs);
-  if (mtimeNs !== undefined && isUnusualTime(mtimeNs)) applier.noteTime(fstat(fd).mtimeNs, mtimeNs, path);
+  touch(fd, directory, layer.notes);
 }
 
 /** A directory that the archive implies looks as the one below does. */
 function imply(
-  applier: LayerApplier,
+  layer: Settling,
   fd: number,
   directory: LayerDirectory,
   lower: Found | undefined,
@@ -123,7 +129,7 @@ function imply(
 ): void {
   if (below === undefined || lower === undefined || !isDirectory(lower.stat) || directory.reborn) {
     // Nothing says what it looks like: the same every time, so that one layer is one tree.
-    const { uid, gid } = applier.rootPair;
+    const { uid, gid } = layer.rootPair;
     fchown(fd, uid, gid);
     fchmod(fd, IMPLIED_MODE);
     directory.mtimeNs = 0n;
@@ -149,19 +155,19 @@ function dropIdleWhiteouts(fd: number, path: ByteString, below: LowerView | unde
 }
 
 /** The kernel ignores the opaque flag of a layer's root, so every name below is deleted by itself. */
-function whiteOutRoot(applier: LayerApplier, fd: number, below: LowerView | undefined): void {
+function whiteOutRoot(fd: number, below: LowerView | undefined): void {
   for (const name of below?.list(ROOT) ?? []) {
     if (mknodat(fd, name, S_IFCHR, 0, 0, EEXIST) !== -EEXIST) continue;
-    if (applier.tree.root.directory.children?.has(name) !== true) continue;
-    const own = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    const own = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, ENOTDIR, ELOOP, ENXIO);
+    if (own < 0) continue; // what is no directory hides the one below by itself
     makeOpaque(own, 'overlay');
     close(own);
   }
 }
 
 /** Gives a placeholder the content and looks of the file below that it stands for. */
-function fill(applier: LayerApplier, { path, ino, wantedBy, names }: Placeholder, below: LowerView | undefined): void {
-  const { tree } = applier;
+function fill(layer: Settling, { path, ino, wantedBy, names }: Placeholder, below: LowerView | undefined): void {
+  const { tree } = layer;
   const living = [...names].filter((name) => tree.stat(parentPath(name), baseName(name))?.ino === ino);
   const [first, ...rest] = living;
   if (first === undefined) return; // later entries replaced all of it
@@ -181,9 +187,9 @@ function fill(applier: LayerApplier, { path, ino, wantedBy, names }: Placeholder
     );
   }
   // The copy is a new inode, whatever its type; every name that stood for it is linked to it anew.
-  replaceAt(applier, first, ({ fd }, last) => below.copyUp(lower, fd, last));
+  replaceAt(layer, first, ({ fd }, last) => below.copyUp(lower, fd, last));
   for (const linked of rest) {
-    replaceAt(applier, linked, ({ fd }, last) => {
+    replaceAt(layer, linked, ({ fd }, last) => {
       const source = tree.openKnown(parentPath(first)) as Place;
       try {
         linkat(source.fd, baseName(first), fd, last);
@@ -205,8 +211,8 @@ function isHidden(top: LayerDirectory, path: ByteString): boolean {
   return false;
 }
 
-function replaceAt(applier: LayerApplier, path: ByteString, make: (place: Place, name: ByteString) => void): void {
-  const place = applier.tree.openKnown(parentPath(path)) as Place; // the name is alive, so its directory is
+function replaceAt(layer: Settling, path: ByteString, make: (place: Place, name: ByteString) => void): void {
+  const place = layer.tree.openKnown(parentPath(path)) as Place; // the name is alive, so its directory is
   try {
     unlinkat(place.fd, baseName(path));
     make(place, baseName(path));

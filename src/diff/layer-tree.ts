@@ -40,8 +40,12 @@ export interface LayerDirectory {
   reborn: boolean;
   /** Whiteouts of this layer stand in it. */
   whiteouts: boolean;
+  /** A file that stands in for a lower one is in it. */
+  standIns: boolean;
   /** Given last, or everything made in the directory would inherit it. */
   defaultAcl: Buffer | undefined;
+  /** It is as it will be. */
+  settled: boolean;
 }
 
 /** An open directory (O_PATH) and its path without symlinks. The descriptor is the tree's: valid until the next call. */
@@ -69,10 +73,10 @@ export class LayerTree implements Disposable {
   #last: { readonly asked: ByteString; readonly place: Place } | undefined;
   #openat2 = true;
 
-  /** On the directory `path`, which is empty. */
-  constructor(path: ByteString) {
+  /** On the directory `path`: an empty one, or one whose unsettled directories are `top` and below it. */
+  constructor(path: ByteString, top: LayerDirectory = newDirectory(undefined, EMPTY, true)) {
     const fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY);
-    this.root = { fd, path: EMPTY, directory: newDirectory(undefined, EMPTY, true) };
+    this.root = { fd, path: EMPTY, directory: top };
   }
 
   /** The directory of a cleaned path, made where it is missing. */
@@ -240,6 +244,13 @@ export class LayerTree implements Disposable {
     return !isWhiteout(stat);
   }
 
+  /** A stand-in is in the directory at a path without symlinks: it is touched again when that is filled. */
+  markStandIn(path: ByteString): void {
+    let directory: LayerDirectory | undefined = this.root.directory;
+    for (const name of path === '' ? [] : (path.split('/') as ByteString[])) directory = directory?.children?.get(name);
+    if (directory !== undefined) directory.standIns = true;
+  }
+
   /** What stands at a path without symlinks, undefined where its directory or itself is gone. */
   stat(path: ByteString, name: ByteString): Stat | undefined {
     const place = this.openKnown(path);
@@ -267,7 +278,8 @@ function isSymlink(stat: Stat): boolean {
   return typeOf(stat.mode) === 'symlink';
 }
 
-function newDirectory(parent: LayerDirectory | undefined, name: ByteString, implied: boolean): LayerDirectory {
+/** One without entries. */
+export function newDirectory(parent: LayerDirectory | undefined, name: ByteString, implied: boolean): LayerDirectory {
   return {
     parent,
     name,
@@ -277,7 +289,9 @@ function newDirectory(parent: LayerDirectory | undefined, name: ByteString, impl
     opaque: false,
     reborn: false,
     whiteouts: false,
+    standIns: false,
     defaultAcl: undefined,
+    settled: false,
   };
 }
 

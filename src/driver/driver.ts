@@ -29,6 +29,8 @@ export interface DiffStyle {
 
 export interface Capabilities {
   readonly diff: DiffStyle;
+  /** Whether layers may be unpacked before those below them are whole. */
+  readonly stacks: Finding;
   /** Whether a limit on a layer's size can be enforced here. */
   readonly quota: Finding;
   /** Layers below one writable layer. */
@@ -71,7 +73,7 @@ export interface LayerDriver extends AsyncDisposable {
   readonly name: DriverName;
   readonly home: ByteString;
   readonly idMaps: IdMaps;
-  readonly capabilities: Capabilities;
+  capabilities(): Promise<Capabilities>;
   /** On failure nothing is left. */
   create(id: LayerId, options: CreateOptions): Promise<void>;
   /**

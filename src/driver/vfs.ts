@@ -125,11 +125,6 @@ class Vfs implements LayerDriver {
   readonly name = 'vfs';
   readonly home: ByteString;
   readonly idMaps: DriverSettings['idMaps'];
-  readonly capabilities: Capabilities = {
-    diff: { applyTo: 'content', diffFrom: 'mounted', because: 'a layer is a full copy of its parent' },
-    quota: { holds: false, because: 'this version does not set project quotas' },
-    lowersMax: Number.MAX_SAFE_INTEGER,
-  };
   readonly #settings: DriverSettings;
   readonly #counted: CountedMounts;
   readonly #owner: Owner;
@@ -140,6 +135,15 @@ class Vfs implements LayerDriver {
     this.#settings = settings;
     this.#counted = counted;
     this.#owner = owner;
+  }
+
+  async capabilities(): Promise<Capabilities> {
+    return {
+      diff: { applyTo: 'content', diffFrom: 'mounted', because: 'a layer is a full copy of its parent' },
+      stacks: { holds: false, because: 'a layer is a full copy of its parent, which must be whole before' },
+      quota: { holds: false, because: 'this version does not set project quotas' },
+      lowersMax: Number.MAX_SAFE_INTEGER,
+    };
   }
 
   async create(id: LayerId, options: CreateOptions): Promise<void> {

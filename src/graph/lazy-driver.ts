@@ -3,9 +3,6 @@ import type { IdMaps } from '../base/id-map.ts';
 import type { DriverName } from '../base/values.ts';
 import type { LayerDriver } from '../driver/driver.ts';
 
-/** What stands above a driver and needs it opened only when a layer is touched. */
-export type LayerSource = Omit<LayerDriver, 'capabilities'>;
-
 /** What is known of a driver before it is opened. */
 export interface DriverIdentity {
   readonly name: DriverName;
@@ -17,7 +14,7 @@ export interface DriverIdentity {
  * A driver that `open` opens at the first call that needs it: listing a store's images must not cost a probe of the
  * kernel. A failure to open is that call's failure, and the next call tries again.
  */
-export function lazyDriver(identity: DriverIdentity, open: () => Promise<LayerDriver>): LayerSource {
+export function lazyDriver(identity: DriverIdentity, open: () => Promise<LayerDriver>): LayerDriver {
   let opened: Promise<LayerDriver> | undefined;
   const driver = (): Promise<LayerDriver> => {
     opened ??= open().catch((error: unknown) => {
@@ -28,6 +25,7 @@ export function lazyDriver(identity: DriverIdentity, open: () => Promise<LayerDr
   };
   return {
     ...identity,
+    capabilities: async () => (await driver()).capabilities(),
     create: async (...given) => (await driver()).create(...given),
     remove: async (...given) => (await driver()).remove(...given),
     has: async (...given) => (await driver()).has(...given),

@@ -1,6 +1,6 @@
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { keptTar, verifyKept } from '../graph/blobs.ts';
-import type { Watched } from '../graph/storage-driver.ts';
+import type { Watched } from '../graph/fill.ts';
 import { inRoot, type StoreContext } from './context.ts';
 import type { LayerRow } from './rows.ts';
 

@@ -47,7 +47,8 @@ async function releaseAt({ driver }: StoreContext, path: string): Promise<boolea
   for (const [id] of path.matchAll(/[0-9a-f]{64}/g)) {
     if (!(await driver.has(id as LayerId))) continue;
     const { merged, upper } = await driver.metadata(id as LayerId);
-    if (wanted === merged || wanted === upper) return driver.release(id as LayerId, HOLD);
+    const own = wanted.startsWith(`${driver.home}/`) && wanted.endsWith(`/${id}`); // a mount point named by the id
+    if (own || wanted === merged || wanted === upper) return driver.release(id as LayerId, HOLD);
   }
   return false;
 }

@@ -4,7 +4,7 @@ import { asDigest, type Digest } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
 import { keepTar, spoolBlob } from '../graph/blobs.ts';
-import type { ApplyReport } from '../graph/storage-driver.ts';
+import type { ApplyReport } from '../graph/fill.ts';
 import { chainIds } from '../oci/chain-id.ts';
 import { parseConfig } from '../oci/config.ts';
 import { formatPlatform, parsePlatform } from '../oci/platform.ts';

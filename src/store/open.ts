@@ -3,9 +3,10 @@ import { fromText, toText } from '../base/bytes.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { IDENTITY } from '../base/id-map.ts';
 import { SILENT } from '../base/log.ts';
+import type { LayerDriver } from '../driver/driver.ts';
 import { chooseDriver, type DriverChoice, openLayerDriver } from '../driver/open.ts';
 import { ownOptions, parseDriverOptions } from '../driver/options.ts';
-import { type LayerSource, lazyDriver } from '../graph/lazy-driver.ts';
+import { lazyDriver } from '../graph/lazy-driver.ts';
 import { type StorageDriver, storageDriver } from '../graph/storage-driver.ts';
 import { openThreads, type Threads } from '../graph/threads.ts';
 import type { StoreContext } from './context.ts';
@@ -49,12 +50,13 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       const own = ownOptions(database.driver, driverOptions);
       parseDriverOptions(database.driver, own); // a wrong one is told now, not when a layer is first touched
       const { run, tmp } = database.layout;
-      const context = (layers: LayerSource): StoreContext => ({
+      const left: StoreContext['left'] = new Map();
+      const context = (layers: LayerDriver): StoreContext => ({
         database,
         driver: storageDriver(layers, threads, fromText(tmp)),
         threads,
         log,
-        left: new Map(),
+        left,
       });
       const identity = {
         name: database.driver,

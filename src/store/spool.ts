@@ -5,6 +5,7 @@ import { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
+import { StorageError } from '../base/errors.ts';
 import { until } from '../base/until.ts';
 import { spoolBlob } from '../graph/blobs.ts';
 import { openArchive, outerCompression } from '../transport/open-archive.ts';
@@ -54,6 +55,9 @@ async function openFile(context: StoreContext, file: OpenFile, options: Progress
         onProgress: ([bytesDone]) =>
           options.onProgress?.({ step: 'read', bytesDone: bytesDone ?? 0, bytesTotal: length }),
       });
+      if (outerCompression(plain.fd) !== 'none') {
+        throw new StorageError('unsupported', 'Cannot load the archive: it is compressed twice; unpack it once');
+      }
       const archive = closing(await openArchive(plain.fd), plain);
       await file.close();
       return archive;

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { fromText, toText } from '../../src/base/bytes.ts';
 import { digestOf } from '../../src/base/digest.ts';
@@ -7,7 +7,8 @@ import { IDENTITY, type IdMaps } from '../../src/base/id-map.ts';
 import { SILENT } from '../../src/base/log.ts';
 import { parseLayerId } from '../../src/driver/ids.ts';
 import { openLayerDriver } from '../../src/driver/open.ts';
-import { type ApplyReport, type StorageDriver, storageDriver } from '../../src/graph/storage-driver.ts';
+import type { ApplyReport } from '../../src/graph/fill.ts';
+import { type StorageDriver, storageDriver } from '../../src/graph/storage-driver.ts';
 import { openThreads } from '../../src/graph/threads.ts';
 import { type DriverName, isStorageError, type LayerId } from '../../src/index.ts';
 import { type FilesystemName, filesystem, needsOf } from '../kit/filesystems.ts';
@@ -72,7 +73,13 @@ async function shown(driver: StorageDriver, layerId: LayerId): Promise<string[]>
 
 const acl = (user: number): Buffer => {
   // Version 2; then tag, permissions, id of: owner, one user, group, mask, others (linux/posix_acl_xattr.h).
-  const entries = [[1, 7, -1], [2, 5, user], [4, 5, -1], [16, 7, -1], [32, 0, -1]] as const;
+  const entries = [
+    [1, 7, -1],
+    [2, 5, user],
+    [4, 5, -1],
+    [16, 7, -1],
+    [32, 0, -1],
+  ] as const;
   const bytes = Buffer.alloc(4 + entries.length * 8);
   bytes.writeUInt32LE(2, 0);
   for (const [i, [tag, permissions, who]] of entries.entries()) {
@@ -100,15 +107,31 @@ for (const name of DRIVERS) {
       const tree = (await shown(driver, id('l0'))).map((line) => line.split(' '));
       assert.deepEqual(
         tree.map(([path, , , owner]) => `${path} ${owner}`),
-        ['"/" 100000:100000', '"/d" 100005:100000', '"/implied" 100000:100000', '"/implied/f" 100001:100002', '"/l" 100003:100000', '"/p" 100000:100004'],
+        [
+          '"/" 100000:100000',
+          '"/d" 100005:100000',
+          '"/implied" 100000:100000',
+          '"/implied/f" 100001:100002',
+          '"/l" 100003:100000',
+          '"/p" 100000:100004',
+        ],
       );
-      for (const [i, user] of [[3, 100_007], [5, 100_007], [1, 100_008]] as const) {
-        assert.ok(tree[i]?.some((part) => part.endsWith(acl(user).toString('hex'))), tree[i]?.join(' '));
+      for (const [i, user] of [
+        [3, 100_007],
+        [5, 100_007],
+        [1, 100_008],
+      ] as const) {
+        assert.ok(
+          tree[i]?.some((part) => part.endsWith(acl(user).toString('hex'))),
+          tree[i]?.join(' '),
+        );
       }
       await driver.create(id('bad'), { writable: false });
       const bad = layer(file('f', '', { uid: 65_536 }));
       // The machine's limit, not the archive's fault.
-      await assert.rejects(driver.apply(id('bad'), pieces(bad)), (error) => isStorageError(error, 'resource-exhausted'));
+      await assert.rejects(driver.apply(id('bad'), pieces(bad)), (error) =>
+        isStorageError(error, 'resource-exhausted'),
+      );
     });
   });
 
@@ -131,7 +154,6 @@ for (const name of DRIVERS) {
       await driver.create(id('l1'), { writable: false, parent: id('l0') });
       await driver.apply(id('l1'), pieces(top));
       await using mounted = await driver.mount(id('l1'), { readonly: true });
-      const { readFileSync } = await import('node:fs');
       const read = (path: string): string => readFileSync(`${toText(mounted.path)}/${path}`, 'utf8');
       assert.deepEqual(['h', 'lower', 'x/h', 'f'].map(read), ['own', 'own too', 'new', 'below']);
     });
@@ -166,7 +188,16 @@ for (const name of DRIVERS) {
     await withDriver(t, name, {}, async (driver) => {
       const base = layer(file('low', 'x'.repeat(100)), file('gone', 'x'));
       const tops = [
-        [layer(file('a', 'x'.repeat(10)), hardlink('b', 'a'), symlink('l', 'four'), directory('d/'), device('v', 1, 3)), 14],
+        [
+          layer(
+            file('a', 'x'.repeat(10)),
+            hardlink('b', 'a'),
+            symlink('l', 'four'),
+            directory('d/'),
+            device('v', 1, 3),
+          ),
+          14,
+        ],
         [layer(whiteout('gone'), file('a', 'x'.repeat(10)), file('a', 'yy')), 2],
         [layer(symlink('l', 'four'), symlink('l', 'as')), 2],
         [layer(file('d/f', 'x'.repeat(50)), symlink('d', 'abc')), 3],

@@ -2,7 +2,18 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, lstatSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { toText } from '../../src/base/bytes.ts';
-import { device, directory, fifo, file, hardlink, layer, type Piece, symlink, whiteout } from '../kit/layer-builder.ts';
+import {
+  device,
+  directory,
+  fifo,
+  file,
+  hardlink,
+  layer,
+  ociImage,
+  type Piece,
+  symlink,
+  whiteout,
+} from '../kit/layer-builder.ts';
 import { header } from '../tar/craft.ts';
 import { onBothDrivers } from './both.ts';
 
@@ -245,7 +256,6 @@ test('Escapes: somebody renames directories and leaves while a layer is unpacked
       }
     };
     const racing = racer();
-    const { ociImage } = await import('../kit/layer-builder.ts');
     const bytes = ociImage([layer(...pieces)]);
     try {
       const [image] = await store.images.load(

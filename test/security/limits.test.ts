@@ -56,7 +56,8 @@ for (const driver of DRIVERS) {
   test(`load() takes time in proportion to the archive, whatever it does (${driver})`, async (t) => {
     await withStore(t, driver, async (store) => {
       const times = 8000;
-      const repeat = (make: (i: number) => Uint8Array[]): Uint8Array[] => Array.from({ length: times }, (_, i) => make(i)).flat();
+      const repeat = (make: (i: number) => Uint8Array[]): Uint8Array[] =>
+        Array.from({ length: times }, (_, i) => make(i)).flat();
       const links = Array.from({ length: 39 }, (_, i) => symlink(`l${i}`, i === 0 ? 'd' : `./l${i - 1}`));
       const base = layer(file('lower', 'x'), directory('d/'));
       const layers = {

@@ -114,7 +114,6 @@ class Overlay2 implements LayerDriver {
   readonly name = 'overlay2';
   readonly home: ByteString;
   readonly idMaps: DriverSettings['idMaps'];
-  readonly capabilities: Capabilities;
   readonly #settings: DriverSettings;
   readonly #findings: OverlayFindings;
   readonly #counted: CountedMounts;
@@ -127,8 +126,12 @@ class Overlay2 implements LayerDriver {
     this.#findings = findings;
     this.#counted = counted;
     this.#owner = owner;
-    this.capabilities = {
+  }
+
+  async capabilities(): Promise<Capabilities> {
+    return {
       diff: { applyTo: 'content', diffFrom: 'content', because: 'the diff directory is the difference to the parent' },
+      stacks: { holds: true, because: 'a layer lies on its parents, and is read through them only when mounted' },
       quota: { holds: false, because: 'this version does not set project quotas' },
       lowersMax: LOWERS_MAX,
     };

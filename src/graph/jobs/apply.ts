@@ -1,14 +1,17 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
-import type { IdMaps } from '../../base/id-map.ts';
+import { type IdMaps, toHost } from '../../base/id-map.ts';
 import type { JobContext } from '../../base/pool.ts';
 import { type RingMemory, RingReader } from '../../base/ring.ts';
 import type { Finding } from '../../base/values.ts';
 import { Deflater } from '../../codec/deflate.ts';
 import type { InflateLimits } from '../../codec/inflate.ts';
 import { LayerApplier } from '../../diff/apply.ts';
-import { settle } from '../../diff/fix-ups.ts';
+import { settle as settleLayer } from '../../diff/fix-ups.ts';
+import { LayerTree } from '../../diff/layer-tree.ts';
+import { Notes } from '../../diff/notes.ts';
+import { decodeUnsettled, encodeUnsettled } from '../../diff/unsettled.ts';
 import { LowerView } from '../../fs/lower-view.ts';
 import { treeSizeBytes } from '../../fs/usage.ts';
 import { viaWorkingDirectory } from '../../fs/xattrs.ts';
@@ -17,6 +20,8 @@ import { SplitWriter } from '../../tar/split.ts';
 import type { TarEntry, TarSink } from '../../tar/types.ts';
 import { type FileRange, type InflateAnswer, inflateRange } from './inflate.ts';
 import type { Jail } from './jail.ts';
+
+const ROOT = '/' as ByteString;
 
 export interface ApplyRequest {
   readonly from:
@@ -28,16 +33,16 @@ export interface ApplyRequest {
     | { readonly kind: 'file'; readonly range: FileRange; readonly limits: Partial<InflateLimits> };
   /** An empty directory. */
   readonly root: ByteString;
-  /** The trees below, top first. */
-  readonly lowers: readonly ByteString[];
-  readonly lowerStyle: 'overlay' | 'none';
   readonly ids: IdMaps;
   /** A new file for the split record; absent: none is written. */
   readonly record?: ByteString;
 }
 
 export interface ApplyAnswer {
-  readonly sizeBytes: number;
+  /** For `settle`: until that is done, the layer is not whole. */
+  readonly unsettled: Uint8Array;
+  /** Sum of the sizes of the layer's non-directories, links once; absent where only a count can tell. */
+  readonly sizeBytes?: number;
   readonly entries: number;
   /** Whether record and files give the tar back. */
   readonly exact: Finding;
@@ -50,22 +55,18 @@ export interface ApplyAnswer {
 
 /** Job: unpacks one layer, jailed in it, and writes its split record. */
 export function apply(request: ApplyRequest, context: JobContext, jail: Jail): ApplyAnswer {
-  using below =
-    request.lowers.length === 0 ? undefined : new LowerView(request.lowers, request.lowerStyle, viaWorkingDirectory);
   const record = request.record === undefined ? undefined : new RecordFile(request.record);
   try {
-    const answer = jail.inside(request.root, () => {
-      using applier = new LayerApplier('/' as ByteString, request.ids);
-      const sink = new Unpacking(applier, record?.split);
-      const ended = feed(request, sink, context);
+    using applier = jail.inside(request.root, () => new LayerApplier(ROOT, request.ids));
+    const { tarBytes, tarSha256, inflated, unsettled } = jail.inside(request.root, () => {
+      const ended = feed(request, new Unpacking(applier, record?.split), context);
       record?.split.end(ended.tarBytes, ended.tarSha256);
-      settle(applier, below);
-      return { ...ended, applier, sizeBytes: applier.sizeBytes };
+      return { ...ended, unsettled: encodeUnsettled(applier.finish()) };
     });
     record?.finish();
-    const { applier, tarSha256, tarBytes, inflated } = answer;
     return {
-      sizeBytes: answer.sizeBytes ?? treeSizeBytes(request.root),
+      unsettled,
+      ...(applier.sizeBytes === undefined ? {} : { sizeBytes: applier.sizeBytes }),
       entries: applier.entries,
       exact: exactness(applier),
       notes: applier.notes.list(),
@@ -76,6 +77,35 @@ export function apply(request: ApplyRequest, context: JobContext, jail: Jail): A
   } finally {
     record?.close();
   }
+}
+
+export interface SettleRequest extends Pick<ApplyRequest, 'root' | 'ids'> {
+  readonly unsettled: Uint8Array;
+  /** The trees below, top first, all settled. */
+  readonly lowers: readonly ByteString[];
+  readonly lowerStyle: 'overlay' | 'none';
+  /** What `apply` knew of it. */
+  readonly sizeBytes?: number;
+}
+
+export interface SettleAnswer {
+  /** Sum of the sizes of the layer's non-directories, links once. */
+  readonly sizeBytes: number;
+  readonly notes: readonly string[];
+}
+
+/** Job: does what needs the layers below, jailed in the layer. */
+export function settle(request: SettleRequest, _context: JobContext, jail: Jail): SettleAnswer {
+  const { lowers, root, ids, sizeBytes } = request;
+  using below = lowers.length === 0 ? undefined : new LowerView(lowers, request.lowerStyle, viaWorkingDirectory);
+  const { top, placeholders } = decodeUnsettled(request.unsettled);
+  const notes = new Notes();
+  const rootPair = { uid: toHost(0, ids.uid, 'user'), gid: toHost(0, ids.gid, 'group') };
+  jail.inside(root, () => {
+    using tree = new LayerTree(ROOT, top);
+    settleLayer({ tree, placeholders, rootPair, notes }, below);
+  });
+  return { sizeBytes: sizeBytes ?? treeSizeBytes(root), notes: notes.list() };
 }
 
 function exactness(applier: LayerApplier): Finding {

@@ -1,6 +1,6 @@
 import { type JobContext, type JobTable, serve } from '../../base/pool.ts';
 import { warm } from '../../codec/warm.ts';
-import { type ApplyAnswer, type ApplyRequest, apply } from './apply.ts';
+import { type ApplyAnswer, type ApplyRequest, apply, type SettleAnswer, type SettleRequest, settle } from './apply.ts';
 import { keep, spool, unkeep } from './blobs.ts';
 import { type ChangesRequest, changes, type DiffSizeRequest, diffSize, type PackRequest, pack } from './compare.ts';
 import { inflate } from './inflate.ts';
@@ -26,6 +26,7 @@ const TABLE: JobTable = {
   remove,
   usage,
   apply: (request: ApplyRequest, context: JobContext): ApplyAnswer => apply(request, context, jail),
+  settle: (request: SettleRequest, context: JobContext): SettleAnswer => settle(request, context, jail),
   pack: (request: PackRequest, context: JobContext): readonly string[] => pack(request, context, jail),
   changes: (request: ChangesRequest, context: JobContext): void => changes(request, context, jail),
   diffSize: (request: DiffSizeRequest, context: JobContext): number => diffSize(request, context, jail),

@@ -1,0 +1,206 @@
+import type { ByteString } from '../base/bytes.ts';
+import type { Digest } from '../base/digest.ts';
+import { isStorageError, StorageError } from '../base/errors.ts';
+import type { IdMaps } from '../base/id-map.ts';
+import type { RunOptions } from '../base/pool.ts';
+import { abortRing, type RingMemory, RingWriter, ringMemory } from '../base/ring.ts';
+import { until } from '../base/until.ts';
+import type { Abortable, ByteStream, Finding, LayerId } from '../base/values.ts';
+import type { InflateLimits } from '../codec/inflate.ts';
+import type { LayerContent } from '../driver/driver.ts';
+import type { ApplyAnswer, ApplyRequest, SettleAnswer, SettleRequest } from './jobs/apply.ts';
+import type { PackRequest } from './jobs/compare.ts';
+import type { FileRange, InflateAnswer, InflateRequest } from './jobs/inflate.ts';
+import type { MergeRequest } from './jobs/trees.ts';
+import type { Threads } from './threads.ts';
+
+// How a layer is filled, in two halves: unpacking, which looks at nothing but the archive, and settling, which needs the
+// layers below. Where a layer is a full copy, both happen beside it and the result is then merged into it.
+
+/** Layers below this many bytes are inflated and unpacked in one thread: a second one would cost more than it gives. */
+const SMALL_BYTES = 1 << 20;
+
+/** Told of bytes done, at most ten times a second. */
+export interface Watched extends Abortable {
+  readonly onBytes?: (bytesDone: number) => void;
+}
+
+export interface ApplyOptions extends Watched {
+  /** The tree the archive was made against. Default: the layer's own parent. */
+  readonly parent?: LayerId;
+  /** A new file for the split record. */
+  readonly record?: ByteString;
+  readonly limits?: Partial<InflateLimits>;
+  /** true: inflate and unpack in one thread, however large. Where others have work for the second one. */
+  readonly oneThread?: boolean;
+}
+
+export interface ApplyReport {
+  readonly diffId: Digest;
+  readonly sizeBytes: number;
+  readonly tarBytes: number;
+  readonly entries: number;
+  readonly exact: Finding;
+  readonly notes: readonly string[];
+  /** Of the bytes as they came, where they came from a file. */
+  readonly blobDigest?: Digest;
+  readonly compression?: InflateAnswer['compression'];
+}
+
+/** A layer whose own entries are in place. */
+export interface Unpacked {
+  readonly diffId: Digest;
+  readonly blobDigest?: Digest;
+  /** The second half. The layers below must be settled. */
+  settle(): Promise<ApplyReport>;
+}
+
+/** The layer that is filled. */
+export interface FillTarget {
+  readonly id: LayerId;
+  readonly content: LayerContent;
+  readonly ids: IdMaps;
+}
+
+type RequestOf = (from: ApplyRequest['from']) => ApplyRequest;
+type Answer = ApplyAnswer & { readonly inflated?: InflateAnswer };
+
+/** Fills a layer; `unpack` gets the entries into the directory that the request names. */
+export async function fill(
+  threads: Threads,
+  target: FillTarget,
+  options: ApplyOptions,
+  unpack: (request: RequestOf) => Promise<Answer>,
+): Promise<Unpacked> {
+  const { content, ids } = target;
+  const { signal, record } = options;
+  const staged = content.whiteouts === 'none' ? await stage(threads, target) : undefined;
+  const root = staged ?? content.root;
+  const clear = async (): Promise<void> => {
+    if (staged !== undefined) await threads.perform.removeTree(staged);
+  };
+  try {
+    const answer = await unpack((from) => ({ from, root, ids, ...(record === undefined ? {} : { record }) }));
+    const { unsettled, sizeBytes: known, inflated, ...rest } = answer;
+    const found = {
+      ...rest,
+      ...(inflated === undefined ? {} : { blobDigest: inflated.blobDigest, compression: inflated.compression }),
+    };
+    const settle = async (): Promise<ApplyReport> => {
+      const { lowers, whiteouts: lowerStyle } = content;
+      const request: SettleRequest = {
+        root,
+        ids,
+        unsettled,
+        lowers,
+        lowerStyle,
+        ...(known === undefined ? {} : { sizeBytes: known }),
+      };
+      try {
+        const { sizeBytes, notes } = await threads.jobs.run<SettleAnswer>({ name: 'settle', request }, { signal });
+        if (staged !== undefined) {
+          const merge: MergeRequest = { staged, target: content.root };
+          await threads.jobs.run({ name: 'merge', request: merge }, { signal });
+        }
+        return { ...found, sizeBytes, notes: [...found.notes, ...notes] };
+      } finally {
+        await clear();
+      }
+    };
+    return {
+      diffId: found.diffId,
+      ...(inflated === undefined ? {} : { blobDigest: inflated.blobDigest }),
+      settle,
+    };
+  } catch (error) {
+    await clear();
+    throw error;
+  }
+}
+
+async function stage(threads: Threads, { id, content: { staging } }: FillTarget): Promise<ByteString> {
+  if (staging === undefined) throw new StorageError('internal', `Layer "${id}" has no place to unpack beside it`);
+  await threads.perform.removeTree(staging);
+  await threads.jobs.run({ name: 'makeDirectory', request: staging });
+  return staging;
+}
+
+/** Unpacks an archive from a file or a stream. */
+export async function unpackTar(
+  threads: Threads,
+  tar: FileRange | ByteStream,
+  request: RequestOf,
+  options: ApplyOptions,
+): Promise<Answer> {
+  const watched = watch(options);
+  if (isRange(tar)) {
+    const limits = options.limits ?? {};
+    if (tar.length < SMALL_BYTES || options.oneThread === true) {
+      const job = { name: 'apply', request: request({ kind: 'file', range: tar, limits }) };
+      return threads.jobs.run<ApplyAnswer>(job, watched);
+    }
+    const ring = ringMemory();
+    const tarSha256 = new SharedArrayBuffer(32);
+    const inflating: InflateRequest = { from: tar, to: ring, tarSha256, limits };
+    const [inflated, applied] = (await threads.jobs.runTogether(
+      [
+        { name: 'inflate', request: inflating },
+        { name: 'apply', request: request({ kind: 'ring', ring, tarSha256 }) },
+      ],
+      { ...watched, giveUp: () => abortRing(ring) },
+    )) as [InflateAnswer, ApplyAnswer];
+    return { ...applied, inflated };
+  }
+  const ring = ringMemory();
+  const job = { name: 'apply', request: request({ kind: 'ring', ring }) };
+  return fed(tar, ring, threads.jobs.run<ApplyAnswer>(job, { ...watched, giveUp: () => abortRing(ring) }));
+}
+
+/** Unpacks what another layer's changes are packed into, at the same time. */
+export async function unpackPacked(
+  threads: Threads,
+  packing: (ring: RingMemory) => PackRequest,
+  request: RequestOf,
+  options: ApplyOptions,
+): Promise<Answer> {
+  const ring = ringMemory();
+  const [skipped, applied] = (await threads.jobs.runTogether(
+    [
+      { name: 'pack', request: packing(ring) },
+      { name: 'apply', request: request({ kind: 'ring', ring }) },
+    ],
+    { ...watch(options), giveUp: () => abortRing(ring) },
+  )) as [readonly string[], ApplyAnswer];
+  return { ...applied, notes: [...skipped, ...applied.notes] };
+}
+
+function isRange(tar: FileRange | ByteStream): tar is FileRange {
+  return 'fd' in tar && 'offset' in tar; // a stream of a process may have an `fd` of its own
+}
+
+/** Pours the stream into the ring while the job empties it; the true error of either side is thrown. */
+async function fed(tar: ByteStream, ring: RingMemory, running: Promise<ApplyAnswer>): Promise<ApplyAnswer> {
+  const writer = new RingWriter(ring);
+  const failed = new AbortController();
+  // A source that stalls keeps nobody waiting, and neither does a job that never began.
+  running.catch((error: unknown) => {
+    failed.abort(error);
+    abortRing(ring);
+  });
+  try {
+    for await (const chunk of until(tar, failed.signal)) await writer.writeAsync(chunk);
+    writer.end();
+  } catch (error) {
+    if (failed.signal.aborted || isStorageError(error, 'canceled')) return await running; // its error says why
+    abortRing(ring);
+    await running.catch(() => {}); // the source's error is the first
+    throw error;
+  }
+  return running;
+}
+
+/** As the pool wants to be asked: the first job of a group is the one whose bytes are told. */
+export function watch(options: Watched): RunOptions {
+  const { onBytes, signal } = options;
+  return { signal, ...(onBytes === undefined ? {} : { onProgress: ([first]) => onBytes(first ?? 0) }) };
+}
