@@ -16,6 +16,8 @@ export interface StoreContext {
   readonly log: Log;
   /** By name: what this handle has announced and was to remove, and could not. */
   readonly left: Map<string, Making>;
+  /** What is gone from disk and still announced, because the database could not be written. */
+  readonly unended: Making[];
 }
 
 /** A new driver id: 64 hexadecimal characters, as Docker's. */

@@ -10,7 +10,7 @@ import type { Making } from './rows.ts';
  * that it lies on; any other failure is thrown after the rest is done. What stays is `context.left`, for gc.
  */
 export async function discard(context: StoreContext, makings: readonly Making[]): Promise<void> {
-  const { database, driver, log, left } = context;
+  const { database, driver, log, left, unended } = context;
   for (const making of makings) left.set(making.name, making);
   const gone: Making[] = [];
   const failures: unknown[] = [];
@@ -37,8 +37,16 @@ export async function discard(context: StoreContext, makings: readonly Making[])
       failures.push(error);
     }
   }
-  if (gone.length > 0) await database.end(gone);
   for (const { name } of gone) left.delete(name);
+  unended.push(...gone);
+  if (unended.length > 0) {
+    // On a full disk this may fail: the rows of what is gone harm nobody, and go next time or with the session.
+    const ending = unended.splice(0);
+    await database.end(ending).catch((error: unknown) => {
+      unended.push(...ending);
+      if (!isStorageError(error, 'resource-exhausted')) throw error;
+    });
+  }
   if (failures.length > 0) throw failures[0];
 }
 

@@ -1,22 +1,20 @@
-import { rm } from 'node:fs/promises';
-import { toBytes } from '../base/bytes.ts';
 import { asDigest, type Digest } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
-import { keepTar, spoolBlob } from '../graph/blobs.ts';
-import type { ApplyReport } from '../graph/fill.ts';
+import { spoolBlob } from '../graph/blobs.ts';
 import { chainIds } from '../oci/chain-id.ts';
 import { parseConfig } from '../oci/config.ts';
 import { formatPlatform, parsePlatform } from '../oci/platform.ts';
 import type { ArchivedImage, ArchivedLayer } from '../transport/source.ts';
-import { inRoot, keptOf, newLayerId, newLayerMakings, recordOf, type StoreContext } from './context.ts';
+import { inRoot, newLayerId, newLayerMakings, type StoreContext } from './context.ts';
 import { discardOrWarn } from './discard.ts';
-import type { BlobRow, Committed, NewImage, NewLayer } from './rows.ts';
+import type { BlobRow, Committed, NewImage } from './rows.ts';
 import { openSource } from './spool.ts';
 import type { Bytes, LoadedImage, LoadOptions } from './types.ts';
+import { type FilledLayer, type PlannedLayer, type UnpackOptions, unpackLayers } from './unpack-layers.ts';
 
 /**
- * Takes the images of an archive in: all of them or none. Layers are unpacked one by one, made durable together, and
+ * Takes the images of an archive in: all of them or none. Layers are unpacked side by side, made durable together, and
  * registered with their images and names in one transaction.
  */
 export async function loadImages(
@@ -30,8 +28,8 @@ export async function loadImages(
   const loading = new Loading(context, options);
   let committed: Committed;
   try {
-    await loading.pin(images);
-    for (const image of images) await loading.image(image);
+    await loading.plan(images);
+    await loading.unpack();
     committed = await loading.commit();
   } catch (error) {
     await loading.undo();
@@ -47,13 +45,14 @@ function chainsOf({ config }: ArchivedImage): readonly Digest[] {
 class Loading {
   readonly #context: StoreContext;
   readonly #options: LoadOptions;
-  readonly #made: LayerId[] = [];
-  readonly #layers: NewLayer[] = [];
+  readonly #planned: PlannedLayer[] = [];
+  /** Layers that the archive has and the store too: to be compared with what is known of them. */
+  readonly #present: ArchivedLayer[] = [];
+  #filled: readonly FilledLayer[] = [];
   readonly #images: NewImage[] = [];
-  readonly #notes: string[][] = [];
+  /** For each image the chain ids of its layers. */
+  readonly #chains: (readonly Digest[])[] = [];
   readonly #blobs = new Map<Digest, BlobRow>();
-  /** Chain id to driver id, of the store's layers and of those made here. */
-  readonly #known = new Map<Digest, LayerId>();
   #pin: string | undefined;
 
   constructor(context: StoreContext, options: LoadOptions) {
@@ -61,80 +60,48 @@ class Loading {
     this.#options = options;
   }
 
-  /** Finds the layers that are there already, and keeps them from removal until the end. */
-  async pin(images: readonly ArchivedImage[]): Promise<void> {
+  /** Finds the layers that are there already, keeps them from removal until the end, and gives ids to the others. */
+  async plan(images: readonly ArchivedImage[]): Promise<void> {
     const { pin, layers } = await this.#context.database.pin(images.flatMap(chainsOf));
     this.#pin = pin;
-    for (const { chainId, driverId } of layers) if (chainId !== undefined) this.#known.set(chainId, driverId);
-  }
-
-  async image(image: ArchivedImage): Promise<void> {
-    const config = parseConfig(image.config.bytes, `the config ${image.config.digest}`);
-    const chains = chainIds(config.diffIds);
-    const notes: string[] = [];
-    let parent: LayerId | undefined;
-    for (const [i, layer] of image.layers.entries()) {
-      this.#options.signal?.throwIfAborted();
-      const chainId = chains[i] as Digest;
-      const known = this.#known.get(chainId);
-      if (known === undefined) {
-        const id = newLayerId();
-        const report = await this.#unpack(id, parent, layer, chainId);
-        notes.push(...report.notes.map((note) => `layer ${i + 1}: ${note}`));
+    const known = new Map<Digest, LayerId>();
+    for (const { chainId, driverId } of layers) if (chainId !== undefined) known.set(chainId, driverId);
+    for (const image of images) {
+      const config = parseConfig(image.config.bytes, `the config ${image.config.digest}`);
+      const chains = chainIds(config.diffIds);
+      this.#chains.push(chains);
+      let parent: LayerId | undefined;
+      for (const [i, layer] of image.layers.entries()) {
+        const chainId = chains[i] as Digest;
+        let id = known.get(chainId);
+        if (id === undefined) {
+          id = newLayerId();
+          known.set(chainId, id);
+          this.#planned.push({ id, chainId, layer, ...(parent === undefined ? {} : { parent }) });
+        } else {
+          this.#present.push(layer);
+        }
         parent = id;
-      } else {
-        await this.#verify(layer);
-        parent = known;
       }
+      const chainId = chains.at(-1);
+      this.#images.push({
+        digest: image.config.digest,
+        config: image.config.bytes,
+        platform: config.platform === undefined ? '' : formatPlatform(config.platform),
+        names: image.names,
+        ...(chainId === undefined ? {} : { chainId }),
+        ...(config.created === undefined ? {} : { createdAt: config.created }),
+        ...(image.manifest === undefined ? {} : { manifest: image.manifest }),
+      });
     }
-    const chainId = chains.at(-1);
-    this.#images.push({
-      digest: image.config.digest,
-      config: image.config.bytes,
-      platform: config.platform === undefined ? '' : formatPlatform(config.platform),
-      names: image.names,
-      ...(chainId === undefined ? {} : { chainId }),
-      ...(config.created === undefined ? {} : { createdAt: config.created }),
-      ...(image.manifest === undefined ? {} : { manifest: image.manifest }),
-    });
-    this.#notes.push(notes);
   }
 
-  async #unpack(id: LayerId, parent: LayerId | undefined, layer: ArchivedLayer, chainId: Digest): Promise<ApplyReport> {
-    const { database, driver, threads } = this.#context;
-    const { signal, onProgress } = this.#options;
-    await database.begin(newLayerMakings(id));
-    this.#made.push(id);
-    await driver.create(id, { writable: false, ...(parent === undefined ? {} : { parent }) });
-    const record = inRoot(this.#context, recordOf(id));
-    const bytesTotal = layer.blob.length;
-    const report = await driver.apply(id, layer.blob, {
-      record,
-      ...(signal === undefined ? {} : { signal }),
-      onBytes: (bytesDone) => onProgress?.({ step: 'unpack', layer: layer.diffId, bytesDone, bytesTotal }),
-    });
-    this.#judge(layer, report.diffId, report.blobDigest);
-    if (!report.exact.holds) {
-      await database.begin([{ kind: 'file', name: keptOf(id) }]);
-      await rm(toBytes(record), { force: true });
-      await database.end([{ kind: 'file', name: recordOf(id) }]);
-      const to = inRoot(this.#context, keptOf(id));
-      const compressed = report.compression !== undefined && report.compression !== 'none';
-      await keepTar(threads, { from: layer.blob, to, compressed }, this.#options);
-    }
-    this.#layers.push({
-      driverId: id,
-      ...(parent === undefined ? {} : { parent }),
-      diffId: report.diffId,
-      chainId,
-      ...(report.exact.holds ? { recordFile: recordOf(id) } : { keptFile: keptOf(id) }),
-      exact: report.exact,
-      sizeBytes: report.sizeBytes,
-      tarBytes: report.tarBytes,
-      inodes: report.entries,
-    });
-    this.#known.set(chainId, id);
-    return report;
+  async unpack(): Promise<void> {
+    const { database } = this.#context;
+    if (this.#planned.length > 0) await database.begin(this.#planned.flatMap(({ id }) => newLayerMakings(id)));
+    const judge: UnpackOptions['judge'] = (layer, diffId, blobDigest) => this.#judge(layer, diffId, blobDigest);
+    this.#filled = await unpackLayers(this.#context, this.#planned, { ...this.#options, judge });
+    for (const layer of this.#present) await this.#verify(layer);
   }
 
   /** A layer that is there already: its blob is only hashed, and not even that where the pair of digests is known. */
@@ -168,15 +135,16 @@ class Loading {
 
   async commit(): Promise<Committed> {
     const { database, driver, threads } = this.#context;
-    if (this.#layers.length > 0) {
+    const rows = this.#filled.map(({ row }) => row);
+    if (rows.length > 0) {
       this.#options.onProgress?.({ step: 'settle', bytesDone: 0 });
-      await driver.seal(this.#layers.map((layer) => layer.driverId));
+      await driver.seal(rows.map((row) => row.driverId));
       await threads.perform.sync(inRoot(this.#context, 'records'));
-      this.#options.onProgress?.({ step: 'settle', bytesDone: this.#layers.reduce((sum, l) => sum + l.tarBytes, 0) });
+      this.#options.onProgress?.({ step: 'settle', bytesDone: rows.reduce((sum, row) => sum + row.tarBytes, 0) });
     }
     this.#options.signal?.throwIfAborted();
     return database.commitImages({
-      layers: this.#layers,
+      layers: rows,
       images: this.#images,
       blobs: [...this.#blobs.values()].filter((blob) => blob.digest !== blob.diffId),
       ...(this.#pin === undefined ? {} : { pin: this.#pin }),
@@ -190,15 +158,26 @@ class Loading {
       ...image,
       existed,
       moved,
-      notes: this.#notes[i] ?? [],
+      notes: this.#notesOf(this.#chains[i] ?? []),
     }));
+  }
+
+  /** What was said of the layers of an image that came in now, each with its place from the bottom. */
+  #notesOf(chains: readonly Digest[]): string[] {
+    return chains.flatMap((chainId, i) => {
+      const filled = this.#filled.find(({ row }) => row.chainId === chainId);
+      return (filled?.notes ?? []).map((note) => `layer ${i + 1}: ${note}`);
+    });
   }
 
   /** Nothing of what was begun is left; what cannot be removed is told, and waits for a later sweep. */
   async undo(): Promise<void> {
     const { database, log } = this.#context;
     // From disk first: on a full one that makes the room which the database needs.
-    await discardOrWarn(this.#context, this.#made);
+    await discardOrWarn(
+      this.#context,
+      this.#planned.map(({ id }) => id),
+    );
     if (this.#pin === undefined) return;
     const unpinned = database.unpin(this.#pin);
     await unpinned.catch((error: unknown) => log.warn(`Layers stay in the store for now: ${String(error)}`));

@@ -51,12 +51,14 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       parseDriverOptions(database.driver, own); // a wrong one is told now, not when a layer is first touched
       const { run, tmp } = database.layout;
       const left: StoreContext['left'] = new Map();
+      const unended: StoreContext['unended'] = [];
       const context = (layers: LayerDriver): StoreContext => ({
         database,
         driver: storageDriver(layers, threads, fromText(tmp)),
         threads,
         log,
         left,
+        unended,
       });
       const identity = {
         name: database.driver,

@@ -65,6 +65,8 @@ export interface Image {
 export interface LoadOptions extends Progressing {
   /** `os/arch[/variant]`; default: this machine's. */
   readonly platform?: string;
+  /** What tells a layer from a bomb: bytes unpacked before the ratio is looked at (1 GiB), and the ratio (100). */
+  readonly limits?: { readonly freeBytes?: number; readonly ratioMax?: number };
 }
 
 export interface LoadedImage extends Image {

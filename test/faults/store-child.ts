@@ -1,6 +1,7 @@
 // A process of its own for the fault tests: `node store-child.ts WHAT ROOT …`. Says `ready` when it begins its work.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { isStorageError, openStore, type Store, toText } from '../../src/index.ts';
 
 const [what, root = '', ...rest] = process.argv.slice(2);
@@ -38,6 +39,7 @@ switch (what) {
         writeFileSync(join(toText(mounted.path), 'file'), 'x'.repeat(10_000));
       }
       await work.remove();
+      await sleep(30);
     }
   /** Mounts the writable layer of that name, and stays. */
   case 'hold': {

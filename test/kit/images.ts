@@ -1,3 +1,4 @@
+import { createCipheriv } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
@@ -105,13 +106,9 @@ export function writeLayout(path: string, ...specs: readonly ImageSpec[]): strin
 
 /** Bytes that no codec makes smaller, of the seed alone. */
 export function noise(bytes: number, seed: number): Buffer {
-  const data = Buffer.allocUnsafe(bytes);
-  let state = (seed * 2654435761 + 1) >>> 0;
-  for (let i = 0; i < bytes; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    data[i] = state >>> 24;
-  }
-  return data;
+  const key = Buffer.alloc(16);
+  key.writeUInt32LE(seed);
+  return createCipheriv('aes-128-ctr', key, Buffer.alloc(16)).update(Buffer.alloc(bytes));
 }
 
 /** A layer of `files` files of `bytes` each, in directories of 50. */

@@ -94,8 +94,9 @@ function parentOf(path: ByteString): ByteString {
 
 /** Removes what kills left, in homes of our own only. Nobody changes the home meanwhile. */
 async function sweep(home: ByteString, { perform, log }: DriverSettings): Promise<void> {
-  if (probeDirectory(home) !== home) return sweepProbes(parentOf(home), perform);
-  if (!isOurs(home)) return;
+  // Beside the home too: it did not exist when the driver was chosen.
+  await sweepProbes(parentOf(home), perform);
+  if (probeDirectory(home) !== home || !isOurs(home)) return;
   await sweepProbes(home, perform);
   const left = listNames(home).filter((name) => name.startsWith(TEMPORARY_PREFIX) || name.startsWith(REMOVING_PREFIX));
   if (left.length === 0) return;

@@ -1,5 +1,5 @@
 import type { ByteString } from '../../base/bytes.ts';
-import { AT_FDCWD, O_DIRECTORY, O_PATH, openat } from '../../linux/inode.ts';
+import { AT_FDCWD, close, O_DIRECTORY, O_PATH, openat } from '../../linux/inode.ts';
 import { MS_REC, MS_SLAVE, mount } from '../../linux/mount.ts';
 import {
   CLONE_FS,
@@ -16,18 +16,14 @@ const HERE = '.' as ByteString;
 const ROOT = '/' as ByteString;
 
 /**
- * What a job thread keeps to leave a jail again: descriptors of the host's root and mount namespace. Making one gives
- * the thread a root, working directory and umask (0) of its own, so it is for job threads only.
+ * The way of a job thread into a jail and out again, by descriptors of the host's root and mount namespace. They are
+ * open only meanwhile: a thread that is ended closes nothing. Making one gives the thread a root, working directory and
+ * umask (0) of its own, so it is for job threads only.
  */
 export class Jail {
-  readonly #hostRoot: number;
-  readonly #hostMounts: number;
-
   constructor() {
     unshare(CLONE_FS);
     umask(0);
-    this.#hostRoot = openat(AT_FDCWD, ROOT, O_PATH | O_DIRECTORY);
-    this.#hostMounts = openat(AT_FDCWD, '/proc/thread-self/ns/mnt' as ByteString, 0);
   }
 
   /**
@@ -35,13 +31,18 @@ export class Jail {
    * and load no code (a module, a name service, local time), or files of the layer would be taken for the host's.
    */
   inside<T>(directory: ByteString, task: () => T): T {
-    chdir(directory);
-    chroot(HERE);
+    const hostRoot = openat(AT_FDCWD, ROOT, O_PATH | O_DIRECTORY);
     try {
-      return task();
-    } finally {
-      fchdir(this.#hostRoot);
+      chdir(directory);
       chroot(HERE);
+      try {
+        return task();
+      } finally {
+        fchdir(hostRoot);
+        chroot(HERE);
+      }
+    } finally {
+      close(hostRoot);
     }
   }
 
@@ -50,14 +51,21 @@ export class Jail {
    * also when the process is killed.
    */
   privately<T>(task: () => T): T {
-    unshare(CLONE_NEWNS);
+    const hostRoot = openat(AT_FDCWD, ROOT, O_PATH | O_DIRECTORY);
+    const hostMounts = openat(AT_FDCWD, '/proc/thread-self/ns/mnt' as ByteString, 0);
     try {
-      mount('none' as ByteString, ROOT, '' as ByteString, MS_REC | MS_SLAVE, '' as ByteString);
-      return task();
+      unshare(CLONE_NEWNS);
+      try {
+        mount('none' as ByteString, ROOT, '' as ByteString, MS_REC | MS_SLAVE, '' as ByteString);
+        return task();
+      } finally {
+        setMountNamespace(hostMounts); // the thread's root and working directory become that namespace's
+        fchdir(hostRoot);
+        chroot(HERE);
+      }
     } finally {
-      setMountNamespace(this.#hostMounts); // the thread's root and working directory become that namespace's
-      fchdir(this.#hostRoot);
-      chroot(HERE);
+      close(hostMounts);
+      close(hostRoot);
     }
   }
 }

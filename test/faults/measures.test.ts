@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { closeSync, openSync, statSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { digestOf } from '../../src/base/digest.ts';
+import { openStore } from '../../src/index.ts';
+import { filesystem } from '../kit/filesystems.ts';
+import { bulk, dockerTar, ociTar } from '../kit/images.ts';
+import { file, layer } from '../kit/layer-builder.ts';
+import { need } from '../kit/require.ts';
+
+const CHILD = new URL('measure-child.ts', import.meta.url).pathname;
+
+test('invariant 4: after a load the store is at most 1.05 of the unpacked trees and the records', async (t) => {
+  if (!need(t, 'root', 'mount', 'mkfs.ext4')) return;
+  for (const kind of ['tmpfs', 'ext4'] as const) {
+    await using disk = await filesystem(kind, 192);
+    const root = join(disk.path, 'store');
+    {
+      await using store = await openStore({ root, driver: 'overlay2', threads: 2 });
+      const archive = ociTar({
+        layers: [bulk(1, 1500, 6000), bulk(2, 30, 600_000), bulk(3, 600, 300)],
+        compress: 'gzip',
+      });
+      await store.images.load(
+        (async function* () {
+          yield archive;
+        })(),
+      );
+      for (const { exact } of await store.layers.stored()) assert.equal(exact.holds, true);
+    }
+    const kib = (...paths: readonly string[]): number =>
+      Number(execFileSync('du', ['-skc', ...paths], { encoding: 'utf8' }).match(/(\d+)\ttotal/)?.[1]);
+    const layers = execFileSync('sh', ['-c', 'ls -d "$0"/overlay2/*/diff', root], { encoding: 'utf8' })
+      .trim()
+      .split('\n');
+    const [whole, trees, records] = [kib(root), kib(...layers), kib(join(root, 'records'))];
+    assert.ok(
+      whole <= 1.05 * (trees + records),
+      `${kind}: ${whole} KiB, of which ${trees} trees and ${records} records`,
+    );
+    assert.ok(records <= trees / 20, `${kind}: ${records} KiB of records for ${trees} of trees`);
+  }
+});
+
+test('a load of 300 MB takes less than 300 MiB of memory, from a file, compressed twice over, and from one huge file', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 2048);
+  const huge = join(disk.path, 'huge.tar');
+  writeHuge(huge, 300);
+  const many = join(disk.path, 'many.tar');
+  const fd = openSync(many, 'w');
+  writeSync(fd, dockerTar({ layers: Array.from({ length: 6 }, (_, i) => bulk(i, 1000, 8000)), compress: 'gzip' }));
+  closeSync(fd);
+  for (const archive of [huge, many]) {
+    const run = [CHILD, join(disk.path, `store-${statSync(archive).size}`), archive];
+    const { status, stdout, stderr } = spawnSync(process.execPath, run, { encoding: 'utf8', timeout: 60_000 });
+    assert.deepEqual([status, stderr], [0, '']);
+    assert.ok(Number(stdout) < 300, `${stdout.trim()} MiB for ${archive}`);
+  }
+});
+
+/** A docker archive of one gzip layer, with one file of that many MiB. */
+function writeHuge(path: string, mib: number): void {
+  const piece = Buffer.alloc(1 << 20);
+  for (let i = 0; i < piece.length; i++) piece[i] = (i * 2654435761) >>> 13;
+  const content = Buffer.alloc(mib << 20);
+  for (let i = 0; i < mib; i++) piece.copy(content, i << 20);
+  const tar = layer(file('huge', content));
+  const blob = gzipSync(tar, { level: 1 });
+  const config = JSON.stringify({
+    os: 'linux',
+    architecture: 'amd64',
+    rootfs: { type: 'layers', diff_ids: [digestOf(tar)] },
+  });
+  const manifest = JSON.stringify([{ Config: 'c', RepoTags: [], Layers: ['l'] }]);
+  const fd = openSync(path, 'w');
+  for (const part of [
+    layer(file('manifest.json', manifest), file('c', config)).subarray(0, -1024),
+    layer(file('l', blob)),
+  ]) {
+    writeSync(fd, part);
+  }
+  closeSync(fd);
+}
