@@ -29,7 +29,21 @@ export function keepTar(threads: Threads, request: KeepRequest, options: Abortab
 /** A kept tar as it came in; verified against `diffId` at its end. */
 export function keptTar(threads: Threads, kept: ByteString, diffId: Digest, options: Abortable = {}): ByteStream {
   const job = (request: UnkeepRequest): { name: string; request: unknown } => ({ name: 'unkeep', request });
-  return jobStream(threads.jobs, (to) => job({ kept, diffId, to }), { signal: options.signal });
+  return jobStream(threads.jobs, (ring) => job({ kept, diffId, to: { kind: 'ring', ring } }), {
+    signal: options.signal,
+  });
+}
+
+/** As `keptTar`, into an open file from `offset` on. */
+export function keptTarTo(
+  threads: Threads,
+  kept: ByteString,
+  diffId: Digest,
+  to: { readonly fd: number; readonly offset: number },
+  options: RunOptions = {},
+): Promise<void> {
+  const request: UnkeepRequest = { kept, diffId, to: { kind: 'file', ...to } };
+  return threads.jobs.run({ name: 'unkeep', request }, options);
 }
 
 /** As `keptTar`, but only verified. */

@@ -29,6 +29,12 @@ import type { ReplayRequest } from './jobs/replay.ts';
 import { jobStream } from './streams.ts';
 import type { Threads } from './threads.ts';
 
+/** Where in an open file something goes. The descriptor stays the asker's. */
+export interface FilePlace {
+  readonly fd: number;
+  readonly offset: number;
+}
+
 export interface DiffOptions extends Watched {
   readonly xattrs?: 'all' | 'docker';
 }
@@ -55,6 +61,8 @@ export interface StorageDriver extends LayerDriver {
   diffSize(id: LayerId, parent: LayerId | undefined, options?: Abortable): Promise<number>;
   /** The very tar that `apply` took, from its record and the layer's files; `corrupt` where it is not that of `diffId`. */
   replay(id: LayerId, record: ByteString, diffId: Digest, options?: Watched): ByteStream;
+  /** As `replay`, into an open file: several layers may be written at once. */
+  replayTo(id: LayerId, record: ByteString, diffId: Digest, to: FilePlace, options?: Watched): Promise<void>;
   /** As `replay`, but only verified. */
   verify(id: LayerId, record: ByteString, diffId: Digest, options?: Watched): Promise<void>;
   /** Which differ reads the layer, and why. */
@@ -142,8 +150,14 @@ class Graph implements StorageDriver {
 
   async *replay(id: LayerId, record: ByteString, diffId: Digest, options: Watched = {}): AsyncGenerator<Uint8Array> {
     const { root } = await this.#driver.content(id);
-    const request = (to: RingMemory): ReplayRequest => ({ record, root, diffId, to });
+    const request = (ring: RingMemory): ReplayRequest => ({ record, root, diffId, to: { kind: 'ring', ring } });
     yield* jobStream(this.#threads.jobs, (ring) => ({ name: 'replay', request: request(ring) }), watch(options));
+  }
+
+  async replayTo(id: LayerId, record: ByteString, diffId: Digest, to: FilePlace, options: Watched = {}): Promise<void> {
+    const { root } = await this.#driver.content(id);
+    const request: ReplayRequest = { record, root, diffId, to: { kind: 'file', ...to } };
+    await this.#threads.jobs.run({ name: 'replay', request }, watch(options));
   }
 
   async verify(id: LayerId, record: ByteString, diffId: Digest, options: Watched = {}): Promise<void> {

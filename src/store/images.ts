@@ -8,7 +8,7 @@ import { discardLayers } from './discard.ts';
 import { isHeld } from './held.ts';
 import { loadImages } from './load.ts';
 import type { LayerRow, Removal } from './rows.ts';
-import { saveDirectory, saveImages } from './save.ts';
+import { saveDirectory, saveImages, saveTo } from './save.ts';
 import type { HistoryEntry, Image, Images, Progressing } from './types.ts';
 
 /** The images of an open store. */
@@ -18,6 +18,7 @@ export function imagesOf(context: StoreContext): Images {
   return {
     load: (source, options) => loadImages(context, source, options),
     save: (images, options) => saveImages(context, images, options),
+    saveTo: (images, fd, options) => saveTo(context, images, fd, options),
     saveDirectory: (images, directory, options) => saveDirectory(context, images, directory, options),
     list: () => database.images(),
     get: (name) => database.image(name),

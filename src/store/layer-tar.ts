@@ -1,6 +1,7 @@
 import { isStorageError, StorageError } from '../base/errors.ts';
-import { keptTar, verifyKept } from '../graph/blobs.ts';
-import type { Watched } from '../graph/fill.ts';
+import { keptTar, keptTarTo, verifyKept } from '../graph/blobs.ts';
+import { type Watched, watch } from '../graph/fill.ts';
+import type { FilePlace } from '../graph/storage-driver.ts';
 import { inRoot, type StoreContext } from './context.ts';
 import type { LayerRow } from './rows.ts';
 
@@ -24,15 +25,39 @@ export async function* layerTar(
   }
 }
 
+/** As `layerTar`, into an open file. */
+export function layerTarTo(
+  context: StoreContext,
+  layer: LayerRow,
+  to: FilePlace,
+  options: Watched = {},
+): Promise<void> {
+  return giveBack(context, layer, to, options);
+}
+
 /** Rejects with `corrupt` where the layer's tar would not be given back as it came in. */
-export async function verifyLayer(context: StoreContext, layer: LayerRow, options: Watched = {}): Promise<void> {
+export function verifyLayer(context: StoreContext, layer: LayerRow, options: Watched = {}): Promise<void> {
+  return giveBack(context, layer, undefined, options);
+}
+
+async function giveBack(
+  context: StoreContext,
+  layer: LayerRow,
+  to: FilePlace | undefined,
+  options: Watched,
+): Promise<void> {
+  const { driver, threads } = context;
   const { diffId, recordFile, keptFile } = layer;
   try {
     if (diffId !== undefined && recordFile !== undefined) {
-      return await context.driver.verify(layer.driverId, inRoot(context, recordFile), diffId, options);
+      const record = inRoot(context, recordFile);
+      if (to === undefined) return await driver.verify(layer.driverId, record, diffId, options);
+      return await driver.replayTo(layer.driverId, record, diffId, to, options);
     }
     if (diffId !== undefined && keptFile !== undefined) {
-      return await verifyKept(context.threads, inRoot(context, keptFile), diffId, options);
+      const kept = inRoot(context, keptFile);
+      if (to === undefined) return await verifyKept(threads, kept, diffId, options);
+      return await keptTarTo(threads, kept, diffId, to, watch(options));
     }
     throw noTar(layer);
   } catch (error) {

@@ -1,22 +1,29 @@
+import { write } from 'node:fs';
 import { mkdir, open, readdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { StorageError } from '../base/errors.ts';
 import type { ByteStream } from '../base/values.ts';
 import {
+  dockerMembers,
   type ImageToSave,
   type LayerToSave,
   layoutMembers,
   type OpenLayer,
+  ociMembers,
+  piecesOf,
   planDocker,
   planOci,
 } from '../transport/write-archive.ts';
 import type { StoreContext } from './context.ts';
-import { layerTar } from './layer-tar.ts';
+import { layerTar, layerTarTo } from './layer-tar.ts';
 import { fileError } from './layout.ts';
 import type { LayerRow } from './rows.ts';
 import type { Image, SaveOptions } from './types.ts';
 
 interface Plan {
+  /** By diff id. */
+  readonly rows: ReadonlyMap<string, LayerRow>;
   readonly images: readonly ImageToSave[];
   readonly open: OpenLayer;
 }
@@ -33,6 +40,50 @@ export async function* saveImages(
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   };
   yield* options.format === 'docker' ? planDocker(images, openLayer, tar) : planOci(images, openLayer, tar);
+}
+
+/** As `saveImages`, into an open empty file, by as many threads as there are; the descriptor stays the caller's. */
+export async function saveTo(
+  context: StoreContext,
+  asked: readonly (Image | string)[],
+  fd: number,
+  options: SaveOptions = {},
+): Promise<void> {
+  const { images, rows, open: openLayer } = await plan(context, asked, options);
+  const members = (options.format === 'docker' ? dockerMembers : ociMembers)(images, openLayer);
+  const failed = new AbortController();
+  const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal]);
+  let failure: { readonly error: unknown } | undefined;
+  const note = (error: unknown): void => {
+    failure ??= { error };
+    failed.abort(error);
+  };
+  const writing: Promise<void>[] = [];
+  const mtimeNs = BigInt(options.epochSeconds ?? 0) * 1_000_000_000n;
+  for (const piece of piecesOf(members, { mtimeNs })) {
+    const { offset } = piece;
+    if ('bytes' in piece) {
+      if (piece.bytes.length > 0) writing.push(writeAt(fd, piece.bytes, offset).catch(note));
+      continue;
+    }
+    const { diffId } = piece.layer;
+    const row = rows.get(diffId) as LayerRow;
+    const bytesTotal = row.tarBytes;
+    const watched = {
+      signal,
+      onBytes: (bytesDone: number) => options.onProgress?.({ step: 'pack', layer: diffId, bytesDone, bytesTotal }),
+    };
+    writing.push(layerTarTo(context, row, { fd, offset }, watched).catch(note));
+  }
+  await Promise.all(writing);
+  options.signal?.throwIfAborted();
+  if (failure !== undefined) throw failure.error;
+}
+
+async function writeAt(fd: number, bytes: Uint8Array, offset: number): Promise<void> {
+  for (let at = 0; at < bytes.length; ) {
+    at += (await promisify(write)(fd, bytes, at, bytes.length - at, offset + at)).bytesWritten;
+  }
 }
 
 /** An OCI layout in `directory`, which is empty or absent; on failure it is left as it was. */
@@ -108,7 +159,7 @@ async function plan(context: StoreContext, asked: readonly (Image | string)[], o
       onBytes: (bytesDone) => options.onProgress?.({ step: 'pack', layer: layer.diffId, bytesDone, bytesTotal }),
     });
   };
-  return { images: [...images.values()], open: openLayer };
+  return { rows, images: [...images.values()], open: openLayer };
 }
 
 /** Asked by a name, an image goes out under that name; by id, under all it has. */

@@ -39,6 +39,8 @@ export type ArchiveMember =
       readonly name: string;
       readonly sizeBytes: number;
       readonly content: Uint8Array | ByteStream;
+      /** Whose tar the content is. */
+      readonly layer?: LayerToSave;
     };
 
 export interface TarOptions {
@@ -55,19 +57,17 @@ export function savedManifest(image: ImageToSave): Digest {
 /** Members of an OCI image layout directory. */
 export function layoutMembers(images: readonly ImageToSave[], open: OpenLayer): readonly ArchiveMember[] {
   const blobs = new Map<Digest, ArchiveMember>();
-  const put = (digest: Digest, sizeBytes: number, content: Uint8Array | ByteStream): void => {
-    if (!blobs.has(digest)) blobs.set(digest, { type: 'file', name: blobName(digest), sizeBytes, content });
+  const put = (digest: Digest, content: Uint8Array): void => {
+    if (blobs.has(digest)) return;
+    blobs.set(digest, { type: 'file', name: blobName(digest), sizeBytes: content.length, content });
   };
   const entries = images.flatMap((image) => {
     const manifest = manifestOf(image);
-    for (const layer of image.layers)
-      put(
-        layer.diffId,
-        layer.sizeBytes,
-        later(() => open(layer)),
-      );
-    put(digestOf(image.config), image.config.length, image.config);
-    put(manifest.digest, manifest.bytes.length, manifest.bytes);
+    for (const layer of image.layers) {
+      if (!blobs.has(layer.diffId)) blobs.set(layer.diffId, layerMember(blobName(layer.diffId), layer, open));
+    }
+    put(digestOf(image.config), image.config);
+    put(manifest.digest, manifest.bytes);
     const { platform } = parseConfig(image.config, 'the config of the image');
     const descriptor = { mediaType: manifest.mediaType, digest: manifest.digest, size: manifest.bytes.length };
     const named = tagged(image.names).map((name) => ({ ...descriptor, annotations: annotationsOf(name), platform }));
@@ -103,8 +103,7 @@ export function dockerMembers(images: readonly ImageToSave[], open: OpenLayer): 
   const manifest = images.map(({ names, config, layers }) => {
     for (const layer of layers) {
       const name = `${hexOf(layer.diffId)}.tar`;
-      if (members.has(name)) continue;
-      members.set(name, { type: 'file', name, sizeBytes: layer.sizeBytes, content: later(() => open(layer)) });
+      if (!members.has(name)) members.set(name, layerMember(name, layer, open));
     }
     const name = `${hexOf(digestOf(config))}.json`;
     members.set(name, { type: 'file', name, sizeBytes: config.length, content: config });
@@ -144,6 +143,31 @@ export async function* tarOf(members: readonly ArchiveMember[], options: TarOpti
     yield paddingFor(member.sizeBytes);
   }
   yield trailer();
+}
+
+/** A run of an archive: bytes, or the tar of a layer. */
+export type Piece = { readonly offset: number } & ({ readonly bytes: Uint8Array } | { readonly layer: LayerToSave });
+
+/** As `tarOf`, for whoever can write at any place: where each part of the archive goes. */
+export function* piecesOf(members: readonly ArchiveMember[], options: TarOptions = {}): Generator<Piece> {
+  let offset = 0;
+  const next = (bytes: Uint8Array): Piece => {
+    const piece = { offset, bytes };
+    offset += bytes.length;
+    return piece;
+  };
+  for (const member of members) {
+    yield next(header(member, options.mtimeNs ?? 0n));
+    if (member.type === 'directory') continue;
+    if (member.layer !== undefined) {
+      yield { offset, layer: member.layer };
+      offset += member.sizeBytes;
+    } else if (member.content instanceof Uint8Array) {
+      yield next(member.content);
+    }
+    yield next(paddingFor(member.sizeBytes));
+  }
+  yield next(trailer());
 }
 
 /** An OCI layout tar, see `ociMembers`. */
@@ -188,6 +212,10 @@ function tagged(names: readonly string[]): readonly Reference[] {
 /** As Docker 25 and newer and containerd write them; the tag alone is what the OCI specification means. */
 function annotationsOf(name: Reference): Readonly<Record<string, string>> {
   return { [NAME_ANNOTATION]: formatReference(name), [REF_ANNOTATION]: name.tag! };
+}
+
+function layerMember(name: string, layer: LayerToSave, open: OpenLayer): ArchiveMember {
+  return { type: 'file', name, sizeBytes: layer.sizeBytes, content: later(() => open(layer)), layer };
 }
 
 /** Opened when its first byte is wanted. */

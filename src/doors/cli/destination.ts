@@ -19,22 +19,38 @@ export function checkDestination(context: Context, target: ByteString | undefine
  * name in the same directory and is renamed. What is no regular file (`/dev/null`, a fifo) is written as it is.
  */
 export async function writeStream(context: Context, target: ByteString | undefined, stream: ByteStream): Promise<void> {
+  const { signal } = context;
+  await writeWith(context, target, stream, (file) => pour(stream, file, signal));
+}
+
+/** As `writeStream`; where the target is a regular file, `fill` writes it instead, at whatever places it likes. */
+export async function writeWith(
+  context: Context,
+  target: ByteString | undefined,
+  stream: ByteStream,
+  fill: (file: FileHandle) => Promise<void>,
+): Promise<void> {
   if (target === undefined || target === '-') {
     for await (const chunk of stream) await context.out.bytes(chunk);
     return;
   }
   try {
-    await writeFile(target, stream, context.signal);
+    await writeFile(target, stream, fill, context.signal);
   } catch (error) {
     throw explained(error, 'write', target);
   }
 }
 
-async function writeFile(target: ByteString, stream: ByteStream, signal: AbortSignal): Promise<void> {
+async function writeFile(
+  target: ByteString,
+  stream: ByteStream,
+  fill: (file: FileHandle) => Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
   const existing = await resolveTarget(target);
   if (existing?.special) {
-    const file = await open(toBytes(existing.path), 'w');
-    return pour(stream, file, signal);
+    await using file = await open(toBytes(existing.path), 'w');
+    return await pour(stream, file, signal);
   }
   const path = existing?.path ?? target;
   const temporary = toBytes(
@@ -42,8 +58,12 @@ async function writeFile(target: ByteString, stream: ByteStream, signal: AbortSi
   );
   const file = await open(temporary, 'wx', 0o666);
   try {
-    if (existing !== undefined) await file.chmod(existing.mode);
-    await pour(stream, file, signal);
+    try {
+      if (existing !== undefined) await file.chmod(existing.mode);
+      await fill(file);
+    } finally {
+      await file.close();
+    }
     await rename(temporary, toBytes(path));
   } catch (error) {
     await unlink(temporary).catch(() => {}); // The first failure is the one to tell.
@@ -73,13 +93,9 @@ async function resolveTarget(target: ByteString): Promise<Target | undefined> {
 }
 
 async function pour(stream: ByteStream, file: FileHandle, signal: AbortSignal): Promise<void> {
-  try {
-    for await (const chunk of stream) {
-      signal.throwIfAborted();
-      let written = 0;
-      while (written < chunk.length) written += (await file.write(chunk, written)).bytesWritten;
-    }
-  } finally {
-    await file.close();
+  for await (const chunk of stream) {
+    signal.throwIfAborted();
+    let written = 0;
+    while (written < chunk.length) written += (await file.write(chunk, written)).bytesWritten;
   }
 }

@@ -2,10 +2,10 @@ import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { type ByteString, toBytes } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
-import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import { Deflater } from '../../codec/deflate.ts';
 import type { InflateLimits } from '../../codec/inflate.ts';
 import { type FileRange, type InflateAnswer, inflateRange } from './inflate.ts';
+import { type Out, writerOf } from './out.ts';
 
 const PIECE_BYTES = 256 * 1024;
 
@@ -64,25 +64,23 @@ export interface UnkeepRequest {
   readonly kept: ByteString;
   readonly diffId: string;
   /** Absent: only verified. */
-  readonly to?: RingMemory;
+  readonly to?: Out;
 }
 
 /** Job: a kept tar, unpacked; `corrupt` where it is not that of `diffId`. */
 export function unkeep(request: UnkeepRequest, context: JobContext): void {
   const fd = openSync(toBytes(request.kept), 'r');
   try {
-    const writer = request.to === undefined ? undefined : new RingWriter(request.to);
-    const room = Buffer.allocUnsafe(PIECE_BYTES);
-    const sink = writer ?? { reserve: () => room, commit: () => {} };
+    const writer = writerOf(request.to);
     const range = { fd, offset: 0, length: fstatSync(fd).size };
-    const { diffId } = inflateRange(range, sink, { ratioMax: Number.POSITIVE_INFINITY }, context);
+    const { diffId } = inflateRange(range, writer, { ratioMax: Number.POSITIVE_INFINITY }, context);
     if (diffId !== request.diffId) {
       throw new StorageError('corrupt', `Cannot give layer ${request.diffId} back: its kept tar is now ${diffId}`, {
         expected: request.diffId,
         actual: diffId,
       });
     }
-    writer?.end();
+    writer.end();
   } finally {
     closeSync(fd);
   }

@@ -4,7 +4,6 @@ import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
 import type { Digest } from '../../base/digest.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
-import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import { Inflater } from '../../codec/inflate.ts';
 import { Root } from '../../fs/rooted.ts';
 import { isFile } from '../../fs/stat.ts';
@@ -12,6 +11,7 @@ import { close, fstat, O_NONBLOCK, O_RDONLY } from '../../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR, ENXIO } from '../../linux/libc.ts';
 import { SplitReader } from '../../tar/split.ts';
 import type { Extent } from '../../tar/types.ts';
+import { type Out, type OutWriter, writerOf } from './out.ts';
 
 export interface ReplayRequest {
   /** The split record. */
@@ -20,18 +20,17 @@ export interface ReplayRequest {
   readonly root: ByteString;
   readonly diffId: Digest;
   /** Absent: only verified. */
-  readonly to?: RingMemory;
+  readonly to?: Out;
 }
 
 /** Job: a layer's tar from its record and files, byte for byte. Ends with `corrupt` where it is not the tar of `diffId`. */
 export function replay(request: ReplayRequest, context: JobContext): void {
-  const out = new HashedOut(request.to === undefined ? undefined : new RingWriter(request.to));
+  const out = new HashedOut(writerOf(request.to), context);
   using root = Root.open(request.root);
   let ended = false;
   const split = new SplitReader({
     onRaw: (bytes) => out.write(bytes),
     onFile(name, payloadBytes, extents) {
-      context.check();
       const fd = root.open(name, O_RDONLY | O_NONBLOCK, 0, ENOENT, ENOTDIR, ELOOP, ENXIO);
       if (fd < 0) throw changed(name, 'it is gone');
       try {
@@ -89,21 +88,22 @@ function feedRecord(path: ByteString, split: SplitReader): void {
   }
 }
 
-/** Bytes on their way out, hashed; slots of the ring are filled whole. */
+/** Bytes on their way out, hashed; the room that the writer gives is filled whole. */
 class HashedOut {
-  readonly #ring: RingWriter | undefined;
+  readonly #writer: OutWriter;
+  readonly #context: JobContext;
   readonly #hash = createHash('sha256');
-  readonly #own = Buffer.allocUnsafe(256 * 1024);
   #slot: Uint8Array | undefined;
   #used = 0;
   bytes = 0;
 
-  constructor(ring: RingWriter | undefined) {
-    this.#ring = ring;
+  constructor(writer: OutWriter, context: JobContext) {
+    this.#writer = writer;
+    this.#context = context;
   }
 
   #room(): Uint8Array {
-    this.#slot ??= this.#ring?.reserve() ?? this.#own;
+    this.#slot ??= this.#writer.reserve();
     return this.#slot.subarray(this.#used);
   }
 
@@ -115,8 +115,9 @@ class HashedOut {
 
   #flush(): void {
     if (this.#slot === undefined) return;
+    this.#context.check();
     this.#hash.update(this.#slot.subarray(0, this.#used));
-    this.#ring?.commit(this.#used);
+    this.#writer.commit(this.#used);
     this.#slot = undefined;
     this.#used = 0;
   }
@@ -147,7 +148,7 @@ class HashedOut {
   }
 
   end(): void {
-    this.#ring?.end();
+    this.#writer.end();
   }
 }
 

@@ -2,7 +2,7 @@ import { fromText, quote } from '../../../base/bytes.ts';
 import { textOf } from '../arguments.ts';
 import { type Command, defineCommand } from '../command.ts';
 import { openStoreOf, say } from '../context.ts';
-import { checkDestination, writeStream } from '../destination.ts';
+import { checkDestination, writeWith } from '../destination.ts';
 import { sourceDateEpoch } from '../epoch.ts';
 import { UsageError } from '../parse.ts';
 import { withProgress } from '../progress.ts';
@@ -41,8 +41,9 @@ export const command: Command = defineCommand({
       if (directory !== undefined) {
         await store.images.saveDirectory(references, textOf(directory, 'the directory'), options);
       } else {
-        const stream = store.images.save(references, { ...options, format: format === 'docker' ? 'docker' : 'oci' });
-        await writeStream(context, given.output, stream);
+        const wanted = { ...options, format: format === 'docker' ? ('docker' as const) : ('oci' as const) };
+        const stream = store.images.save(references, wanted);
+        await writeWith(context, given.output, stream, ({ fd }) => store.images.saveTo(references, fd, wanted));
       }
     });
     // Until the blobs that came in are kept.
