@@ -30,6 +30,8 @@ async function containerd(peers: Peers, { name, where, config }: Flavour): Promi
     return { name, because: `no containerd and ctr ${where === 'system' ? 'in PATH' : 'in --peers'}` };
   }
   const version = / v?(\d+\.\d+)\./.exec(await command(daemon, ['--version']))?.[1];
+  // Through its transfer service, the default of 2.x, some archives are cut off.
+  const exporting = where === 'directory' ? ['--local'] : [];
   return {
     name: name.replace('containerd', `containerd ${version}`),
     kind: 'engine',
@@ -72,7 +74,8 @@ async function containerd(peers: Peers, { name, where, config }: Flavour): Promi
           },
           save: {
             note: 'copies the compressed blobs it keeps beside the unpacked layers',
-            run: async () => void (await call('images', 'export', join(directory, 'saved.tar'), reference)),
+            run: async () =>
+              void (await call('images', 'export', ...exporting, join(directory, 'saved.tar'), reference)),
           },
         },
         [Symbol.asyncDispose]: () => running[Symbol.asyncDispose](),

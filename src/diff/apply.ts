@@ -142,7 +142,7 @@ export class LayerApplier implements Disposable {
   #mark(mark: NonNullable<ReturnType<typeof parseWhiteout>>, path: ByteString, entry: TarEntry): undefined {
     if (mark.kind === 'bookkeeping') return;
     if (mark.kind === 'refused') throw refusal(entry.name, 'a whiteout of ".", ".." or of nothing');
-    const place = this.tree.directory(parentPath(path));
+    const place = this.tree.directory(parentPath(path), true);
     const { directory } = place;
     if (mark.kind === 'opaque') {
       directory.opaque = true;

@@ -37,8 +37,8 @@ export function finishDirectories(tree: LayerTree, notes: Notes): void {
   }
 }
 
-function needsBelow({ implied, opaque, reborn, whiteouts, standIns }: LayerDirectory): boolean {
-  return implied || opaque || reborn || whiteouts || standIns;
+function needsBelow({ implied, opaque, reborn, whiteouts, retouched }: LayerDirectory): boolean {
+  return implied || opaque || reborn || whiteouts || retouched;
 }
 
 /** What is done to a directory last of all. */

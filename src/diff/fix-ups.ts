@@ -7,6 +7,7 @@ import { isDirectory, isWhiteout } from '../fs/stat.ts';
 import { makeOpaque } from '../fs/whiteouts.ts';
 import { keepXattr, viaWorkingDirectory } from '../fs/xattrs.ts';
 import {
+  AT_REMOVEDIR,
   close,
   DT_CHR,
   DT_UNKNOWN,
@@ -23,7 +24,7 @@ import {
   S_IFCHR,
   unlinkat,
 } from '../linux/inode.ts';
-import { EEXIST, ELOOP, ENOENT, ENOTDIR, ENXIO } from '../linux/libc.ts';
+import { EEXIST, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, ENXIO } from '../linux/libc.ts';
 import { touch } from './finish.ts';
 import type { LayerDirectory, LayerTree, Place } from './layer-tree.ts';
 import { baseName, joinPath, parentPath } from './names.ts';
@@ -60,8 +61,13 @@ export function settle(layer: Settling, below: LowerView | undefined): void {
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const child = level.next();
     if (child === undefined) {
+      const { directory } = level;
       stack.pop();
-      if (stack.length > 0) at.leave();
+      if (stack.length === 0) break;
+      if (!directory.settled) touch(at.fd, directory, layer.notes);
+      at.leave();
+      // Where something is in it, or below it, it stays.
+      if (level.passes) unlinkat(at.fd, directory.name, AT_REMOVEDIR, ENOTEMPTY, EEXIST);
       continue;
     }
     at.enter(child.name);
@@ -69,10 +75,11 @@ export function settle(layer: Settling, below: LowerView | undefined): void {
     const lower = level.below?.lookup(path);
     settleDirectory(layer, at.fd, child, path, lower, below);
     const merges = lower !== undefined && isDirectory(lower.stat) && !hidesBelow(child);
-    stack.push(new Level(child, path, merges ? below : undefined));
+    stack.push(new Level(child, path, merges ? below : undefined, child.passing && child.implied && !merges));
   }
   // The root comes last: an opaque mark there becomes whiteouts in it.
   settleDirectory(layer, at.fd, top, ROOT, looks, below);
+  if (!top.settled) touch(at.fd, top, layer.notes);
 }
 
 /** One directory on the way, and which of its children come next. */
@@ -81,9 +88,14 @@ class Level {
   readonly path: ByteString;
   /** What can be seen through this directory; undefined where nothing can. */
   readonly below: LowerView | undefined;
+  readonly directory: LayerDirectory;
+  /** It goes again if it turns out empty. */
+  readonly passes: boolean;
   readonly #children: Iterator<LayerDirectory> | undefined;
 
-  constructor(directory: LayerDirectory, path: ByteString, below: LowerView | undefined) {
+  constructor(directory: LayerDirectory, path: ByteString, below: LowerView | undefined, passes = false) {
+    this.directory = directory;
+    this.passes = passes;
     this.path = path;
     this.below = hidesBelow(directory) ? undefined : below;
     this.#children = directory.children?.values();
@@ -116,7 +128,6 @@ function settleDirectory(
   if (directory.whiteouts) dropIdleWhiteouts(fd, path, merges ? below : undefined);
   if (path === ROOT && directory.opaque) whiteOutRoot(fd, below);
   else if (hidesBelow(directory) && covers) makeOpaque(fd, 'overlay');
-  touch(fd, directory, layer.notes);
 }
 
 /** A directory that the archive implies looks as the one below does. */

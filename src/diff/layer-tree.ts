@@ -40,8 +40,10 @@ export interface LayerDirectory {
   reborn: boolean;
   /** Whiteouts of this layer stand in it. */
   whiteouts: boolean;
-  /** A file that stands in for a lower one is in it. */
-  standIns: boolean;
+  /** Something in it is changed while the layer is settled, so its time is given after that. */
+  retouched: boolean;
+  /** Made because a whiteout lies below a symlink that names it: without entries and a directory below, it goes again. */
+  passing: boolean;
   /** Given last, or everything made in the directory would inherit it. */
   defaultAcl: Buffer | undefined;
   /** It is as it will be. */
@@ -79,13 +81,13 @@ export class LayerTree implements Disposable {
     this.root = { fd, path: EMPTY, directory: top };
   }
 
-  /** The directory of a cleaned path, made where it is missing. */
-  directory(path: ByteString): Place {
+  /** The directory of a cleaned path, made where it is missing; `forMark`: for a whiteout, not for an entry. */
+  directory(path: ByteString, forMark = false): Place {
     if (path === '') return this.root;
     const last = this.#last;
     if (last !== undefined && last.asked === path) return last.place;
     this.#forget();
-    const place = this.#known(path) ?? this.#descend(path);
+    const place = this.#known(path) ?? this.#descend(path, forMark);
     this.#last = { asked: path, place };
     return place;
   }
@@ -135,7 +137,7 @@ export class LayerTree implements Disposable {
     return fd;
   }
 
-  #descend(path: ByteString): Place {
+  #descend(path: ByteString, forMark: boolean): Place {
     const todo = path.split('/').reverse();
     const names: ByteString[] = [];
     let bytes = 0;
@@ -183,6 +185,10 @@ export class LayerTree implements Disposable {
           const here = joinPath(names.join('/') as ByteString, part);
           return refusal(path, `the same archive made ${quote(here)} a ${typeOf((stat as Stat).mode)}, no directory`);
         });
+        if (stat === undefined && forMark && links > 0) {
+          child.passing = true;
+          directory.retouched = true;
+        }
         move(openat(fd, part, DIRECTORY), child);
         names.push(part);
       }
@@ -248,7 +254,7 @@ export class LayerTree implements Disposable {
   markStandIn(path: ByteString): void {
     let directory: LayerDirectory | undefined = this.root.directory;
     for (const name of path === '' ? [] : (path.split('/') as ByteString[])) directory = directory?.children?.get(name);
-    if (directory !== undefined) directory.standIns = true;
+    if (directory !== undefined) directory.retouched = true;
   }
 
   /** What stands at a path without symlinks, undefined where its directory or itself is gone. */
@@ -289,7 +295,8 @@ export function newDirectory(parent: LayerDirectory | undefined, name: ByteStrin
     opaque: false,
     reborn: false,
     whiteouts: false,
-    standIns: false,
+    retouched: false,
+    passing: false,
     defaultAcl: undefined,
     settled: false,
   };

@@ -216,7 +216,8 @@ function configText(spec: ImageSpec): string {
 }
 
 function damaged(bytes: Buffer): Buffer {
-  bytes.fill(0x55, bytes.length / 2, bytes.length / 2 + 64);
+  const middle = bytes.length >> 1;
+  bytes.fill(0x55, middle, middle + 64);
   return bytes;
 }
 

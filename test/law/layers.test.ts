@@ -160,7 +160,7 @@ test('load() is the same function on every driver, and save() is its inverse, fo
         } catch (error) {
           if (!isStorageError(error)) throw error;
           assert.equal(error.code, 'corrupt');
-          results.push(error.message);
+          results.push('refused'); // which of several bad layers is told first is a matter of time
           assert.deepEqual(await store.layers.stored(), []);
         } finally {
           await clear(store);

@@ -200,10 +200,9 @@ test('Whiteouts: through symlinks they stay inside, and never delete what a link
       whiteout('q/i'),
     ),
   );
-  const canary = both.canary.slice(1).split('/');
-  const parents = canary.map((_, i) => `${canary.slice(0, i + 1).join('/')}/`);
+  // No directory is made inside either for what only a whiteout names through a link.
   const expected = [D, 'd/e/', 'd/e/g "deep"', 'd/f "lower"', 'h "one"', `out -> ${both.canary}`, 'q -> ..'];
-  assert.deepEqual(tree.sort(), ['./', ...expected, ...parents, `${parents.at(-1)}directory/`].sort());
+  assert.deepEqual(tree.sort(), ['./', ...expected].sort());
 });
 
 test('Whiteouts: device 0:0 and the attributes of overlay filesystems in an archive never take effect', async (both) => {

@@ -2,7 +2,7 @@
 // in every thread. It runs the command line from a copy of `src` without types, made at the first start after a change;
 // where none can be made, from `src` itself. A published package has JavaScript already and starts without this.
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { enableCompileCache, stripTypeScriptTypes } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -43,6 +43,7 @@ function strippedCopy() {
       mkdirSync(dirname(target), { recursive: true });
       writeFileSync(target, withoutTypes(readFileSync(join(SOURCE, file), 'utf8')));
     }
+    chmodSync(draft, 0o755); // whoever may read the source may read the copy
     renameSync(draft, copy);
     return copy;
   } catch {
