@@ -18,12 +18,14 @@ export async function openThreads(size: number = availableParallelism()): Promis
   await stat('/');
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
   const jobs = new Pool(new URL(`./jobs/thread.${extension}`, import.meta.url), Math.max(2, size));
-  const control = new Pool(new URL(`./jobs/control.${extension}`, import.meta.url), 2);
+  const light = new URL(`./jobs/control.${extension}`, import.meta.url);
+  const control = new Pool(light, 2);
+  const removal = new Pool(light, 1); // may take long, and starts sooner than a job thread
   const perform: Performer = {
     mount: (plan, target) => control.run({ name: 'mount', request: { plan, target } satisfies MountRequest }),
     unmount: (target, { detach }) =>
       control.run({ name: 'unmount', request: { target, detach } satisfies UnmountRequest }),
-    removeTree: (path: ByteString) => jobs.run({ name: 'remove', request: path }),
+    removeTree: (path: ByteString) => removal.run({ name: 'remove', request: path }),
     copyTree: (from, to) => jobs.run({ name: 'copy', request: { from, to } satisfies CopyRequest }),
     sync: (path: ByteString) => control.run({ name: 'sync', request: path }),
   };
@@ -31,7 +33,7 @@ export async function openThreads(size: number = availableParallelism()): Promis
     jobs,
     perform,
     async [Symbol.asyncDispose]() {
-      await Promise.all([jobs[Symbol.asyncDispose](), control[Symbol.asyncDispose]()]);
+      await Promise.all([jobs, control, removal].map((pool) => pool[Symbol.asyncDispose]()));
     },
   };
 }

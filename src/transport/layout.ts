@@ -96,7 +96,17 @@ function namesOf({ annotations, digest }: Descriptor): Top {
     const name = fullName(text, digest);
     if (name !== undefined) names.push(name);
   }
-  return { names: [...new Set(names)], ...(tag === undefined || names.length > 0 ? {} : { tag }) };
+  const named = tag === undefined ? names : names.map((name) => retagged(name, tag));
+  return { names: [...new Set(named)], ...(tag === undefined || named.length > 0 ? {} : { tag }) };
+}
+
+/**
+ * The tag that the OCI specification's annotation gives decides: tools that know only that one (umoci) copy an entry
+ * with containerd's annotation as it was, and the two entries would be taken for one image.
+ */
+function retagged(name: string, tag: string): string {
+  const { tag: old, digest, ...rest } = parseReference(name);
+  return old === undefined || old === tag || digest !== undefined ? name : formatReference({ ...rest, tag });
 }
 
 function fullName(text: string, digest: Digest): string | undefined {

@@ -78,6 +78,7 @@ test('images() takes names from both annotations, and none that is not one', asy
   const image = makeImage('a');
   const table: readonly (readonly [object, readonly string[], string?])[] = [
     [{ [NAME]: 'docker.io/library/x:1', [REF]: '1' }, ['docker.io/library/x:1']],
+    [{ [NAME]: 'docker.io/library/x:1', [REF]: '2' }, ['docker.io/library/x:2']],
     [{ [REF]: 'x:1' }, ['docker.io/library/x:1']],
     [{ [REF]: 'ghcr.io/o/x' }, ['ghcr.io/o/x:latest']],
     [{ [NAME]: 'a:1', [REF]: 'b:2' }, ['docker.io/library/a:1', 'docker.io/library/b:2']],
@@ -94,6 +95,22 @@ test('images() takes names from both annotations, and none that is not one', asy
     );
     assert.deepEqual([read?.names, read?.tag], [names, tag], JSON.stringify(annotations));
   }
+  // umoci copies containerd's annotation along with the entry that it repacks.
+  const other = makeImage('b');
+  const repacked = await imagesIn(
+    dir.path,
+    index(
+      [...image.blobs, ...other.blobs],
+      indexOf(
+        describe(MANIFEST_TYPE, image.manifest, { annotations: { [NAME]: 'x:1', [REF]: '1' } }),
+        describe(MANIFEST_TYPE, other.manifest, { annotations: { [NAME]: 'x:1', [REF]: '2' } }),
+      ),
+    ),
+  );
+  assert.deepEqual(
+    repacked.map(({ names }) => names),
+    [['docker.io/library/x:1'], ['docker.io/library/x:2']],
+  );
   const twice = ['a:1', 'b:1'].map((name) =>
     describe(MANIFEST_TYPE, image.manifest, { annotations: { [NAME]: name } }),
   );

@@ -45,7 +45,8 @@ import {
   resolveLink,
   sweepLinks,
 } from './home.ts';
-import { type OverlayFindings, probeOverlay, sweepProbes, whyNot } from './probe.ts';
+import { type OverlayFindings, sweepProbes, whyNot } from './probe.ts';
+import { overlayFindings } from './remembered.ts';
 
 /** Opens (or makes) an overlay2 home: Docker's own layout. Not possible there: `unsupported` with the reason. */
 export async function openOverlay2(settings: DriverSettings): Promise<LayerDriver> {
@@ -67,7 +68,7 @@ export async function openOverlay2(settings: DriverSettings): Promise<LayerDrive
     async () => {
       const fresh = isFresh(home);
       const where = probeDirectory(home);
-      findings = await probeOverlay(where, perform);
+      findings = await overlayFindings(run, where, perform);
       if (!findings.overlay.holds)
         throw new StorageError('unsupported', `Cannot open the driver: ${whyNot(where, findings)}`);
       if (!findings.dType.holds) {

@@ -5,6 +5,7 @@ import { CLONE_FS, unshare } from '../../linux/namespace.ts';
 import { syncfs } from '../../linux/sync.ts';
 import type { Mount } from '../../mount/mount.ts';
 import { performMount, performUnmount } from '../../mount/perform.ts';
+import { remove } from './remove.ts';
 
 // The entry module of the control thread: short calls that may block, and that must not wait behind a long job. It has
 // a working directory of its own, for mounts by relative paths.
@@ -22,6 +23,7 @@ export interface UnmountRequest {
 }
 
 const TABLE: JobTable = {
+  remove,
   mount: ({ plan, target }: MountRequest): void => performMount(plan, target),
   unmount: ({ target, detach }: UnmountRequest): boolean => performUnmount(target, { detach }),
   sync(path: ByteString): void {

@@ -6,7 +6,7 @@ import { type ChangesRequest, changes, type DiffSizeRequest, diffSize, type Pack
 import { inflate } from './inflate.ts';
 import { Jail } from './jail.ts';
 import { replay } from './replay.ts';
-import { copy, makeDirectory, merge, remove, usage } from './trees.ts';
+import { copy, makeDirectory, merge, usage } from './trees.ts';
 
 // The entry module of a job thread. Everything a job needs is loaded and used once before the first jail: in a jail
 // the thread would load it from the layer.
@@ -23,7 +23,6 @@ const TABLE: JobTable = {
   merge,
   copy,
   makeDirectory,
-  remove,
   usage,
   apply: (request: ApplyRequest, context: JobContext): ApplyAnswer => apply(request, context, jail),
   settle: (request: SettleRequest, context: JobContext): SettleAnswer => settle(request, context, jail),

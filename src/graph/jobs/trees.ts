@@ -1,10 +1,8 @@
 import type { ByteString } from '../../base/bytes.ts';
 import { mergeLayer } from '../../diff/merge.ts';
 import { copyTree } from '../../fs/copy.ts';
-import { removeTree } from '../../fs/remove.ts';
 import { treeSizeBytes } from '../../fs/usage.ts';
-import { AT_FDCWD, close, mkdirat, O_DIRECTORY, O_PATH, openat } from '../../linux/inode.ts';
-import { ENOENT } from '../../linux/libc.ts';
+import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
 
 // Jobs on whole trees by the host's paths, each one call of a lower floor.
 
@@ -24,17 +22,6 @@ export interface CopyRequest {
 
 export function copy(request: CopyRequest): void {
   copyTree(request.from, request.to);
-}
-
-export function remove(path: ByteString): void {
-  const slash = path.lastIndexOf('/');
-  const parent = openat(AT_FDCWD, (path.slice(0, slash) || '/') as ByteString, O_PATH | O_DIRECTORY, 0, ENOENT);
-  if (parent < 0) return;
-  try {
-    removeTree(parent, path.slice(slash + 1) as ByteString);
-  } finally {
-    close(parent);
-  }
 }
 
 /** A new directory, 0700. */
