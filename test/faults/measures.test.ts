@@ -21,7 +21,7 @@ test('invariant 4: after a load the store is at most 1.05 of the unpacked trees 
     {
       await using store = await openStore({ root, driver: 'overlay2', threads: 2 });
       const archive = ociTar({
-        layers: [bulk(1, 1500, 6000), bulk(2, 30, 600_000), bulk(3, 600, 300)],
+        layers: [bulk(1, 800, 6000), bulk(2, 20, 600_000), bulk(3, 400, 300)],
         compress: 'gzip',
       });
       await store.images.load(
