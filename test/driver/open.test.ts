@@ -175,7 +175,7 @@ test('bareRunDirectory() is one for each home, and refuses what others could wri
     assert.equal(statSync(run).mode & 0o7777, 0o700);
     spawnSync('rmdir', [run, bareRunDirectory('/var/lib/other' as ByteString)]);
   }
-  if (!need(t, 'root', 'setpriv')) return;
+  if (!need(t, 'root', 'setpriv', 'open-checkout')) return;
   await using dir = await scratch('run');
   chmodSync(dir.path, 0o777);
   mkdirSync(`${dir.path}/layerstore`);

@@ -50,7 +50,7 @@ test('openStore() refuses a newer store, another driver, a damaged one, what is 
 });
 
 test('openStore() by an ordinary user is permission-denied, and says so in one line', async (t) => {
-  if (!need(t, 'root', 'setpriv')) return;
+  if (!need(t, 'root', 'setpriv', 'open-checkout')) return;
   await using dir = await scratch('refusals');
   for (let path = dir.path; path !== '/' && path !== '/tmp'; path = join(path, '..')) chmodSync(path, 0o755);
   chmodSync(dir.path, 0o777);

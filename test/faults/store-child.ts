@@ -14,6 +14,7 @@ async function meanwhile(task: () => Promise<unknown>): Promise<void> {
     await task();
   } catch (error) {
     if (isStorageError(error) && ['busy', 'not-found', 'already-exists'].includes(error.code)) return;
+    if (isStorageError(error, 'failed-precondition') && /while it was read/.test(error.message)) return; // a commit
     throw error;
   }
 }

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { TestContext } from 'node:test';
 
 /** What a test may need of the machine: a right, or a program. */
@@ -11,9 +12,17 @@ const CHECKS: Readonly<Record<string, () => string | undefined>> = {
       : spawnSync('unshare', ['--mount', 'true']).status === 0
         ? undefined
         : 'no right to mount',
+  /** For tests that run the checkout's code as another user. */
+  'open-checkout': () =>
+    openToOthers(new URL('../..', import.meta.url).pathname) ? undefined : 'other users cannot reach this checkout',
   shared: () =>
     existsSync(new URL('../../../shared', import.meta.url)) ? undefined : 'no ../shared beside the project',
 };
+
+function openToOthers(path: string): boolean {
+  const parent = dirname(path);
+  return (statSync(path).mode & 0o005) === 0o005 && (parent === path || openToOthers(parent));
+}
 
 function lacking(need: string): string | undefined {
   const check = CHECKS[need];
