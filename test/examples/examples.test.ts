@@ -55,7 +55,7 @@ test('examples/: every file runs and does what it says', async (t) => {
 });
 
 test('examples/quick-start.ts refuses an ordinary user in one line, and makes nothing', async (t) => {
-  if (!need(t, 'root', 'setpriv')) return;
+  if (!need(t, 'root', 'setpriv', 'open-checkout')) return;
   await using dir = await scratch('examples');
   const command = [
     '--reuid=65534',
