@@ -73,6 +73,13 @@ export function isStorageError(error: unknown, code?: ErrorCode): error is Stora
   return typeof own === 'string' && CODES.has(own) && (code === undefined || own === code);
 }
 
+/** Why a worker thread ended, as a code: it starts with several descriptors and its own memory, which may be lacking. */
+export function threadEndCode(cause: unknown): ErrorCode {
+  const { code, message } = (cause ?? {}) as NodeJS.ErrnoException;
+  const lacking = code === 'ERR_WORKER_OUT_OF_MEMORY' || /\b(EMFILE|ENFILE|ENOMEM|EAGAIN)\b/.test(message ?? '');
+  return lacking ? 'resource-exhausted' : 'internal';
+}
+
 /** An error as plain data, for the way between threads. `revive` is its inverse. */
 export interface ErrorRecord extends ErrorFacts {
   readonly code: ErrorCode;

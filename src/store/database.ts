@@ -1,7 +1,7 @@
 import { extname, resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Digest } from '../base/digest.ts';
-import { revive, StorageError } from '../base/errors.ts';
+import { revive, StorageError, threadEndCode } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
 import type { Answer, Question } from './database-thread.ts';
 import { imageKey } from './image-key.ts';
@@ -88,9 +88,13 @@ class Thread {
   }
 
   #fail(cause: unknown): void {
-    this.#dead ??= new StorageError('internal', 'Cannot ask the database of the store: its thread has ended', {
-      cause,
-    });
+    this.#dead ??= new StorageError(
+      threadEndCode(cause),
+      'Cannot ask the database of the store: its thread has ended',
+      {
+        cause,
+      },
+    );
     for (const { reject } of this.#owed.values()) reject(this.#dead);
     this.#owed.clear();
   }

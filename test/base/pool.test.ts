@@ -68,8 +68,8 @@ test('a job whose thread ends rejects, and the next one gets a new thread', asyn
   await using pool = new Pool(ENTRY, 1);
   assert.match((await failure(pool.run(job('exit')), 'internal')).message, /its thread ended/);
   assert.match((await failure(pool.run(job('unclonable')), 'internal')).message, /its thread ended/);
+  await pool.run(job('failLater', 100)); // dies while it is idle
   const before = threads();
-  await pool.run(job('failLater', 10)); // dies while it is idle
   await until(() => threads() < before, 'the thread ends');
   await sleep(50); // the pool is told after that
   assert.equal(await pool.run(job('count', 0)), 0, 'a new thread');

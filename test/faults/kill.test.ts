@@ -97,7 +97,7 @@ interface Deed {
   readonly again: () => Promise<unknown>;
 }
 
-test("SIGKILL of a process that has a layer mounted leaves a mount that is nobody's: rm, and another mount, take it", async (t) => {
+test("SIGKILL of a process that has a layer mounted leaves a mount that is nobody's: rm, rmi and another mount take it", async (t) => {
   if (!need(t, 'root', 'mount')) return;
   await using disk = await filesystem('tmpfs', 64);
   const root = join(disk.path, 'store');
@@ -107,14 +107,18 @@ test("SIGKILL of a process that has a layer mounted leaves a mount that is nobod
       yield ociTar(BASE);
     })(),
   );
-  for (const then of ['rm', 'mount', 'rmi']) {
-    const work = await store.layers.create('base:1', { name: 'work' });
-    const holder = storeChild('hold', root, 'work');
+  const dead = async (...args: readonly string[]): Promise<void> => {
+    const holder = storeChild(...args);
     while (!holder.out().includes('mounted')) await sleep(20);
-    await assert.rejects(work.remove(), { code: 'busy' });
+    if (args[0] === 'view') await assert.rejects(store.images.remove('base:1'), { code: 'busy' });
+    else await assert.rejects(store.layers.remove('work'), { code: 'busy' });
     holder.process.kill('SIGKILL');
     await holder.end;
     assert.equal(mountsBelow(root).length, 1, 'the kernel keeps it');
+  };
+  for (const then of ['rm', 'mount']) {
+    const work = await store.layers.create('base:1', { name: 'work' });
+    await dead('hold', root, 'work');
     if (then === 'mount') {
       await using mounted = await work.mount();
       writeFileSync(join(toText(mounted.path), 'file'), 'x');
@@ -122,5 +126,8 @@ test("SIGKILL of a process that has a layer mounted leaves a mount that is nobod
     await work.remove();
     assert.deepEqual(mountsBelow(root), []);
   }
+  await dead('view', root, 'base:1');
+  await store.images.remove('base:1');
+  assert.deepEqual(mountsBelow(root), []);
   await emptied(store);
 });

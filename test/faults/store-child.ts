@@ -50,6 +50,13 @@ switch (what) {
     await new Promise(() => {});
     break;
   }
+  /** Looks at the image of that name, and stays. */
+  case 'view':
+    await store.layers.view(rest[0] as string);
+    console.log('mounted');
+    setInterval(() => {}, 1000);
+    await new Promise(() => {});
+    break;
   /** Anything, in any order, on the archives given, until killed or until so many ms are over. */
   case 'riot': {
     const [ms, me, ...archives] = rest as [string, string, ...string[]];

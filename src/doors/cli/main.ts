@@ -18,6 +18,9 @@ class GivenUp extends Error {
   }
 }
 
+// Beside the table of exit-codes.ts, which is loaded with the first error.
+const OUT_OF_RESOURCES = 8;
+const INTERNAL = 70;
 const INTERRUPTED = 130;
 
 /** Runs the command line of this process and ends it with the exit code. */
@@ -32,7 +35,7 @@ export async function main(): Promise<never> {
   const out = new Output(process.stdout, giving.signal, () => giving.abort(new GivenUp('', 0)));
   // Standard error that is gone must not end a run that works.
   process.stderr.on('error', () => {});
-  process.on('uncaughtException', (error) => void fail(error, giving.signal).then((code) => process.exit(code)));
+  process.once('uncaughtException', (error) => void fail(error, giving.signal).then((code) => process.exit(code)));
   let code: number;
   try {
     code = await run(readArguments(process.argv), out, giving.signal);
@@ -51,8 +54,15 @@ async function fail(error: unknown, signal: AbortSignal): Promise<number> {
     if (message !== '') process.stderr.write(`layerstore: ${message}\n`);
     return exitCode;
   }
-  const { tell } = await import('./tell.ts');
+  const { tell } = await import('./tell.ts').catch(() => ({ tell: tellBriefly }));
   return tell(error, process.stderr, /--log-level[= ]debug/.test(process.argv.join(' ')));
+}
+
+/** Where nothing can be loaded any more: no descriptor is left, say. */
+function tellBriefly(error: unknown, stderr: NodeJS.WritableStream): number {
+  const { message, code } = error as NodeJS.ErrnoException;
+  stderr.write(`layerstore: ${message}\n`);
+  return code === 'resource-exhausted' || code === 'EMFILE' || code === 'ENFILE' ? OUT_OF_RESOURCES : INTERNAL;
 }
 
 async function run(args: readonly ByteString[], out: Output, signal: AbortSignal): Promise<number> {
