@@ -1,5 +1,13 @@
 import { parentPort, Worker } from 'node:worker_threads';
-import { type ErrorCode, type ErrorRecord, isStorageError, record, revive, StorageError } from './errors.ts';
+import {
+  type ErrorCode,
+  type ErrorRecord,
+  isStorageError,
+  record,
+  revive,
+  StorageError,
+  threadEndCode,
+} from './errors.ts';
 
 // Long-lived threads that do blocking work. The pool knows no job: a thread's entry module calls `serve` with a table
 // of functions. Threads start with an empty environment and no Node flags, so that coverage, profiles and preloads of
@@ -206,7 +214,7 @@ export class Pool implements AsyncDisposable {
       if (at >= 0) this.#idle.splice(at, 1);
       const error = this.#closed
         ? closed()
-        : new StorageError('internal', `Cannot finish a job: its thread ended (${why})`, { cause });
+        : new StorageError(threadEndCode(cause), `Cannot finish a job: its thread ended (${why})`, { cause });
       thread.settle?.({ error: record(error) });
     };
     worker.on('error', (error: Error) => lost(error.message, error));
