@@ -33,8 +33,7 @@ export class Locks {
         signal?.throwIfAborted();
         return await task();
       } finally {
-        unlinkat(AT_FDCWD, this.#path(name), 0, ENOENT);
-        close(fd);
+        this.#free(name, fd);
       }
     });
     if (signal === undefined) return turn;
@@ -67,9 +66,17 @@ export class Locks {
     try {
       await task();
     } finally {
-      unlinkat(AT_FDCWD, this.#path(name), 0, ENOENT);
-      close(fd);
+      this.#free(name, fd);
     }
+  }
+
+  #free(name: ByteString, fd: number): void {
+    try {
+      unlinkat(AT_FDCWD, this.#path(name), 0, ENOENT);
+    } catch {
+      // The file stays, free for the next one. To keep the lock instead would stop everybody for ever.
+    }
+    close(fd);
   }
 
   #path(name: ByteString): ByteString {

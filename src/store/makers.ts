@@ -28,8 +28,11 @@ export function beginSession(directory: string): Session {
       return {
         name,
         end() {
-          unlinkat(AT_FDCWD, path, 0, ENOENT);
-          close(fd);
+          try {
+            unlinkat(AT_FDCWD, path, 0, ENOENT);
+          } finally {
+            close(fd); // what was announced is free even where the file stays
+          }
         },
       };
     }
