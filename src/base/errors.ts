@@ -73,10 +73,17 @@ export function isStorageError(error: unknown, code?: ErrorCode): error is Stora
   return typeof own === 'string' && CODES.has(own) && (code === undefined || own === code);
 }
 
+/** The errno's name of a failed `node:fs` call. libuv has no word for EDQUOT and says `Unknown system error -122`. */
+export function nodeErrno(error: unknown): string {
+  const { code, errno } = (error ?? {}) as NodeJS.ErrnoException;
+  return errno === -122 ? 'EDQUOT' : (code ?? '');
+}
+
 /** Why a worker thread ended, as a code: it starts with several descriptors and its own memory, which may be lacking. */
 export function threadEndCode(cause: unknown): ErrorCode {
   const { code, message } = (cause ?? {}) as NodeJS.ErrnoException;
-  const lacking = code === 'ERR_WORKER_OUT_OF_MEMORY' || /\b(EMFILE|ENFILE|ENOMEM|EAGAIN)\b/.test(message ?? '');
+  const lacking =
+    code === 'ERR_WORKER_OUT_OF_MEMORY' || /\b(EMFILE|ENFILE|ENOMEM|EAGAIN)\b|too many open files/i.test(message ?? '');
   return lacking ? 'resource-exhausted' : 'internal';
 }
 

@@ -3,6 +3,7 @@ import {
   type ErrorCode,
   type ErrorRecord,
   isStorageError,
+  nodeErrno,
   record,
   revive,
   StorageError,
@@ -263,7 +264,8 @@ const SYSTEM_CODES: Readonly<Record<string, ErrorCode>> = {
 
 function failureOf(error: unknown): ErrorRecord {
   if (!(error instanceof Error) || isStorageError(error)) return record(error);
-  const { code: errno = '', syscall, path } = error as NodeJS.ErrnoException;
+  const { syscall, path } = error as NodeJS.ErrnoException;
+  const errno = nodeErrno(error);
   const code = SYSTEM_CODES[errno];
   if (code === undefined || syscall === undefined) return record(error);
   const facts = { errno, syscall, ...(path === undefined ? {} : { path }), cause: error };

@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type ByteString, fromText, quote } from '../base/bytes.ts';
-import { type ErrorCode, StorageError } from '../base/errors.ts';
+import { type ErrorCode, nodeErrno, StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
 import { bootId } from '../linux/kernel.ts';
 
@@ -196,11 +196,12 @@ const CODES: Readonly<Record<string, readonly [ErrorCode, string]>> = {
 /** A failure of node:fs as a StorageError; what is one already passes. */
 export function fileError(error: unknown, action: string, path: string): StorageError {
   if (error instanceof StorageError) return error;
-  const { code: errno, syscall } = error as NodeJS.ErrnoException;
-  const [code, state] = CODES[errno ?? ''] ?? ['internal', (error as Error).message];
+  const { syscall } = error as NodeJS.ErrnoException;
+  const errno = nodeErrno(error);
+  const [code, state] = CODES[errno] ?? ['internal', (error as Error).message];
   return new StorageError(code, `Cannot ${action} ${shownPath(path)}: ${state}`, {
     path,
-    ...(errno === undefined ? {} : { errno }),
+    ...(errno === '' ? {} : { errno }),
     ...(syscall === undefined ? {} : { syscall }),
     cause: error,
   });

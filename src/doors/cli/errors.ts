@@ -1,5 +1,5 @@
 import { type ByteString, quote, toText } from '../../base/bytes.ts';
-import { type ErrorCode, isStorageError, StorageError } from '../../base/errors.ts';
+import { type ErrorCode, isStorageError, nodeErrno, StorageError } from '../../base/errors.ts';
 
 /** What a failed call of `node:fs` means to the caller. What is not listed is refused by the machine: precondition. */
 const CODES: ReadonlyMap<string, readonly [ErrorCode, string]> = new Map([
@@ -32,9 +32,10 @@ export function isSystemError(error: unknown): error is NodeJS.ErrnoException & 
 /** The error of a failed `node:fs` call as one of ours: `Cannot ACTION "PATH": state (ENOENT)`. Others pass as they are. */
 export function explained(error: unknown, action: string, path: ByteString): unknown {
   if (!isSystemError(error)) return error;
-  const [code, state] = CODES.get(error.code) ?? ['failed-precondition', 'the system refuses'];
-  const message = `Cannot ${action} ${quote(path)}: ${state} (${error.code})`;
-  return new StorageError(code, message, { path, errno: error.code, cause: error });
+  const errno = nodeErrno(error);
+  const [code, state] = CODES.get(errno) ?? ['failed-precondition', 'the system refuses'];
+  const message = `Cannot ${action} ${quote(path)}: ${state} (${errno})`;
+  return new StorageError(code, message, { path, errno, cause: error });
 }
 
 /** One line for people, without control characters: what failed, in which state, what to do. */

@@ -62,7 +62,8 @@ async function fail(error: unknown, signal: AbortSignal): Promise<number> {
 function tellBriefly(error: unknown, stderr: NodeJS.WritableStream): number {
   const { message, code } = error as NodeJS.ErrnoException;
   stderr.write(`layerstore: ${message}\n`);
-  return code === 'resource-exhausted' || code === 'EMFILE' || code === 'ENFILE' ? OUT_OF_RESOURCES : INTERNAL;
+  const lacking = code === 'resource-exhausted' || /too many open files|E[MN]FILE/i.test(`${code} ${message}`);
+  return lacking ? OUT_OF_RESOURCES : INTERNAL;
 }
 
 async function run(args: readonly ByteString[], out: Output, signal: AbortSignal): Promise<number> {

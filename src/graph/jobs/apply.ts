@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
+import { StorageError } from '../../base/errors.ts';
 import { type IdMaps, toHost } from '../../base/id-map.ts';
 import type { JobContext } from '../../base/pool.ts';
 import { type RingMemory, RingReader } from '../../base/ring.ts';
@@ -15,6 +16,7 @@ import { decodeUnsettled, encodeUnsettled } from '../../diff/unsettled.ts';
 import { LowerView } from '../../fs/lower-view.ts';
 import { treeSizeBytes } from '../../fs/usage.ts';
 import { viaWorkingDirectory } from '../../fs/xattrs.ts';
+import { AT_FDCWD, close, O_DIRECTORY, O_RDONLY, openat, readDirectory } from '../../linux/inode.ts';
 import { TarLexer } from '../../tar/lexer.ts';
 import { SplitWriter } from '../../tar/split.ts';
 import type { TarEntry, TarSink } from '../../tar/types.ts';
@@ -57,6 +59,7 @@ export interface ApplyAnswer {
 export function apply(request: ApplyRequest, context: JobContext, jail: Jail): ApplyAnswer {
   const record = request.record === undefined ? undefined : new RecordFile(request.record);
   try {
+    requireEmpty(request.root);
     using applier = jail.inside(request.root, () => new LayerApplier(ROOT, request.ids));
     const { tarBytes, tarSha256, inflated, unsettled } = jail.inside(request.root, () => {
       const ended = feed(request, new Unpacking(applier, record?.split), context);
@@ -77,6 +80,19 @@ export function apply(request: ApplyRequest, context: JobContext, jail: Jail): A
   } finally {
     record?.close();
   }
+}
+
+/** A second archive would meet the first one's entries as if they were its own. */
+function requireEmpty(root: ByteString): void {
+  const fd = openat(AT_FDCWD, root, O_RDONLY | O_DIRECTORY);
+  try {
+    if (readDirectory(fd, root).length === 0) return;
+  } finally {
+    close(fd);
+  }
+  throw new StorageError('failed-precondition', `Cannot unpack into ${quote(root)}: the layer has entries already`, {
+    path: root,
+  });
 }
 
 export interface SettleRequest extends Pick<ApplyRequest, 'root' | 'ids'> {
