@@ -1,4 +1,5 @@
 import { platform } from 'node:os';
+import { resolve } from 'node:path';
 import { StorageError } from './base/errors.ts';
 import type { Diagnosis } from './graph/doctor.ts';
 import type { OpenDriverOptions } from './graph/open-driver.ts';
@@ -19,8 +20,9 @@ export type * from './store/types.ts';
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
   requireLinux('open a store');
+  const given = { ...options, root: resolve(options.root) }; // the caller may change directory from here on
   const { openStore: open } = await import('./store/open.ts');
-  return open(options);
+  return open(given);
 }
 
 export type { Diagnosis } from './graph/doctor.ts';
@@ -30,15 +32,17 @@ export type { StorageDriver } from './graph/storage-driver.ts';
 /** What works on this machine under `root`, driver by driver, found by trying; each with its reason and remedy. */
 export async function doctor(root: string): Promise<readonly Diagnosis[]> {
   requireLinux('examine this machine');
+  const given = resolve(root);
   const { doctor: examine } = await import('./graph/doctor.ts');
-  return examine(root);
+  return examine(given);
 }
 
 /** One driver without a store: directories, mounts and layer tars by id, and nothing remembered beside them. */
 export async function openDriver(options: OpenDriverOptions): Promise<StorageDriver & { readonly because: string }> {
   requireLinux('open a driver');
+  const given = { ...options, root: resolve(options.root) };
   const { openStorageDriver } = await import('./graph/open-driver.ts');
-  return openStorageDriver(options);
+  return openStorageDriver(given);
 }
 
 function requireLinux(action: string): void {

@@ -83,3 +83,16 @@ test('floors: no module imports itself in a circle', () => {
   };
   for (const file of FILES) visit(file, []);
 });
+
+test('floors: no module has state that changes (invariant 8)', () => {
+  for (const file of FILES) {
+    const source = readFileSync(join(ROOT, 'src', file), 'utf8');
+    for (const line of source.split('\n')) {
+      // Collections at the top are read-only tables, and say so by their type.
+      const mutable =
+        /^(?:export )?(?:let|var) /.test(line) ||
+        /^(?:export )?const \w+(?:: (?:Map|Set|Array)<.*>)? = new (?:Map|Set)\(\)/.test(line);
+      assert.ok(!mutable, `${file}: ${line}`);
+    }
+  }
+});

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { asDigest, type Digest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
@@ -16,7 +17,7 @@ export function imagesOf(context: StoreContext): Images {
   const { database } = context;
   const nameOf = (image: Image | string): string => (typeof image === 'string' ? image : image.id);
   return {
-    load: (source, options) => loadImages(context, source, options),
+    load: (source, options) => loadImages(context, typeof source === 'string' ? resolve(source) : source, options),
     save: (images, options) => saveImages(context, images, options),
     saveTo: (images, fd, options) => saveTo(context, images, fd, options),
     saveDirectory: (images, directory, options) => saveDirectory(context, images, directory, options),

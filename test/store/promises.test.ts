@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { globSync, lstatSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { openStore, type Progress, toText } from '../../src/index.ts';
+import { filesystem } from '../kit/filesystems.ts';
+import { directory, file, layer, ociImage, whiteout } from '../kit/layer-builder.ts';
+import { need } from '../kit/require.ts';
+import { DRIVERS, withStore } from '../kit/stores.ts';
+
+const BASE = layer(directory('d'), file('d/a', 'a'), file('b', 'b'), file('c', 'c'));
+
+/** Every inode of the images' layers, with all that a write would change. */
+function inodesOf(home: string, ids: readonly string[]): string[] {
+  return ids
+    .flatMap((id) => [...globSync(`${home}/{${id}/diff,dir/${id}}/**`)])
+    .map((path) => {
+      const { ino, mode, uid, gid, size, mtimeNs, ctimeNs } = lstatSync(path, { bigint: true });
+      return [path, ino, mode, uid, gid, size, mtimeNs, ctimeNs].join(' ');
+    })
+    .sort();
+}
+
+for (const driver of DRIVERS) {
+  test(`a committed layer's files are never written again, whatever becomes of its children (invariant 2, ${driver})`, async (t) => {
+    await withStore(t, driver, async (store) => {
+      await store.images.load([ociImage([BASE, layer(file('b', 'second'))], 'base')] as never);
+      const { home } = store.driver;
+      const ids = globSync(driver === 'vfs' ? `${home}/dir/*` : `${home}/*/diff`).map((path) =>
+        driver === 'vfs' ? path.slice(home.length + 5) : path.slice(home.length + 1, -5),
+      );
+      assert.equal(ids.length, 2);
+      const before = inodesOf(home, ids);
+      assert.ok(before.length > 6);
+      await using work = await store.layers.create('base:1');
+      {
+        await using mounted = await work.mount();
+        const path = toText(mounted.path);
+        writeFileSync(join(path, 'b'), 'changed');
+        rmSync(join(path, 'd'), { recursive: true });
+        writeFileSync(join(path, 'new'), 'new');
+      }
+      await work.commit('child:1');
+      for await (const _ of store.images.save(['child:1'])) {
+        // only read
+      }
+      await work.remove();
+      await store.images.remove('child:1');
+      assert.deepEqual(inodesOf(home, ids), before);
+    });
+  });
+
+  test(`load() reports a media type that is not what the content is, and progress at most ten times a second (${driver})`, async (t) => {
+    await withStore(t, driver, async (store) => {
+      const mediaType = 'application/vnd.oci.image.layer.v1.tar+gzip';
+      const seen: { readonly at: number; readonly step: string }[] = [];
+      const onProgress = ({ step, layer: of }: Progress): void => {
+        seen.push({ at: performance.now(), step: `${step} ${of}` });
+      };
+      const image = ociImage([{ tar: BASE, blob: BASE, mediaType }]);
+      const [loaded] = await store.images.load([image] as never, { onProgress });
+      assert.match(
+        loaded?.notes.join('\n') ?? '',
+        /^layer 1: its media type "application\/vnd.*\+gzip" is wrong: it is not compressed$/,
+      );
+      for (const step of new Set(seen.map((one) => one.step))) {
+        const times = seen.filter((one) => one.step === step).map(({ at }) => at);
+        assert.ok(
+          times.length <= 2 + ((times.at(-1) as number) - (times[0] as number)) / 80,
+          `${step}: ${times.length} reports`,
+        );
+      }
+      assert.ok(seen.some(({ step }) => step.startsWith('unpack sha256:')));
+    });
+  });
+}
+
+test('openStore() and load() make paths absolute at the call: a later chdir changes nothing (hazard 8)', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 64);
+  const before = process.cwd();
+  process.chdir(disk.path);
+  try {
+    writeFileSync('image.tar', ociImage([BASE]));
+    const opening = openStore({ root: 'store', driver: 'overlay2' });
+    process.chdir('/');
+    await using store = await opening;
+    assert.equal(store.root, `${disk.path}/store`);
+    process.chdir(disk.path);
+    const loading = store.images.load('image.tar');
+    process.chdir('/');
+    assert.equal((await loading).length, 1);
+    assert.deepEqual(await store.upkeep.check({ deep: true }), []);
+  } finally {
+    process.chdir(before);
+  }
+});
+
+test('images.load() takes a file that only deletes, on nothing: there is nothing to delete', async (t) => {
+  await withStore(t, 'overlay2', async (store) => {
+    const [image] = await store.images.load([ociImage([layer(whiteout('x'))])] as never);
+    assert.equal(image?.diffIds.length, 1);
+  });
+});
