@@ -254,6 +254,7 @@ const SYSTEM_CODES: Readonly<Record<string, ErrorCode>> = {
   EACCES: 'permission-denied',
   EPERM: 'permission-denied',
   ENOSPC: 'resource-exhausted',
+  EFBIG: 'resource-exhausted',
   EDQUOT: 'resource-exhausted',
   EMFILE: 'resource-exhausted',
   ENFILE: 'resource-exhausted',

@@ -1,9 +1,13 @@
-import { existsSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
-import { fromText } from '../base/bytes.ts';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { type ByteString, fromText } from '../base/bytes.ts';
+import type { Finding } from '../base/values.ts';
 import { probeOverlay } from '../driver/overlay/probe.ts';
+import { makeWhiteout } from '../fs/whiteouts.ts';
+import { AT_FDCWD } from '../linux/inode.ts';
 import { kernelVersion } from '../linux/kernel.ts';
 import { statfs } from '../linux/statfs.ts';
+import { lsetxattr } from '../linux/xattr.ts';
 import { openThreads } from './threads.ts';
 
 /** One thing that a driver can or cannot do on this machine, found by trying. */
@@ -33,11 +37,19 @@ export async function doctor(root: string): Promise<readonly Diagnosis[]> {
     hasOpenat2,
     `kernel ${major}.${minor}${hasOpenat2 ? '' : ': paths are walked part by part, slower'}`,
   );
-  say('vfs', 'works', true, `it needs nothing but a filesystem (${statfs(fromText(directory)).name})`);
   if (!isRoot) {
+    say('vfs', 'works', false, 'only root can try it', 'run it as root');
     say('overlay2', 'overlay', false, 'only root can try it', 'run it as root');
     return found;
   }
+  const marks = canMark(directory);
+  say(
+    'vfs',
+    'works',
+    marks.holds,
+    marks.because,
+    'put the root on another filesystem, or give CAP_SYS_ADMIN and CAP_MKNOD',
+  );
   await using threads = await openThreads(2);
   const { overlay, dType, backing, index } = await probeOverlay(fromText(directory), threads.perform);
   say('overlay2', 'overlay', overlay.holds, overlay.because, 'use the driver vfs, or another filesystem');
@@ -54,4 +66,21 @@ export async function doctor(root: string): Promise<readonly Diagnosis[]> {
 
 function nearestDirectory(path: string): string {
   return existsSync(path) ? path : nearestDirectory(dirname(path));
+}
+
+/** Whether layers can be unpacked there: deletions are device nodes 0:0 and attributes of root's, for every driver. */
+function canMark(directory: string): Finding {
+  const fs = statfs(fromText(directory)).name;
+  let probe: string | undefined;
+  try {
+    probe = mkdtempSync(join(directory, '.layerstore-probe-'));
+    const path = fromText(probe);
+    lsetxattr(path, 'trusted.overlay.opaque' as ByteString, Buffer.from('y'));
+    makeWhiteout(AT_FDCWD, fromText(`${probe}/whiteout`));
+    return { holds: true, because: `${fs} takes the marks of deletions` };
+  } catch (error) {
+    return { holds: false, because: `${fs} does not take the marks of deletions: ${(error as Error).message}` };
+  } finally {
+    if (probe !== undefined) rmSync(probe, { recursive: true, force: true });
+  }
 }

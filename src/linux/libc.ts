@@ -163,6 +163,11 @@ const CODES: Readonly<Record<number, ErrorCode>> = {
   [EOPNOTSUPP]: 'unsupported',
   [ENODEV]: 'unsupported',
   [EROFS]: 'failed-precondition',
+  [ELOOP]: 'failed-precondition',
+  [ENOTDIR]: 'failed-precondition',
+  [EISDIR]: 'failed-precondition',
+  [ENOTEMPTY]: 'failed-precondition',
+  [ENAMETOOLONG]: 'invalid-argument',
   [EIO]: 'unavailable',
   [ESTALE]: 'unavailable',
 };

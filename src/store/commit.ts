@@ -5,9 +5,9 @@ import { chainId, chainIds } from '../oci/chain-id.ts';
 import { parseConfig } from '../oci/config.ts';
 import { commitConfig } from '../oci/image.ts';
 import { formatPlatform } from '../oci/platform.ts';
-import { formatReference, parseReference } from '../oci/reference.ts';
 import { inRoot, newLayerId, newLayerMakings, recordOf, type StoreContext } from './context.ts';
 import { discardOrWarn } from './discard.ts';
+import { givenName } from './given-name.ts';
 import type { Committed, LayerRow, WritableRow } from './rows.ts';
 import type { CommitOptions, LoadedImage } from './types.ts';
 
@@ -22,7 +22,7 @@ export async function commitWritable(
   options: CommitOptions = {},
 ): Promise<LoadedImage> {
   const { database, driver, threads } = context;
-  const names = reference === undefined ? [] : [formatReference(parseReference(reference))];
+  const names = reference === undefined ? [] : [givenName(reference)];
   const below = await layersBelow(context, writable);
   const base = writable.image === undefined ? undefined : await database.image(writable.image);
   const diffIds = below.map((layer) => layer.diffId as Digest);

@@ -4,7 +4,8 @@ import { Connection, makeDatabase } from './connection.ts';
 import * as images from './database-images.ts';
 import * as layers from './database-layers.ts';
 import * as upkeep from './database-upkeep.ts';
-import { canonical, examineRoot, layoutOf, makeRoot, refusal, settleRoot, unmakeRoot } from './layout.ts';
+import { canonical, examineRoot, type Layout, layoutOf, makeRoot, refusal, settleRoot, unmakeRoot } from './layout.ts';
+import { freeReserve, takeReserve } from './reserve.ts';
 import type { Opened, Requests } from './rows.ts';
 
 // The entry point of the database's thread: started by `database.ts`, imported by nobody. It loads no FFI library.
@@ -28,6 +29,14 @@ function serve(): Requests {
 
   const connect = (): Opened => {
     const layout = layoutOf(canonical(root));
+    try {
+      return connectTo(layout);
+    } catch (error) {
+      if (!isStorageError(error, 'resource-exhausted') || !freeReserve(layout)) throw error;
+      return connectTo(layout);
+    }
+  };
+  const connectTo = (layout: Layout): Opened => {
     const db = Connection.open(layout, busyMs);
     try {
       settleRoot(layout);
@@ -39,6 +48,7 @@ function serve(): Requests {
       if (driver === undefined || uuid === undefined) {
         throw refusal('corrupt', root, 'its database does not name a driver; restore store.db from a copy');
       }
+      takeReserve(layout);
       open = db;
       return { root: layout.root, driver: driver as Opened['driver'], uuid };
     } catch (error) {

@@ -3,9 +3,9 @@ import { asDigest, type Digest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
 import { parseConfig } from '../oci/config.ts';
-import { formatReference, parseReference } from '../oci/reference.ts';
 import type { StoreContext } from './context.ts';
 import { discardLayers } from './discard.ts';
+import { givenName } from './given-name.ts';
 import { isHeld } from './held.ts';
 import { loadImages } from './load.ts';
 import type { LayerRow, Removal } from './rows.ts';
@@ -23,7 +23,7 @@ export function imagesOf(context: StoreContext): Images {
     saveDirectory: (images, directory, options) => saveDirectory(context, images, directory, options),
     list: () => database.images(),
     get: (name) => database.image(name),
-    tag: (image, reference) => database.tag(nameOf(image), formatReference(parseReference(reference))),
+    tag: (image, reference) => database.tag(nameOf(image), givenName(reference)),
     async remove(name, options) {
       const [result] = await removeImages(context, [name], options);
       return result ?? { untagged: [] };

@@ -8,6 +8,7 @@ import type { Mounted } from '../driver/driver.ts';
 import { commitWritable } from './commit.ts';
 import { newLayerId, type StoreContext } from './context.ts';
 import { discard, discardOrWarn } from './discard.ts';
+import { layerName } from './given-name.ts';
 import { isHeld } from './held.ts';
 import type { LayerRow, NewWritable, WritableRow } from './rows.ts';
 import type { CreateLayerOptions, Image, Layers, WritableLayer } from './types.ts';
@@ -62,6 +63,7 @@ async function createWritable(
   const { base, parent } = await baseOf(context, asked);
   const driverId = newLayerId();
   const { settings, signal } = options;
+  const name = options.name === undefined ? `layer-${randomBytes(4).toString('hex')}` : layerName(options.name);
   await database.begin([{ kind: 'layer', name: driverId }]);
   try {
     await driver.create(driverId, {
@@ -71,7 +73,7 @@ async function createWritable(
       ...(signal === undefined ? {} : { signal }),
     });
     const row = await database.createWritable({
-      name: options.name ?? `layer-${randomBytes(4).toString('hex')}`,
+      name,
       driverId,
       ...(base === undefined ? {} : { base }),
       ...(settings === undefined ? {} : { settings }),

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 /** What is always there and says nothing: the database, locks, empty directories of the layout and of the drivers. */
 const FURNITURE =
-  /^(store\.db(-wal|-shm)?|tmp|records|run(\/[^/]+(\/(locks|holds|detached|sessions|overlay)(\/\.home)?)?)?|run\/[^/]+\/sessions\/[^/]+|(overlay2|vfs)(\/(l|dir|layers|mnt|\.layerstore))?)$/;
+  /^(store\.db(-wal|-shm)?|tmp|records|run(\/[^/]+(\/(locks|holds|detached|sessions|overlay|reserve)(\/\.home)?)?)?|run\/[^/]+\/sessions\/[^/]+|(overlay2|vfs)(\/(l|dir|layers|mnt|\.layerstore))?)$/;
 
 /** Every path below a store's root that is some layer's, record's, hold's or left-over's, sorted. */
 export function rootDump(root: string): string[] {

@@ -197,7 +197,12 @@ function copyOver(
   policy: CopyPolicy,
 ): void {
   const existing = lstatat(toDir, toName, ENOENT);
-  if (existing !== undefined && isDirectory(existing)) throw notOnto(path, toName, 'a file', 'a directory');
+  if (existing !== undefined) {
+    const there = typeOf(existing.mode);
+    if (there === 'directory') throw notOnto(path, toName, 'a file', 'a directory');
+    // A device or fifo is what others use by its name: taking its place would break them (/dev/null, say).
+    if (there !== 'file' && there !== 'symlink') throw notOnto(path, toName, 'a file', `a ${there}`);
+  }
   const staging = temporaryName();
   mkdirat(toDir, staging, 0o700);
   const fd = openat(toDir, staging, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);

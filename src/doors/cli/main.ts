@@ -22,13 +22,18 @@ class GivenUp extends Error {
 const OUT_OF_RESOURCES = 8;
 const INTERNAL = 70;
 const INTERRUPTED = 130;
+const IMPATIENCE_MS = 1000;
 
 /** Runs the command line of this process and ends it with the exit code. */
 export async function main(): Promise<never> {
   const giving = new AbortController();
+  let asked = 0;
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(name, () => {
-      if (giving.signal.aborted) process.exit(INTERRUPTED);
+      // One wish may come as two signals at once, to the process and to its group; only a later one is impatience.
+      if (giving.signal.aborted && performance.now() - asked > IMPATIENCE_MS) process.exit(INTERRUPTED);
+      if (giving.signal.aborted) return;
+      asked = performance.now();
       giving.abort(new GivenUp('interrupted', INTERRUPTED));
     });
   }

@@ -64,6 +64,13 @@ async function faultsOf(context: StoreContext, row: LayerRow): Promise<Fault[]> 
   const remedy = 'Remove the images that use it and load them again';
   if (!(await context.driver.has(row.driverId))) {
     faults.push({ what: 'the directory of a layer is missing', where: row.driverId, remedy });
+  } else {
+    try {
+      await context.driver.metadata(row.driverId); // follows the links to all that it lies on
+    } catch (error) {
+      if (!isStorageError(error)) throw error;
+      faults.push({ what: error.message, where: row.driverId, remedy });
+    }
   }
   for (const file of [row.recordFile, row.keptFile]) {
     if (file === undefined || existsSync(toBytes(inRoot(context, file)))) continue;
