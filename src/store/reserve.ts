@@ -5,7 +5,7 @@ import type { Layout } from './layout.ts';
 // A file that only takes space. SQLite cannot open a database on a full disk, so without it nothing could be removed
 // from a store that has filled its disk: it is given up then, and taken again when there is room.
 
-const BYTES = 1 << 20;
+const BYTES = 256 << 10;
 /** Where less is free, it would itself be what is missing. */
 const ROOM_BYTES = 64 << 20;
 const FILE = 'reserve';
