@@ -12,7 +12,9 @@ const TESTS = 'test/**/*.test.ts';
 function isolate(): number {
   const dir = mkdtempSync(join(tmpdir(), 'layerstore-tests-'));
   try {
-    const script = 'mount -t tmpfs -o mode=755 layerstore-tests "$0" && exec "$@"';
+    // Bare drivers keep holds and locks below /run: the tests' own go with the namespace.
+    const runDirectory = 'mkdir -p /run/layerstore && mount -t tmpfs -o mode=700 layerstore-tests /run/layerstore';
+    const script = `mount -t tmpfs -o mode=755 layerstore-tests "$0" && ${runDirectory} && exec "$@"`;
     const own = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--propagation', 'private'];
     const command = [...own, 'sh', '-c', script, dir, process.execPath, import.meta.filename, ...process.argv.slice(2)];
     const env = { ...process.env, [ISOLATED]: '1', LAYERSTORE_TEST_DIR: dir };
@@ -21,6 +23,7 @@ function isolate(): number {
     return status ?? 1;
   } finally {
     rmSync(dir, { recursive: true, force: true });
+    spawnSync('rmdir', ['/run/layerstore'], { stdio: 'ignore' }); // where it was not there before
   }
 }
 
