@@ -30,7 +30,7 @@ import {
   symlinkat,
   utimensat,
 } from '../linux/inode.ts';
-import { EBADF, EINVAL, EIO, ENOENT, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, EXDEV } from '../linux/libc.ts';
+import { EAGAIN, EBADF, EINVAL, EIO, ENOENT, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, EXDEV } from '../linux/libc.ts';
 import { fsetxattr } from '../linux/xattr.ts';
 import { Descent } from './descent.ts';
 import { Root } from './rooted.ts';
@@ -38,8 +38,8 @@ import { inodeKey, isDirectory, typeOf } from './stat.ts';
 import { readSome, writeAll } from './transfer.ts';
 import { type EntryPath, everyXattr, keepXattr, replaceXattrs, viaProc, xattrsOf, xattrsOfFd } from './xattrs.ts';
 
-// ioctl_ficlone(2): the filesystem cannot, or not across these two files; ENOTTY where it knows no such request.
-const NO_CLONE = [EOPNOTSUPP, EXDEV, EINVAL, ENOTTY, EBADF, EPERM, ENOSYS] as const;
+// ioctl_ficlone(2): the filesystem cannot, or not across these two files; ENOTTY where it knows no such request. EAGAIN: seen on a tmpfs of 6.18, once.
+const NO_CLONE = [EAGAIN, EOPNOTSUPP, EXDEV, EINVAL, ENOTTY, EBADF, EPERM, ENOSYS] as const;
 // copy_file_range(2), and EIO from fuse servers that lack it: then reading and writing says what is really wrong.
 const NO_RANGE = [EXDEV, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EBADF, EIO] as const;
 const SEEK_SET = 0;
