@@ -38,7 +38,8 @@ import { inodeKey, isDirectory, typeOf } from './stat.ts';
 import { readSome, writeAll } from './transfer.ts';
 import { type EntryPath, everyXattr, keepXattr, replaceXattrs, viaProc, xattrsOf, xattrsOfFd } from './xattrs.ts';
 
-// ioctl_ficlone(2): the filesystem cannot, or not across these two files; ENOTTY where it knows no such request. EAGAIN: seen on a tmpfs of 6.18, once.
+// ioctl_ficlone(2): the filesystem cannot, or not across these two files; ENOTTY where it knows no such request; EAGAIN was
+// seen once, on tmpfs.
 const NO_CLONE = [EAGAIN, EOPNOTSUPP, EXDEV, EINVAL, ENOTTY, EBADF, EPERM, ENOSYS] as const;
 // copy_file_range(2), and EIO from fuse servers that lack it: then reading and writing says what is really wrong.
 const NO_RANGE = [EXDEV, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EBADF, EIO] as const;
