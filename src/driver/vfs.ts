@@ -47,7 +47,7 @@ export interface VfsRecord {
   readonly state: 'writable' | 'read-only' | 'sealed';
 }
 
-/** Opens (or makes) a vfs home. It works on every filesystem and for every user. */
+/** Opens (or makes) a vfs home. It needs no overlayfs; unpacking needs device nodes and `trusted.*` attributes. */
 export async function openVfs(settings: DriverSettings): Promise<LayerDriver> {
   const options = parseDriverOptions('vfs', settings.options);
   const home = canonicalHome(settings.home);
