@@ -34,8 +34,9 @@ import {
 import { EEXIST, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EPERM } from '../linux/libc.ts';
 import { flistxattr, fremovexattr, fsetxattr, lsetxattr } from '../linux/xattr.ts';
 import type { TarEntry } from '../tar/types.ts';
+import { type DirectoryRow, Mark, ROOT_ROW } from './directories.ts';
 import { finishDirectories, isUnusualTime, noteTime } from './finish.ts';
-import { type LayerDirectory, LayerTree, type Place, refusal } from './layer-tree.ts';
+import { LayerTree, type Place, refusal } from './layer-tree.ts';
 import { baseName, cleanName, joinPath, parentPath } from './names.ts';
 import { Notes } from './notes.ts';
 import type { Placeholder, Unsettled } from './unsettled.ts';
@@ -99,7 +100,7 @@ export class LayerApplier implements Disposable {
     if (above === 'bookkeeping') return undefined;
     if (path === '') {
       if (entry.type !== 'directory') throw refusal(entry.name, 'the root of a layer is a directory');
-      this.#directory(this.tree.root.directory, this.tree.root, path, entry);
+      this.#directory(ROOT_ROW, this.tree.root, path, entry);
       return undefined;
     }
     const mark = parseWhiteout(baseName(path));
@@ -143,42 +144,43 @@ export class LayerApplier implements Disposable {
     if (mark.kind === 'bookkeeping') return;
     if (mark.kind === 'refused') throw refusal(entry.name, 'a whiteout of ".", ".." or of nothing');
     const place = this.tree.directory(parentPath(path), true);
-    const { directory } = place;
+    const { directories } = this.tree;
     if (mark.kind === 'opaque') {
-      directory.opaque = true;
+      directories.mark(place.row, Mark.opaque);
       return;
     }
     if (mknodat(place.fd, mark.of, S_IFCHR, 0, 0, EEXIST) !== -EEXIST) {
-      directory.whiteouts = true;
+      directories.mark(place.row, Mark.whiteouts);
       return;
     }
     // An entry of this layer stays; only what lies below it is hidden.
     const here = joinPath(place.path, mark.of);
-    const hidden = directory.children?.get(mark.of);
-    if (hidden !== undefined) hidden.reborn = true;
+    const hidden = directories.child(place.row, mark.of);
+    if (hidden !== undefined) directories.mark(hidden, Mark.reborn);
     else if (this.#standIns.get(here)?.path === here) {
       this.#taken(place, mark.of);
       unlinkat(place.fd, mark.of); // no entry made it: it only stands in for the file that is now deleted
       mknodat(place.fd, mark.of, S_IFCHR, 0, 0);
-      directory.whiteouts = true;
+      directories.mark(place.row, Mark.whiteouts);
     }
   }
 
-  #directory(directory: LayerDirectory, place: Place, name: ByteString, entry: TarEntry): void {
+  #directory(row: DirectoryRow, place: Place, name: ByteString, entry: TarEntry): void {
     const fd =
       name === ''
         ? openat(place.fd, HERE, O_RDONLY | O_DIRECTORY)
         : openat(place.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     try {
-      const again = directory.mtimeNs !== undefined;
-      directory.mtimeNs = entry.mtimeNs;
-      directory.implied = false;
-      directory.defaultAcl = undefined;
+      const { directories } = this.tree;
+      const again = directories.mtimeNs(row) !== undefined;
+      directories.setMtimeNs(row, entry.mtimeNs);
+      directories.unmark(row, Mark.implied);
+      if (again) directories.setDefaultAcl(row, undefined);
       fchown(fd, this.#uid(entry.uid), this.#gid(entry.gid));
       fchmod(fd, entry.mode);
       if (again) for (const known of flistxattr(fd)) if (keepXattr(known)) fremovexattr(fd, known);
       for (const [key, value] of this.#xattrs(entry)) {
-        if (key === DEFAULT_ACL) directory.defaultAcl = value;
+        if (key === DEFAULT_ACL) directories.setDefaultAcl(row, value);
         else this.#xattr(fd, key, value, entry.name);
       }
     } finally {
@@ -381,7 +383,7 @@ export class LayerApplier implements Disposable {
       for (const name of names) tree.markStandIn(parentPath(name));
     }
     finishDirectories(tree, this.notes);
-    return { top: tree.root.directory, placeholders };
+    return { directories: tree.directories, placeholders };
   }
 
   /** Closes what is open; the tree stays as it is. */

@@ -2,7 +2,8 @@ import type { ByteString } from '../base/bytes.ts';
 import { Descent } from '../fs/descent.ts';
 import { fstat, futimens, O_DIRECTORY, O_RDONLY, openat } from '../linux/inode.ts';
 import { fsetxattr } from '../linux/xattr.ts';
-import type { LayerDirectory, LayerTree } from './layer-tree.ts';
+import { type Directories, type DirectoryRow, Mark, ROOT_ROW } from './directories.ts';
+import type { LayerTree } from './layer-tree.ts';
 import type { Notes } from './notes.ts';
 
 const DEFAULT_ACL = 'system.posix_acl_default' as ByteString;
@@ -13,40 +14,42 @@ const HERE = '.' as ByteString;
  * something from the layers below: these, and what leads to them, stay in the table, the others go out of it.
  */
 export function finishDirectories(tree: LayerTree, notes: Notes): void {
+  const { directories } = tree;
   using at = new Descent(openat(tree.root.fd, HERE, O_RDONLY | O_DIRECTORY));
-  const visit = (directory: LayerDirectory): { directory: LayerDirectory; children: Iterator<LayerDirectory> } => ({
-    directory,
-    children: (directory.children ?? new Map<ByteString, LayerDirectory>()).values(),
-  });
-  const stack = [visit(tree.root.directory)];
-  for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
-    const child = level.children.next().value;
+  // Down to the first leaf, and from each directory to its next sibling's first leaf or up: no list of the way is kept.
+  let row: DirectoryRow | undefined = ROOT_ROW;
+  let entering = true;
+  while (row !== undefined) {
+    const child: DirectoryRow | undefined = entering ? directories.firstChild(row) : undefined;
     if (child !== undefined) {
-      at.enter(child.name);
-      stack.push(visit(child));
+      at.enter(directories.name(child));
+      row = child;
       continue;
     }
-    const { directory } = level;
-    if (!needsBelow(directory)) {
-      touch(at.fd, directory, notes);
-      directory.settled = true;
-      if ((directory.children?.size ?? 0) === 0) directory.parent?.children?.delete(directory.name);
+    const [parent, next]: (DirectoryRow | undefined)[] = [directories.parent(row), directories.nextSibling(row)];
+    if (!directories.has(row, NEEDS_BELOW)) {
+      touch(at.fd, directories, row, notes);
+      directories.mark(row, Mark.settled);
+      if (row !== ROOT_ROW && directories.firstChild(row) === undefined) directories.remove(row);
     }
-    stack.pop();
-    if (stack.length > 0) at.leave();
+    if (parent === undefined) break;
+    at.leave();
+    entering = next !== undefined;
+    if (next !== undefined) at.enter(directories.name(next));
+    row = next ?? parent;
   }
 }
 
-function needsBelow({ implied, opaque, reborn, whiteouts, retouched }: LayerDirectory): boolean {
-  return implied || opaque || reborn || whiteouts || retouched;
-}
+const NEEDS_BELOW = Mark.implied | Mark.opaque | Mark.reborn | Mark.whiteouts | Mark.retouched;
 
 /** What is done to a directory last of all. */
-export function touch(fd: number, directory: LayerDirectory, notes: Notes): void {
-  const { defaultAcl, mtimeNs, name } = directory;
+export function touch(fd: number, directories: Directories, row: DirectoryRow, notes: Notes): void {
+  const defaultAcl = directories.defaultAcl(row);
+  const mtimeNs = directories.mtimeNs(row);
   if (defaultAcl !== undefined) fsetxattr(fd, DEFAULT_ACL, defaultAcl);
   futimens(fd, mtimeNs, mtimeNs);
-  if (mtimeNs !== undefined && isUnusualTime(mtimeNs)) noteTime(notes, fstat(fd).mtimeNs, mtimeNs, name);
+  if (mtimeNs !== undefined && isUnusualTime(mtimeNs))
+    noteTime(notes, fstat(fd).mtimeNs, mtimeNs, directories.name(row));
 }
 
 /** Beyond 1970 to 2038: what some filesystems cannot hold. */

@@ -25,8 +25,9 @@ import {
   unlinkat,
 } from '../linux/inode.ts';
 import { EEXIST, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, ENXIO } from '../linux/libc.ts';
+import { type Directories, type DirectoryRow, Mark, ROOT_ROW } from './directories.ts';
 import { touch } from './finish.ts';
-import type { LayerDirectory, LayerTree, Place } from './layer-tree.ts';
+import type { LayerTree, Place } from './layer-tree.ts';
 import { baseName, joinPath, parentPath } from './names.ts';
 import type { Notes } from './notes.ts';
 import type { Placeholder } from './unsettled.ts';
@@ -53,33 +54,34 @@ export interface Settling {
 /** Settles a layer. `below` shows the union of its lowers, which are settled; undefined for a first layer. */
 export function settle(layer: Settling, below: LowerView | undefined): void {
   for (const placeholder of layer.placeholders) fill(layer, placeholder, below);
-  const { root } = layer.tree;
-  const top = root.directory;
+  const { root, directories } = layer.tree;
   const looks = below?.lookup(ROOT);
   using at = new Descent(openat(root.fd, HERE, O_RDONLY | O_DIRECTORY));
-  const stack = [new Level(top, ROOT, looks === undefined ? undefined : below)];
+  const stack = [new Level(directories, ROOT_ROW, ROOT, looks === undefined ? undefined : below)];
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const child = level.next();
     if (child === undefined) {
-      const { directory } = level;
+      const { row } = level;
       stack.pop();
       if (stack.length === 0) break;
-      if (!directory.settled) touch(at.fd, directory, layer.notes);
+      if (!directories.has(row, Mark.settled)) touch(at.fd, directories, row, layer.notes);
       at.leave();
       // Where something is in it, or below it, it stays.
-      if (level.passes) unlinkat(at.fd, directory.name, AT_REMOVEDIR, ENOTEMPTY, EEXIST);
+      if (level.passes) unlinkat(at.fd, directories.name(row), AT_REMOVEDIR, ENOTEMPTY, EEXIST);
       continue;
     }
-    at.enter(child.name);
-    const path = level.below === undefined ? child.name : joinPath(level.path, child.name);
+    const name = directories.name(child);
+    at.enter(name);
+    const path = level.below === undefined ? name : joinPath(level.path, name);
     const lower = level.below?.lookup(path);
     settleDirectory(layer, at.fd, child, path, lower, below);
-    const merges = lower !== undefined && isDirectory(lower.stat) && !hidesBelow(child);
-    stack.push(new Level(child, path, merges ? below : undefined, child.passing && child.implied && !merges));
+    const merges = lower !== undefined && isDirectory(lower.stat) && !directories.has(child, HIDES_BELOW);
+    const passes = directories.has(child, Mark.passing) && directories.has(child, Mark.implied) && !merges;
+    stack.push(new Level(directories, child, path, merges ? below : undefined, passes));
   }
   // The root comes last: an opaque mark there becomes whiteouts in it.
-  settleDirectory(layer, at.fd, top, ROOT, looks, below);
-  if (!top.settled) touch(at.fd, top, layer.notes);
+  settleDirectory(layer, at.fd, ROOT_ROW, ROOT, looks, below);
+  if (!directories.has(ROOT_ROW, Mark.settled)) touch(at.fd, directories, ROOT_ROW, layer.notes);
 }
 
 /** One directory on the way, and which of its children come next. */
@@ -88,68 +90,79 @@ class Level {
   readonly path: ByteString;
   /** What can be seen through this directory; undefined where nothing can. */
   readonly below: LowerView | undefined;
-  readonly directory: LayerDirectory;
+  readonly row: DirectoryRow;
   /** It goes again if it turns out empty. */
   readonly passes: boolean;
-  readonly #children: Iterator<LayerDirectory> | undefined;
+  readonly #directories: Directories;
+  #next: DirectoryRow | undefined;
 
-  constructor(directory: LayerDirectory, path: ByteString, below: LowerView | undefined, passes = false) {
-    this.directory = directory;
+  constructor(
+    directories: Directories,
+    row: DirectoryRow,
+    path: ByteString,
+    below: LowerView | undefined,
+    passes = false,
+  ) {
+    this.row = row;
     this.passes = passes;
     this.path = path;
-    this.below = hidesBelow(directory) ? undefined : below;
-    this.#children = directory.children?.values();
+    this.below = directories.has(row, HIDES_BELOW) ? undefined : below;
+    this.#directories = directories;
+    this.#next = directories.firstChild(row);
   }
 
-  next(): LayerDirectory | undefined {
-    return this.#children?.next().value;
+  next(): DirectoryRow | undefined {
+    const next = this.#next;
+    if (next !== undefined) this.#next = this.#directories.nextSibling(next);
+    return next;
   }
 }
 
 /** Nothing of the directory below is in it. */
-function hidesBelow(directory: LayerDirectory): boolean {
-  return directory.opaque || directory.reborn;
-}
+const HIDES_BELOW = Mark.opaque | Mark.reborn;
 
 /** `lower`: what lies at its path below, as far as it can be seen. */
 function settleDirectory(
   layer: Settling,
   fd: number,
-  directory: LayerDirectory,
+  row: DirectoryRow,
   path: ByteString,
   lower: Found | undefined,
   below: LowerView | undefined,
 ): void {
-  if (directory.settled) return;
+  const { directories } = layer.tree;
+  if (directories.has(row, Mark.settled)) return;
   // What was found is only valid until the view is asked again.
-  if (directory.implied) imply(layer, fd, directory, lower, below);
+  if (directories.has(row, Mark.implied)) imply(layer, fd, row, lower, below);
   const covers = lower !== undefined;
-  const merges = lower !== undefined && isDirectory(lower.stat) && !hidesBelow(directory);
-  if (directory.whiteouts) dropIdleWhiteouts(fd, path, merges ? below : undefined);
-  if (path === ROOT && directory.opaque) whiteOutRoot(fd, below);
-  else if (hidesBelow(directory) && covers) makeOpaque(fd, 'overlay');
+  const hides = directories.has(row, HIDES_BELOW);
+  const merges = lower !== undefined && isDirectory(lower.stat) && !hides;
+  if (directories.has(row, Mark.whiteouts)) dropIdleWhiteouts(fd, path, merges ? below : undefined);
+  if (path === ROOT && directories.has(row, Mark.opaque)) whiteOutRoot(fd, below);
+  else if (hides && covers) makeOpaque(fd, 'overlay');
 }
 
 /** A directory that the archive implies looks as the one below does. */
 function imply(
   layer: Settling,
   fd: number,
-  directory: LayerDirectory,
+  row: DirectoryRow,
   lower: Found | undefined,
   below: LowerView | undefined,
 ): void {
-  if (below === undefined || lower === undefined || !isDirectory(lower.stat) || directory.reborn) {
+  const { directories } = layer.tree;
+  if (below === undefined || lower === undefined || !isDirectory(lower.stat) || directories.has(row, Mark.reborn)) {
     // Nothing says what it looks like: the same every time, so that one layer is one tree.
     const { uid, gid } = layer.rootPair;
     fchown(fd, uid, gid);
     fchmod(fd, IMPLIED_MODE);
-    directory.mtimeNs = 0n;
+    directories.setMtimeNs(row, 0n);
     return;
   }
   const from = below.open(lower);
   try {
     copyMetadata(from, fd, keepXattr, viaWorkingDirectory);
-    directory.mtimeNs = lower.stat.mtimeNs;
+    directories.setMtimeNs(row, lower.stat.mtimeNs);
   } finally {
     close(from);
   }
@@ -184,7 +197,7 @@ function fill(layer: Settling, { path, ino, wantedBy, names }: Placeholder, belo
   if (first === undefined) return; // later entries replaced all of it
   const now = tree.stat(parentPath(path), baseName(path));
   const deleted = now !== undefined && isWhiteout(now);
-  const lower = deleted || isHidden(tree.root.directory, path) ? undefined : below?.lookup(path);
+  const lower = deleted || isHidden(tree.directories, path) ? undefined : below?.lookup(path);
   if (below === undefined || lower === undefined || isDirectory(lower.stat)) {
     const what = deleted
       ? 'the same layer deletes'
@@ -212,12 +225,12 @@ function fill(layer: Settling, { path, ino, wantedBy, names }: Placeholder, belo
 }
 
 /** Whether a directory on the way hides what lies at the path below. */
-function isHidden(top: LayerDirectory, path: ByteString): boolean {
-  let at: LayerDirectory | undefined = top;
+function isHidden(directories: Directories, path: ByteString): boolean {
+  let at: DirectoryRow | undefined = ROOT_ROW;
   for (const name of path.split('/') as ByteString[]) {
     if (at === undefined) return false;
-    if (hidesBelow(at)) return true;
-    at = at.children?.get(name);
+    if (directories.has(at, HIDES_BELOW)) return true;
+    at = directories.child(at, name);
   }
   return false;
 }

@@ -18,43 +18,18 @@ import {
   unlinkat,
 } from '../linux/inode.ts';
 import { EEXIST, ENAMETOOLONG, ENOENT, ENOSYS, EPERM } from '../linux/libc.ts';
+import { Directories, type DirectoryRow, Mark, ROOT_ROW } from './directories.ts';
 import { COMPONENT_BYTES_MAX, joinPath } from './names.ts';
 
 // The tree that a layer is unpacked into, seen from inside the jail: every path here is resolved by the kernel below
 // the thread's root, so no name of the archive can leave it. What this file adds is which directory a name means: the
 // layer's own symlinks are followed, missing directories are made, files on the way refuse the archive.
 
-/** A directory that this layer made and that is still there; one that is taken away leaves its parent's `children`. */
-export interface LayerDirectory {
-  readonly parent: LayerDirectory | undefined;
-  readonly name: ByteString;
-  /** Directories of this layer in it. Not by path: the paths of a deep tree would need the square of its depth. */
-  children: Map<ByteString, LayerDirectory> | undefined;
-  /** Set at the very end: filling a directory changes its time. */
-  mtimeNs: bigint | undefined;
-  /** The archive has not listed it: it looks as the one below does. */
-  implied: boolean;
-  /** Marked opaque by the archive. */
-  opaque: boolean;
-  /** A whiteout of this layer names it: it is new, nothing of the one below is in it. */
-  reborn: boolean;
-  /** Whiteouts of this layer stand in it. */
-  whiteouts: boolean;
-  /** Something in it is changed while the layer is settled, so its time is given after that. */
-  retouched: boolean;
-  /** Made because a whiteout lies below a symlink that names it: without entries and a directory below, it goes again. */
-  passing: boolean;
-  /** Given last, or everything made in the directory would inherit it. */
-  defaultAcl: Buffer | undefined;
-  /** It is as it will be. */
-  settled: boolean;
-}
-
 /** An open directory (O_PATH) and its path without symlinks. The descriptor is the tree's: valid until the next call. */
 export interface Place {
   readonly fd: number;
   readonly path: ByteString;
-  readonly directory: LayerDirectory;
+  readonly row: DirectoryRow;
 }
 
 const LINKS_MAX = 40; // as the kernel's MAXSYMLINKS
@@ -70,15 +45,18 @@ const PATH_BYTES_MAX = 65_536;
 
 export class LayerTree implements Disposable {
   readonly root: Place;
+  /** Those that this layer made and that are still there. */
+  readonly directories: Directories;
   /** What was taken away again, and so cannot be read back: the first path. */
   overwritten: ByteString | undefined;
   #last: { readonly asked: ByteString; readonly place: Place } | undefined;
   #openat2 = true;
 
-  /** On the directory `path`: an empty one, or one whose unsettled directories are `top` and below it. */
-  constructor(path: ByteString, top: LayerDirectory = newDirectory(undefined, EMPTY, true)) {
+  /** On the directory `path`: an empty one, or one whose unsettled directories are given. */
+  constructor(path: ByteString, directories: Directories = new Directories()) {
     const fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY);
-    this.root = { fd, path: EMPTY, directory: top };
+    this.root = { fd, path: EMPTY, row: ROOT_ROW };
+    this.directories = directories;
   }
 
   /** The directory of a cleaned path, made where it is missing; `forMark`: for a whiteout, not for an entry. */
@@ -98,14 +76,8 @@ export class LayerTree implements Disposable {
   }
 
   #known(path: ByteString): Place | undefined {
-    let directory: LayerDirectory | undefined = this.root.directory;
-    for (let at = 0; at < path.length && directory !== undefined; ) {
-      const slash = path.indexOf('/', at);
-      const end = slash < 0 ? path.length : slash;
-      directory = directory.children?.get(path.slice(at, end) as ByteString);
-      at = end + 1;
-    }
-    return directory === undefined ? undefined : { fd: this.#openDirect(path), path, directory };
+    const row = this.directories.find(path);
+    return row === undefined ? undefined : { fd: this.#openDirect(path), path, row };
   }
 
   /** Opens a path without symlinks, in as few calls as it takes. */
@@ -142,12 +114,12 @@ export class LayerTree implements Disposable {
     const names: ByteString[] = [];
     let bytes = 0;
     let linkParts = 0;
-    let { directory } = this.root;
+    let row: DirectoryRow = ROOT_ROW;
     let fd = openat(this.root.fd, HERE, DIRECTORY);
-    const move = (next: number, to: LayerDirectory): void => {
+    const move = (next: number, to: DirectoryRow): void => {
       close(fd);
       fd = next;
-      directory = to;
+      row = to;
     };
     try {
       for (let links = 0; ; ) {
@@ -155,8 +127,9 @@ export class LayerTree implements Disposable {
         if (part === undefined) break;
         if (part === '' || part === '.') continue;
         if (part === '..') {
-          if (directory.parent === undefined) continue;
-          move(openat(fd, '..' as ByteString, DIRECTORY), directory.parent);
+          const parent = this.directories.parent(row);
+          if (parent === undefined) continue;
+          move(openat(fd, '..' as ByteString, DIRECTORY), parent);
           bytes -= (names.pop() as ByteString).length + 1;
           continue;
         }
@@ -166,7 +139,7 @@ export class LayerTree implements Disposable {
           if (++links > LINKS_MAX) throw refusal(path, `symbolic links lead in a circle at ${quote(here)}`);
           const target = readlinkat(fd, part) ?? EMPTY;
           if (target.startsWith('/')) {
-            move(openat(this.root.fd, HERE, DIRECTORY), this.root.directory);
+            move(openat(this.root.fd, HERE, DIRECTORY), ROOT_ROW);
             names.length = bytes = 0;
           }
           const more = target.split('/').reverse();
@@ -181,13 +154,13 @@ export class LayerTree implements Disposable {
         if (part.length > COMPONENT_BYTES_MAX || bytes > PATH_BYTES_MAX) {
           throw refusal(path, `its directory's path has a part or a length beyond what a layer may have`);
         }
-        const child = this.#child({ fd, path: EMPTY, directory }, part, stat, () => {
+        const child = this.#child({ fd, path: EMPTY, row }, part, stat, () => {
           const here = joinPath(names.join('/') as ByteString, part);
           return refusal(path, `the same archive made ${quote(here)} a ${typeOf((stat as Stat).mode)}, no directory`);
         });
         if (stat === undefined && forMark && links > 0) {
-          child.passing = true;
-          directory.retouched = true;
+          this.directories.mark(child, Mark.passing);
+          this.directories.mark(row, Mark.retouched);
         }
         move(openat(fd, part, DIRECTORY), child);
         names.push(part);
@@ -196,41 +169,33 @@ export class LayerTree implements Disposable {
       close(fd);
       throw error;
     }
-    return { fd, path: names.join('/') as ByteString, directory };
+    return { fd, path: names.join('/') as ByteString, row };
   }
 
-  #child(place: Place, name: ByteString, stat: Stat | undefined, refuse: () => StorageError): LayerDirectory {
-    if (stat === undefined || isWhiteout(stat)) return this.#make(place, name, 0o755, true, stat !== undefined);
-    const known = place.directory.children?.get(name);
+  #child(place: Place, name: ByteString, stat: Stat | undefined, refuse: () => StorageError): DirectoryRow {
+    if (stat === undefined || isWhiteout(stat)) return this.#make(place, name, 0o755, Mark.implied, stat !== undefined);
+    const known = this.directories.child(place.row, name);
     if (known === undefined) throw refuse();
     return known;
   }
 
-  #make(place: Place, name: ByteString, mode: number, implied: boolean, overWhiteout: boolean): LayerDirectory {
+  #make(place: Place, name: ByteString, mode: number, marks: number, overWhiteout: boolean): DirectoryRow {
     if (overWhiteout) unlinkat(place.fd, name);
     mkdirat(place.fd, name, mode);
-    return this.#made(place, name, implied, overWhiteout);
-  }
-
-  #made({ directory }: Place, name: ByteString, implied: boolean, reborn: boolean): LayerDirectory {
-    const made = newDirectory(directory, name, implied);
-    made.reborn = reborn;
-    directory.children ??= new Map();
-    directory.children.set(name, made);
-    return made;
+    return this.directories.add(place.row, name, overWhiteout ? marks | Mark.reborn : marks);
   }
 
   /** The directory `name` in `place`, listed by the archive: made, or taken over where this layer has it already. */
-  listDirectory(place: Place, name: ByteString): LayerDirectory {
-    if (mkdirat(place.fd, name, 0o700, EEXIST) === 0) return this.#made(place, name, false, false);
-    const known = place.directory.children?.get(name);
+  listDirectory(place: Place, name: ByteString): DirectoryRow {
+    if (mkdirat(place.fd, name, 0o700, EEXIST) === 0) return this.directories.add(place.row, name);
+    const known = this.directories.child(place.row, name);
     if (known !== undefined) {
-      known.implied = false;
+      this.directories.unmark(known, Mark.implied);
       return known;
     }
     const overWhiteout = isWhiteout(lstatat(place.fd, name) as Stat);
     if (!overWhiteout) this.clear(place, name);
-    return this.#make(place, name, 0o700, false, overWhiteout);
+    return this.#make(place, name, 0o700, 0, overWhiteout);
   }
 
   /** Takes away what stands at `name`, so that another entry can be made there; false where that was a whiteout. */
@@ -244,7 +209,8 @@ export class LayerTree implements Disposable {
     }
     if (isDirectory(stat) || isFile(stat)) this.overwritten ??= joinPath(place.path, name);
     if (isDirectory(stat)) {
-      place.directory.children?.delete(name);
+      const known = this.directories.child(place.row, name);
+      if (known !== undefined) this.directories.remove(known);
       removeTree(place.fd, name);
     } else unlinkat(place.fd, name);
     return !isWhiteout(stat);
@@ -252,9 +218,8 @@ export class LayerTree implements Disposable {
 
   /** A stand-in is in the directory at a path without symlinks: it is touched again when that is filled. */
   markStandIn(path: ByteString): void {
-    let directory: LayerDirectory | undefined = this.root.directory;
-    for (const name of path === '' ? [] : (path.split('/') as ByteString[])) directory = directory?.children?.get(name);
-    if (directory !== undefined) directory.retouched = true;
+    const row = this.directories.find(path);
+    if (row !== undefined) this.directories.mark(row, Mark.retouched);
   }
 
   /** What stands at a path without symlinks, undefined where its directory or itself is gone. */
@@ -282,24 +247,6 @@ export class LayerTree implements Disposable {
 
 function isSymlink(stat: Stat): boolean {
   return typeOf(stat.mode) === 'symlink';
-}
-
-/** One without entries. */
-export function newDirectory(parent: LayerDirectory | undefined, name: ByteString, implied: boolean): LayerDirectory {
-  return {
-    parent,
-    name,
-    children: undefined,
-    mtimeNs: undefined,
-    implied,
-    opaque: false,
-    reborn: false,
-    whiteouts: false,
-    retouched: false,
-    passing: false,
-    defaultAcl: undefined,
-    settled: false,
-  };
 }
 
 /** The archive is to blame: `Cannot unpack "name": why`. */

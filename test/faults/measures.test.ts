@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { closeSync, openSync, statSync, writeSync } from 'node:fs';
+import { closeSync, openSync, rmSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
@@ -8,9 +8,10 @@ import { digestOf } from '../../src/base/digest.ts';
 import { openStore } from '../../src/index.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { bulk, dockerTar, ociTar } from '../kit/images.ts';
-import { file, layer } from '../kit/layer-builder.ts';
+import { directory, file, hardlink, layer, type Piece } from '../kit/layer-builder.ts';
 import { need } from '../kit/require.ts';
 
+const MEASURE_APPLY = new URL('measure-apply.ts', import.meta.url).pathname;
 const CHILD = new URL('measure-child.ts', import.meta.url).pathname;
 
 test('invariant 4: after a load the store is at most 1.05 of the unpacked trees and the records', async (t) => {
@@ -60,6 +61,37 @@ test('a load of 300 MB takes less than 300 MiB of memory, from a file, compresse
     assert.deepEqual([status, stderr], [0, '']);
     assert.ok(Number(stdout) < 300, `${stdout.trim()} MiB for ${archive}`);
   }
+});
+
+test('invariant 10: a directory and a hard link of a layer take at most 200 bytes of memory more than a file', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 1024);
+  const entries = 200_000;
+  const kinds: Record<string, (n: string) => Piece[]> = {
+    files: (n) => [file(`${n}-a`), file(`${n}-b`)],
+    directories: (n) => [directory(`${n}-a`), directory(`${n}-b`)],
+    links: (n) => [file(`${n}-a`), hardlink(`${n}-b`, `${n}-a`)],
+  };
+  const peaks: number[] = [];
+  for (const [kind, make] of Object.entries(kinds)) {
+    const tar = join(disk.path, `${kind}.tar`);
+    const fd = openSync(tar, 'w');
+    for (let i = 0; i < entries / 2; i++) for (const piece of make(`d${i >> 10}/name-${i}`)) writeSync(fd, piece);
+    writeSync(fd, layer());
+    closeSync(fd);
+    const run = [MEASURE_APPLY, join(disk.path, kind), tar];
+    const { status, stdout, stderr } = spawnSync(process.execPath, run, { encoding: 'utf8', timeout: 120_000 });
+    assert.deepEqual([status, stderr], [0, '']);
+    peaks.push(Number(stdout));
+    rmSync(join(disk.path, kind), { recursive: true });
+    rmSync(tar);
+  }
+  const [files = 0, directories = 0, links = 0] = peaks;
+  t.diagnostic(
+    `${(directories - files) / entries} bytes more for a directory, ${(links - files) / (entries / 2)} for a link`,
+  );
+  assert.ok(directories - files < 200 * entries, `${peaks}`);
+  assert.ok(links - files < (200 * entries) / 2, `${peaks}`);
 });
 
 /** A docker archive of one gzip layer, with one file of that many MiB. */

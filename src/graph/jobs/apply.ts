@@ -13,10 +13,21 @@ import { settle as settleLayer } from '../../diff/fix-ups.ts';
 import { LayerTree } from '../../diff/layer-tree.ts';
 import { Notes } from '../../diff/notes.ts';
 import { decodeUnsettled, encodeUnsettled } from '../../diff/unsettled.ts';
+import { walkChanges } from '../../diff/walk.ts';
 import { LowerView } from '../../fs/lower-view.ts';
+import { typeOf } from '../../fs/stat.ts';
 import { treeSizeBytes } from '../../fs/usage.ts';
 import { viaWorkingDirectory } from '../../fs/xattrs.ts';
-import { AT_FDCWD, close, O_DIRECTORY, O_RDONLY, openat, readDirectory } from '../../linux/inode.ts';
+import {
+  AT_FDCWD,
+  close,
+  lstatat,
+  O_DIRECTORY,
+  O_RDONLY,
+  openat,
+  readDirectory,
+  type Stat,
+} from '../../linux/inode.ts';
 import { TarLexer } from '../../tar/lexer.ts';
 import { SplitWriter } from '../../tar/split.ts';
 import type { TarEntry, TarSink } from '../../tar/types.ts';
@@ -33,8 +44,10 @@ export interface ApplyRequest {
         readonly tarSha256?: SharedArrayBuffer;
       }
     | { readonly kind: 'file'; readonly range: FileRange; readonly limits: Partial<InflateLimits> };
-  /** An empty directory. */
+  /** The layer's own tree; where the layer is a full copy, a new directory beside it. */
   readonly root: ByteString;
+  /** A layer that is a full copy, to be looked at, and what it is a copy of. */
+  readonly copy?: { readonly root: ByteString; readonly of?: ByteString };
   readonly ids: IdMaps;
   /** A new file for the split record; absent: none is written. */
   readonly record?: ByteString;
@@ -59,7 +72,7 @@ export interface ApplyAnswer {
 export function apply(request: ApplyRequest, context: JobContext, jail: Jail): ApplyAnswer {
   const record = request.record === undefined ? undefined : new RecordFile(request.record);
   try {
-    requireEmpty(request.root);
+    requireNoEntries(request);
     using applier = jail.inside(request.root, () => new LayerApplier(ROOT, request.ids));
     const { tarBytes, tarSha256, inflated, unsettled } = jail.inside(request.root, () => {
       const ended = feed(request, new Unpacking(applier, record?.split), context);
@@ -83,16 +96,34 @@ export function apply(request: ApplyRequest, context: JobContext, jail: Jail): A
 }
 
 /** A second archive would meet the first one's entries as if they were its own. */
-function requireEmpty(root: ByteString): void {
-  const fd = openat(AT_FDCWD, root, O_RDONLY | O_DIRECTORY);
+function requireNoEntries({ root, copy }: ApplyRequest): void {
+  const layer = copy?.root ?? root;
+  const has = copy?.of === undefined ? listed(layer).length > 0 : differs(layer, copy.of);
+  if (!has) return;
+  throw new StorageError('failed-precondition', `Cannot unpack into ${quote(layer)}: the layer has entries already`, {
+    path: layer,
+  });
+}
+
+function listed(directory: ByteString): readonly unknown[] {
+  const fd = openat(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY);
   try {
-    if (readDirectory(fd, root).length === 0) return;
+    return readDirectory(fd, directory);
   } finally {
     close(fd);
   }
-  throw new StorageError('failed-precondition', `Cannot unpack into ${quote(root)}: the layer has entries already`, {
-    path: root,
-  });
+}
+
+/** Entries show in names, metadata and attributes: contents are not read, whenever they were written. */
+const NEVER_IN_DOUBT = { createdNs: 1n << 63n } as const;
+
+function differs(copy: ByteString, of: ByteString): boolean {
+  for (const { kind, path } of walkChanges(copy, of, 'core', NEVER_IN_DOUBT)) {
+    // A copy is made without the sockets.
+    if (kind !== 'delete' || typeOf((lstatat(AT_FDCWD, `${of}${path}` as ByteString) as Stat).mode) !== 'socket')
+      return true;
+  }
+  return false;
 }
 
 export interface SettleRequest extends Pick<ApplyRequest, 'root' | 'ids'> {
@@ -114,11 +145,11 @@ export interface SettleAnswer {
 export function settle(request: SettleRequest, _context: JobContext, jail: Jail): SettleAnswer {
   const { lowers, root, ids, sizeBytes } = request;
   using below = lowers.length === 0 ? undefined : new LowerView(lowers, request.lowerStyle, viaWorkingDirectory);
-  const { top, placeholders } = decodeUnsettled(request.unsettled);
+  const { directories, placeholders } = decodeUnsettled(request.unsettled);
   const notes = new Notes();
   const rootPair = { uid: toHost(0, ids.uid, 'user'), gid: toHost(0, ids.gid, 'group') };
   jail.inside(root, () => {
-    using tree = new LayerTree(ROOT, top);
+    using tree = new LayerTree(ROOT, directories);
     settleLayer({ tree, placeholders, rootPair, notes }, below);
   });
   return { sizeBytes: sizeBytes ?? treeSizeBytes(root), notes: notes.list() };
