@@ -259,7 +259,7 @@ test('walkChanges() reads trees deeper than PATH_MAX with few descriptors', asyn
   }
 });
 
-test('core(walk) with the upper as a hint = core(walk) that reads everything', async (t) => {
+test('core(walk) with the upper as a hint = core(walk) that reads everything (invariant 6)', async (t) => {
   if (!need(t, 'mount')) return;
   await using dir = await tmpfs();
   let run = 0;

@@ -54,6 +54,29 @@ test('examples/: every file runs and does what it says', async (t) => {
   assert.ok(existsSync(join(dir.path, 'new.tar')));
 });
 
+test('examples/quick-start: its image has several layers, a whiteout and an opaque directory', async (t) => {
+  if (!need(t, 'ldd', 'chroot', 'tar')) return;
+  await using dir = await scratch('examples');
+  const archive = join(dir.path, 'image.tar');
+  const layers = makeImage(archive, REFERENCE);
+  const run = (command: string, ...args: readonly string[]): string => {
+    const { status, stdout, stderr } = spawnSync(command, args, { encoding: 'utf8', cwd: dir.path });
+    assert.equal(status, 0, stderr);
+    return stdout;
+  };
+  run('tar', '-xf', archive);
+  const blobs = globSync('blobs/sha256/*', { cwd: dir.path }).filter(
+    (blob) => spawnSync('tar', ['-tf', blob], { cwd: dir.path }).status === 0,
+  );
+  assert.ok(blobs.length >= 3, `${blobs}`);
+  assert.equal(blobs.length, layers.length);
+  const names = blobs
+    .flatMap((blob) => run('tar', '-tf', blob).split('\n'))
+    .map((name) => name.split('/').at(-1) ?? '');
+  assert.ok(names.includes('.wh..wh..opq'));
+  assert.ok(names.some((name) => name.startsWith('.wh.') && !name.startsWith('.wh..wh.')));
+});
+
 test('examples/quick-start.ts refuses an ordinary user in one line, and makes nothing', async (t) => {
   if (!need(t, 'root', 'setpriv', 'open-checkout')) return;
   await using dir = await scratch('examples');

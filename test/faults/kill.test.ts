@@ -35,7 +35,7 @@ async function emptied(store: Store): Promise<void> {
 }
 
 for (const driver of DRIVERS) {
-  test(`SIGKILL at any moment of load, commit and remove leaves a sound store, in which the same command works (${driver})`, async (t) => {
+  test(`SIGKILL at any moment of load, commit and remove leaves a sound store, in which the same command works (invariants 3 and 9, ${driver})`, async (t) => {
     if (!need(t, 'root', 'mount')) return;
     await using disk = await filesystem('tmpfs', 512);
     const root = join(disk.path, 'store');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { closeSync, openSync, rmSync, statSync, writeSync } from 'node:fs';
+import { closeSync, openSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
@@ -11,10 +11,11 @@ import { bulk, dockerTar, ociTar } from '../kit/images.ts';
 import { directory, file, hardlink, layer, type Piece } from '../kit/layer-builder.ts';
 import { need } from '../kit/require.ts';
 
+const MEASURE_DELAY = new URL('measure-delay.ts', import.meta.url).pathname;
 const MEASURE_APPLY = new URL('measure-apply.ts', import.meta.url).pathname;
 const CHILD = new URL('measure-child.ts', import.meta.url).pathname;
 
-test('invariant 4: after a load the store is at most 1.05 of the unpacked trees and the records', async (t) => {
+test('after a load the store is at most 1.05 of the unpacked trees and the records (invariant 4)', async (t) => {
   if (!need(t, 'root', 'mount', 'mkfs.ext4')) return;
   for (const kind of ['tmpfs', 'ext4'] as const) {
     await using disk = await filesystem(kind, 192);
@@ -63,7 +64,7 @@ test('a load of 300 MB takes less than 300 MiB of memory, from a file, compresse
   }
 });
 
-test('invariant 10: a directory and a hard link of a layer take at most 200 bytes of memory more than a file', async (t) => {
+test('a directory and a hard link of a layer take at most 200 bytes of memory more than a file (invariant 10)', async (t) => {
   if (!need(t, 'root', 'mount')) return;
   await using disk = await filesystem('tmpfs', 1024);
   const entries = 200_000;
@@ -92,6 +93,24 @@ test('invariant 10: a directory and a hard link of a layer take at most 200 byte
   );
   assert.ok(directories - files < 200 * entries, `${peaks}`);
   assert.ok(links - files < (200 * entries) / 2, `${peaks}`);
+});
+
+test('the main thread stays free while a store loads, compares, packs, commits and saves', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 1024);
+  const archive = join(disk.path, 'image.tar');
+  writeFileSync(
+    archive,
+    ociTar({ layers: [bulk(1, 6000, 4000), bulk(2, 40, 1_000_000), bulk(3, 3000, 500)], compress: 'gzip' }),
+  );
+  const run = [MEASURE_DELAY, join(disk.path, 'store'), archive];
+  const { status, stdout, stderr } = spawnSync(process.execPath, run, { encoding: 'utf8', timeout: 120_000 });
+  assert.deepEqual([status, stderr], [0, '']);
+  t.diagnostic(stdout.trim());
+  const steps = Object.entries(JSON.parse(stdout) as Record<string, { p99Ms: number; maxMs: number }>);
+  assert.equal(steps.length, 5);
+  for (const [step, { p99Ms, maxMs }] of steps)
+    assert.ok(p99Ms < 20 && maxMs < 100, `${step}: ${p99Ms} and ${maxMs} ms`);
 });
 
 /** A docker archive of one gzip layer, with one file of that many MiB. */

@@ -94,7 +94,7 @@ test('a store that is closed says so, whatever is asked of it, and leaves neithe
   assert.ok(count('fd') <= (before[1] as number), `${count('fd')} descriptors, ${before[1]} before`);
 });
 
-test('a store that is left open never delays the exit of its process, and a load that nobody waits for is finished', async (t) => {
+test('a store that is left open never delays the exit of its process, and a load that nobody waits for is finished (invariant 12)', async (t) => {
   if (!need(t, 'root', 'mount')) return;
   await using dir = await scratch('refusals');
   const root = JSON.stringify(join(dir.path, 'store'));

@@ -58,7 +58,7 @@ for (const driver of DRIVERS) {
   });
 }
 
-test('eight processes that do anything in one store, and are killed, leave it sound', async (t) => {
+test('eight processes that do anything in one store, and are killed, leave it sound (invariant 9)', async (t) => {
   if (!need(t, 'root', 'mount')) return;
   await using disk = await filesystem('tmpfs', 1024);
   const root = join(disk.path, 'store');

@@ -52,7 +52,7 @@ async function clear(store: Store): Promise<void> {
   for (const image of await store.images.list()) await store.images.remove(image.id, { force: true });
 }
 
-test('apply(diff(A, B)) on a copy of A equals B: commit gives what the writable layer shows', async (t) => {
+test('apply(diff(A, B)) on a copy of A equals B: commit gives what the writable layer shows (invariant 5)', async (t) => {
   const both = opened(t);
   if (both === undefined) return;
   await fc.assert(

@@ -22,7 +22,7 @@ import { onBothDrivers } from './both.ts';
 
 const test = onBothDrivers();
 
-test('Escapes: absolute and climbing names reach nothing outside', async (both) => {
+test('Escapes: absolute and climbing names reach nothing outside (invariant 7)', async (both) => {
   const up = '../'.repeat(20);
   const targets = [both.canary, `${up}${both.canary}`, `a/b/${up}${both.canary}`, `/${up}..//.${both.canary}`];
   for (const target of targets) {

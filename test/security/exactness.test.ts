@@ -77,7 +77,7 @@ async function savedLayers(store: Store, id: string, format: 'oci' | 'docker'): 
 }
 
 for (const format of ['oci', 'docker'] as const) {
-  test(`save() gives every layer back byte for byte (${format})`, async (both) => {
+  test(`save() gives every layer back byte for byte (invariant 4, ${format})`, async (both) => {
     const all = [...Object.values(REPLAYED), ...Object.values(KEPT).map(([tar]) => tar)];
     await both.each(all, async (store, image) => {
       const members = await savedLayers(store, image.id, format);

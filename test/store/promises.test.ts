@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { globSync, lstatSync, rmSync, writeFileSync } from 'node:fs';
+import { globSync, lstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { openStore, type Progress, toText } from '../../src/index.ts';
@@ -22,6 +22,51 @@ function inodesOf(home: string, ids: readonly string[]): string[] {
 }
 
 for (const driver of DRIVERS) {
+  test(`a store changes nothing outside of its root, a driver nothing outside of its home (invariant 1, ${driver})`, async (t) => {
+    if (!need(t, 'root', 'mount')) return;
+    await using disk = await filesystem('tmpfs', 64);
+    const root = join(disk.path, 'store');
+    {
+      await using store = await openStore({ root, driver });
+      await store.images.load([ociImage([BASE], 'first')] as never);
+    }
+    // Homes of other drivers and whatever somebody keeps there: theirs, also where they look like leftovers of ours.
+    const others = [
+      'aufs/diff/x-removing',
+      'fuse-overlayfs/l',
+      driver === 'vfs' ? 'overlay2/.removing-x' : 'vfs/dir/.removing-x',
+    ];
+    for (const other of [...others.map((path) => `store/${path}`), 'beside/.removing-x']) {
+      mkdirSync(join(disk.path, other), { recursive: true });
+      writeFileSync(join(disk.path, other, 'file'), other);
+    }
+    const seen = (): string[] =>
+      globSync(['beside/**', 'store/{aufs,fuse-overlayfs}/**', `store/${driver === 'vfs' ? 'overlay2' : 'vfs'}/**`], {
+        cwd: disk.path,
+      })
+        .map((path) => {
+          const { ino, mode, uid, gid, size, mtimeNs, ctimeNs } = lstatSync(join(disk.path, path), { bigint: true });
+          return [path, ino, mode, uid, gid, size, mtimeNs, ctimeNs].join(' ');
+        })
+        .concat(readdirSync(disk.path))
+        .toSorted();
+    const before = seen();
+    assert.ok(before.length > 10);
+    await using store = await openStore({ root });
+    await store.images.load([ociImage([BASE, layer(whiteout('b'))], 'second')] as never);
+    const work = await store.layers.create('second:1');
+    {
+      await using mounted = await work.mount();
+      writeFileSync(join(toText(mounted.path), 'new'), 'new');
+    }
+    await work.commit('third:1');
+    await store.images.remove('third:1');
+    await work.remove();
+    await store.upkeep.gc();
+    await store.upkeep.check();
+    assert.deepEqual(seen(), before);
+  });
+
   test(`a committed layer's files are never written again, whatever becomes of its children (invariant 2, ${driver})`, async (t) => {
     await withStore(t, driver, async (store) => {
       await store.images.load([ociImage([BASE, layer(file('b', 'second'))], 'base')] as never);
