@@ -1,6 +1,7 @@
 import type { ByteString } from '../base/bytes.ts';
 import type { IdMaps } from '../base/id-map.ts';
 import type { Change } from '../base/values.ts';
+import type { WhiteoutStyle } from '../fs/whiteouts.ts';
 import type { Stat } from '../linux/inode.ts';
 
 /** Which equality makes a change (driver-behaviour D7): ours, or the one whose lists Docker prints. */
@@ -32,6 +33,11 @@ export type Difference = Listed | Carried;
 export interface WalkOptions {
   /** The upper directory that the view was mounted with: what lies in it is in doubt, however equal it looks. */
   readonly upper?: ByteString;
+  /**
+   * How that upper spells what overlayfs wrote into it. Given: only names that lie in it are compared (see `upper.ts`
+   * for where that finds everything). Absent: all names of both trees.
+   */
+  readonly guide?: Exclude<WhiteoutStyle, 'none'>;
   /** Where there is no upper: when the layer was made. What was touched since is in doubt. */
   readonly createdNs?: bigint;
   /** Host ids of the container's root, whose directory a layer without a base need not mention. Default 0, 0. */

@@ -1,9 +1,10 @@
 import type { ByteString } from '../base/bytes.ts';
 import { Descent } from '../fs/descent.ts';
 import { inodeKey, isDirectory, isWhiteout, sameInode } from '../fs/stat.ts';
+import { overlayMarks, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import { xattrsOfFd } from '../fs/xattrs.ts';
 import { fstat, lstatat, type Stat } from '../linux/inode.ts';
-import { ELOOP, ENOENT, ENOTDIR } from '../linux/libc.ts';
+import { ELOOP, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
 import { Comparer, LinkGroups } from './compare.ts';
 import type { Difference, Listed, Rendering, WalkOptions } from './types.ts';
 
@@ -95,6 +96,8 @@ interface Level {
   readonly inUpper: boolean;
   /** The directory itself may have been moved here: what looks equal below it may be another's. */
   readonly moved: boolean;
+  /** Only what lies in the upper can differ here. */
+  readonly guided: boolean;
   listed: boolean;
 }
 
@@ -103,6 +106,22 @@ function* walkSteps(
   baseRoot: ByteString | undefined,
   rendering: Rendering,
   options: WalkOptions,
+): Generator<Difference | Unlisted, void, undefined> {
+  const at = { path: '/' as ByteString };
+  try {
+    yield* steps(viewRoot, baseRoot, rendering, options, at);
+  } catch (error) {
+    throw located(error, at.path);
+  }
+}
+
+/** `here` says where it is, for errors. */
+function* steps(
+  viewRoot: ByteString,
+  baseRoot: ByteString | undefined,
+  rendering: Rendering,
+  options: WalkOptions,
+  here: { path: ByteString },
 ): Generator<Difference | Unlisted, void, undefined> {
   using view = Descent.open(viewRoot);
   using base = baseRoot === undefined ? undefined : Descent.open(baseRoot);
@@ -124,14 +143,16 @@ function* walkSteps(
 
   const top = fstat(view.fd);
   if (rootDiffers(view, base, options)) yield { kind: 'carried', because: 'root', path: '/' as ByteString, stat: top };
+  const guided = options.guide !== undefined && base !== undefined && upper !== undefined;
   const first: Level = {
     path: '',
-    names: union(view, base),
+    names: guided ? upper.names() : union(view, base),
     next: 0,
     stat: top,
     inBase: base !== undefined,
     inUpper: upper !== undefined,
     moved: false,
+    guided, // the kernel ignores marks of a layer's root
     listed: true,
   };
   const stack = [first];
@@ -145,10 +166,11 @@ function* walkSteps(
       if (level.inUpper) upper?.leave();
       continue;
     }
+    const path = `${level.path}/${name}` as ByteString;
+    here.path = path;
     const now = present(view, name);
     const before = level.inBase && base !== undefined ? present(base, name) : undefined;
     if (now === undefined && before === undefined) continue;
-    const path = `${level.path}/${name}` as ByteString;
 
     let step: Difference | Unlisted | undefined;
     if (now === undefined) step = { kind: 'delete', path };
@@ -173,18 +195,27 @@ function* walkSteps(
     if (before !== undefined && sameInode(now, before)) continue;
     if (view.enter(name, ENOENT) < 0) continue;
     const inBase = before !== undefined && isDirectory(before) && base?.enter(name, ENOENT) === 0;
+    const inUpper = level.inUpper && upper?.enter(name, ENOENT, ENOTDIR, ELOOP) === 0;
+    const guided = level.guided && inBase && inUpper && showsItsOwn(upper, options.guide);
     stack.push({
       path,
-      names: union(view, inBase ? base : undefined),
+      names: guided ? upper.names() : union(view, inBase ? base : undefined),
       next: 0,
       stat: now,
       inBase,
-      inUpper: level.inUpper && upper?.enter(name, ENOENT, ENOTDIR, ELOOP) === 0,
+      inUpper,
+      guided,
       // A rename stamps the inode's ctime alone; what is done inside a directory stamps mtime as well.
       moved: level.moved || (touchedNs !== undefined && now.ctimeNs > touchedNs && now.ctimeNs !== now.mtimeNs),
       listed,
     });
   }
+}
+
+/** Whether an upper directory shows nothing but itself and what the base has under the same path. */
+function showsItsOwn(upper: Descent, style: WhiteoutStyle = 'none'): boolean {
+  const { opaque, redirect } = overlayMarks(upper.fd, style);
+  return !opaque && !redirect;
 }
 
 /** The directories above a change that were not listed themselves, topmost first (not the root). */

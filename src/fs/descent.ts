@@ -1,8 +1,10 @@
-import type { ByteString } from '../base/bytes.ts';
-import { StorageError } from '../base/errors.ts';
+import { type ByteString, joinBytes } from '../base/bytes.ts';
+import { isStorageError, StorageError } from '../base/errors.ts';
 import {
   AT_FDCWD,
   close,
+  DT_DIR,
+  DT_UNKNOWN,
   fstat,
   O_DIRECTORY,
   O_NOFOLLOW,
@@ -57,10 +59,23 @@ export class Descent implements Disposable {
     return names.sort();
   }
 
+  /** As `names`, without what is known to be no directory. */
+  directories(): ByteString[] {
+    const found = readDirectory(this.fd, this.path).filter(({ type }) => type === DT_DIR || type === DT_UNKNOWN);
+    return found.map((entry) => entry.name).sort();
+  }
+
   /** Of the present directory, from the root: `/`, `/a/b`. */
   get path(): ByteString {
     if (this.#levels.length === 1) return '/' as ByteString;
     return this.#levels.map((level) => level.name).join('/') as ByteString;
+  }
+
+  /** Where a call failed that was given the present directory, or a name in it. */
+  pathOf(error: unknown): ByteString {
+    const name = isStorageError(error) ? error.path : undefined;
+    const isName = name !== undefined && !name.includes('/') && !name.startsWith('descriptor ');
+    return isName ? joinBytes(this.path, name as ByteString) : this.path;
   }
 
   /** Goes into a directory (a symlink or another thing is ENOTDIR); the negative errno where it was tolerated. */

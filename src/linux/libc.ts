@@ -1,6 +1,6 @@
 import koffi from 'koffi';
 import { type ByteString, quote } from '../base/bytes.ts';
-import { type ErrorCode, StorageError } from '../base/errors.ts';
+import { type ErrorCode, isStorageError, record, StorageError } from '../base/errors.ts';
 
 // The only file that names the FFI library. Hazards it keeps away from everybody else: koffi cuts JavaScript strings at
 // a NUL and takes a number as a raw pointer, so paths travel as NUL-terminated Buffers made by `cstring`.
@@ -205,6 +205,23 @@ export function systemError(syscall: string, errno: number, path: ByteString | s
     `Cannot ${syscall} ${quote(path as ByteString)}: ${TEXTS[errno] ?? 'the kernel refused'} (${name})`,
     { path, syscall, errno: name },
   );
+}
+
+/**
+ * A failure below `path` as one that names it: calls are told of a descriptor or of a name in one, node:fs of neither.
+ * What names its path already, and who gave up, passes as it is.
+ */
+export function located(error: unknown, path: ByteString): unknown {
+  if (!isStorageError(error)) {
+    const { syscall, errno } = (error ?? {}) as NodeJS.ErrnoException;
+    if (syscall === undefined || errno === undefined) return error;
+    return systemError(syscall, -errno, path);
+  }
+  const { code, message, stack: _, cause: __, ...facts } = record(error);
+  if (code === 'canceled' || (facts.path !== undefined && facts.syscall === undefined)) return error;
+  const told = facts.path === undefined ? undefined : quote(facts.path as ByteString);
+  const text = told === undefined ? `${message}, at ${quote(path)}` : message.replace(told, () => quote(path));
+  return new StorageError(code, text, { ...facts, path, cause: error });
 }
 
 /**

@@ -59,12 +59,13 @@ export class Locks {
     }
   }
 
-  /** Runs `task` alone if nobody has `name` now, else not at all. */
-  async ifFree(name: ByteString, task: () => Promise<void>): Promise<void> {
+  /** Runs `task` alone if nobody has `name` now, else not at all; answers whether it ran. */
+  async ifFree(name: ByteString, task: () => Promise<void>): Promise<boolean> {
     const fd = this.#try(name, LOCK_EX);
-    if (fd === undefined) return;
+    if (fd === undefined) return false;
     try {
       await task();
+      return true;
     } finally {
       this.#free(name, fd);
     }

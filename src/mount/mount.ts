@@ -11,6 +11,14 @@ export type Mount =
       readonly work?: ByteString;
       readonly userxattr: boolean;
       readonly index?: 'off' | 'on';
+      /** Whether renamed directories are marked with where they were, and whether such marks are followed. */
+      readonly redirect?: 'on' | 'off' | 'follow' | 'nofollow';
+      /** Whether a file whose metadata alone changed is copied up without its data. */
+      readonly metacopy?: 'on' | 'off';
+      /** Directories below all others, of which only the data of files is taken (kernel ≥ 6.5). */
+      readonly dataOnly?: readonly ByteString[];
+      /** Other options as they are spelled; none of them names a directory. */
+      readonly more?: readonly ByteString[];
       readonly label?: string;
       /** The directory that `lower`, `upper` and `work` lie below, and each one's short spelling relative to it. */
       readonly short?: {

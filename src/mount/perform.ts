@@ -1,10 +1,11 @@
-import type { ByteString } from '../base/bytes.ts';
-import { AT_FDCWD, close, O_DIRECTORY, O_PATH, openat } from '../linux/inode.ts';
-import { EBUSY, EINVAL, ENOENT } from '../linux/libc.ts';
-import { MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT, mount, umount } from '../linux/mount.ts';
+import { type ByteString, quote } from '../base/bytes.ts';
+import { isStorageError, StorageError } from '../base/errors.ts';
+import { AT_FDCWD, close, lstatat, O_DIRECTORY, O_PATH, openat } from '../linux/inode.ts';
+import { EBUSY, EINVAL, ENOENT, ENOTDIR } from '../linux/libc.ts';
+import { MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT, mount, pageSizeBytes, umount } from '../linux/mount.ts';
 import { chdir, fchdir } from '../linux/namespace.ts';
 import type { Mount } from './mount.ts';
-import { overlayRoute } from './overlay-options.ts';
+import { type OverlayMount, overlayRoute } from './overlay-options.ts';
 
 const NOTHING = '' as ByteString;
 const OVERLAY = 'overlay' as ByteString;
@@ -18,9 +19,22 @@ export function performMount(plan: Mount, target: ByteString): void {
     performBind(plan.source, target, plan.readonly);
     return;
   }
-  const { data, base } = overlayRoute(plan);
-  if (base === undefined) mount(OVERLAY, target, OVERLAY, 0, data);
-  else within(base, () => mount(OVERLAY, target, OVERLAY, 0, data));
+  const { data, base } = overlayRoute(plan, pageSizeBytes());
+  try {
+    if (base === undefined) mount(OVERLAY, target, OVERLAY, 0, data);
+    else within(base, () => mount(OVERLAY, target, OVERLAY, 0, data));
+  } catch (error) {
+    throw isStorageError(error, 'not-found') ? missing(plan, error) : error;
+  }
+}
+
+/** The kernel says that something is absent, not what. */
+function missing(plan: OverlayMount, error: StorageError): StorageError {
+  const all = [...plan.lower, ...(plan.dataOnly ?? []), plan.upper, plan.work].filter((path) => path !== undefined);
+  const path = all.find((one) => lstatat(AT_FDCWD, one, ENOENT, ENOTDIR) === undefined);
+  if (path === undefined) return error;
+  const what = `Cannot mount an overlay: its directory ${quote(path)} does not exist`;
+  return new StorageError('not-found', what, { path, syscall: 'mount', errno: 'ENOENT', cause: error });
 }
 
 // mount(2): the flags of a bind mount other than MS_REC are ignored at first, so read-only needs a second call.

@@ -21,7 +21,7 @@ test('commands tell the state of a store: faults are 1, paths are let go of, lim
   ok('load', '-i', archive);
   const id = ok('create', 'sample:1', '--name', 'work').trim();
   assert.equal(ok('ls', '-q').trim(), id.slice(0, 12));
-  assert.match(run('changes', 'work', '--explain').stderr, /walk/);
+  assert.match(run('changes', 'work', '--explain').stderr, /^upper: /);
   const quota = run('create', 'sample:1', '--storage-opt', 'size=1G');
   assert.equal(quota.status, 5, quota.stderr);
   assert.match(quota.stderr, /quota|limit/);

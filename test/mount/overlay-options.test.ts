@@ -66,6 +66,14 @@ const anyPlan = fc
       userxattr: fc.boolean(),
       index: fc.constantFrom('on' as const, 'off' as const),
       label: fc.string({ unit: fc.constantFrom(...'ab:,= '), minLength: 1 }),
+      redirect: fc.constantFrom('on' as const, 'off' as const, 'follow' as const, 'nofollow' as const),
+      metacopy: fc.constantFrom('on' as const, 'off' as const),
+      dataOnly: fc.array(path, { minLength: 1, maxLength: 2 }),
+      more: fc
+        .uniqueArray(fc.constantFrom('volatile', 'xino=auto', 'verity=require', 'uuid=null', 'default_permissions'), {
+          minLength: 1,
+        })
+        .map((options) => options.map(bytes)),
     },
     { requiredKeys: ['lower', 'userxattr'] },
   )
@@ -79,8 +87,14 @@ test('parseOverlayData() refuses what it does not know, never guesses', () => {
   for (const data of [
     '',
     'upperdir=/u',
-    'lowerdir=/a,metacopy=on',
-    'lowerdir=/a::/b',
+    'lowerdir=/a,metacopy=maybe',
+    'lowerdir=/a::',
+    'lowerdir=::/b',
+    'lowerdir=/a::/b:/c',
+    'lowerdir=/a,redirect_dir',
+    'lowerdir=/a,xino=1',
+    'lowerdir=/a,newer=on',
+    'lowerdir=/a,constructor',
     'lowerdir=',
     'lowerdir=/a,index=maybe',
     'lowerdir=/a,userxattr=1',

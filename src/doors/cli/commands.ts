@@ -59,11 +59,23 @@ export const GROUPS: readonly CommandGroup[] = [
     verb('cleanup',  'unmount what the driver mounted'),
     verb('list',     'list layers'),
   ]) },
+  { title: 'Overlay plumbing (mounts as JSON, without a store)', commands: new Map<string, CommandEntry>([
+    overlay('upperdir', 'the directory that holds what one mount has more than another'),
+    overlay('changes',  'list what it changes, a JSON object a line'),
+    overlay('write',    'write what it changes as a layer tar'),
+  ]) },
 ];
 
 /** The verbs share one file; each is loaded as if it were its own. */
 function verb(name: keyof typeof import('./commands/driver.ts'), summary: string): [string, CommandEntry] {
   return [`driver ${name}`, { summary, load: async () => ({ command: (await import('./commands/driver.ts'))[name] }) }];
+}
+
+function overlay(name: keyof typeof import('./commands/overlay.ts'), summary: string): [string, CommandEntry] {
+  return [
+    `overlay ${name}`,
+    { summary, load: async () => ({ command: (await import('./commands/overlay.ts'))[name] }) },
+  ];
 }
 
 /** The command of that name. */

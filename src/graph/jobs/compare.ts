@@ -4,7 +4,8 @@ import type { JobContext } from '../../base/pool.ts';
 import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import type { Change } from '../../base/values.ts';
 import { packTree } from '../../diff/pack.ts';
-import type { Rendering } from '../../diff/types.ts';
+import type { Rendering, WalkOptions } from '../../diff/types.ts';
+import { type UpperReading, whyNotUpper } from '../../diff/upper.ts';
 import { walkChanges, walkDifferences } from '../../diff/walk.ts';
 import { inodeKey, isDirectory } from '../../fs/stat.ts';
 import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
@@ -19,8 +20,8 @@ export interface Views {
   readonly view: Mount;
   /** Read-only; absent: compared with nothing. */
   readonly base?: Mount;
-  /** The upper directory of the view, whose files are in doubt however equal they look. */
-  readonly upper?: ByteString;
+  /** The upper directory of the view, where the base is what lies below it. */
+  readonly upper?: UpperReading;
   /** Where there is no upper: when the layer was made. */
   readonly createdNs?: bigint;
   /** A directory that exists; what is in it is hidden from the job. */
@@ -49,11 +50,18 @@ function withViews<T>(views: Views, jail: Jail, task: (places: Places) => T): T 
   });
 }
 
-function walkOptions(views: Views): { readonly upper?: ByteString; readonly createdNs?: bigint } {
-  return {
-    ...(views.upper === undefined ? {} : { upper: views.upper }),
-    ...(views.createdNs === undefined ? {} : { createdNs: views.createdNs }),
-  };
+/** The cheapest way that finds everything. */
+function walkOptions({ upper, createdNs }: Views, { view }: Places): WalkOptions {
+  if (upper === undefined) return createdNs === undefined ? {} : { createdNs };
+  const enough = whyNotUpper(view, upper) === undefined;
+  return { upper: upper.upper, ...(enough ? { guide: upper.style } : {}) };
+}
+
+/** Job: why the upper does not tell what differs, undefined where it does. */
+export function whyWalk(views: Views, _context: JobContext, jail: Jail): string | undefined {
+  const { upper } = views;
+  if (upper === undefined) return undefined;
+  return withViews(views, jail, ({ view }) => whyNotUpper(view, upper));
 }
 
 export interface PackRequest {
@@ -68,8 +76,9 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
   const writer = new RingWriter(request.to);
   const skipped: string[] = [];
   let bytes = 0;
-  withViews(request.views, jail, ({ view, base }) => {
-    const differences = walkDifferences(view, base, walkOptions(request.views));
+  withViews(request.views, jail, (places) => {
+    const { view, base } = places;
+    const differences = walkDifferences(view, base, walkOptions(request.views, places));
     const options = {
       xattrs: request.xattrs,
       ids: request.ids,
@@ -99,9 +108,10 @@ const KINDS: Readonly<Record<Change['kind'], string>> = { add: 'A', modify: 'C',
 /** Job: what differs, as `A/path\0` records in a ring. */
 export function changes(request: ChangesRequest, context: JobContext, jail: Jail): void {
   const writer = new RingWriter(request.to);
-  withViews(request.views, jail, ({ view, base }) => {
+  withViews(request.views, jail, (places) => {
     let records = '';
-    for (const { kind, path } of walkChanges(view, base, request.rendering, walkOptions(request.views))) {
+    const options = walkOptions(request.views, places);
+    for (const { kind, path } of walkChanges(places.view, places.base, request.rendering, options)) {
       context.check();
       records += `${KINDS[kind]}${path}\0`;
       if (records.length < 32_768) continue;
@@ -132,10 +142,10 @@ export interface DiffSizeRequest {
 
 /** Job: the sum of the sizes of added and modified files, hard links once (driver-behaviour D9c). */
 export function diffSize(request: DiffSizeRequest, context: JobContext, jail: Jail): number {
-  return withViews(request.views, jail, ({ view, base }) => {
+  return withViews(request.views, jail, (places) => {
     const linked = new Set<string>();
     let sum = 0;
-    for (const { stat } of walkChanges(view, base, 'core', walkOptions(request.views))) {
+    for (const { stat } of walkChanges(places.view, places.base, 'core', walkOptions(request.views, places))) {
       context.check();
       if (stat === undefined || isDirectory(stat)) continue;
       if (stat.nlink > 1) {

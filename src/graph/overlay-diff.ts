@@ -1,0 +1,85 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fromText } from '../base/bytes.ts';
+import { IDENTITY } from '../base/id-map.ts';
+import type { RingMemory } from '../base/ring.ts';
+import type { Abortable, ByteStream, Change } from '../base/values.ts';
+import type { Rendering } from '../diff/types.ts';
+import type { Mount } from '../mount/mount.ts';
+import { fromRaw, type RawMount, readingPlan, upperDirectory } from '../mount/raw.ts';
+import { type ChangesRequest, type PackRequest, readChanges, type Views } from './jobs/compare.ts';
+import { jobStream } from './streams.ts';
+import { openThreads, type Threads } from './threads.ts';
+
+// The differ without a driver: what two mounts, as a snapshotter hands them out, differ in.
+
+/** How two mounts are compared. */
+export interface OverlayDiffOptions extends Abortable {
+  /** true: both trees are compared, whatever the mounts say of their layers. */
+  readonly walk?: boolean;
+}
+
+/**
+ * What `upper` changes of `lower`, depth first, names by bytes, a directory before its children. Nothing is written,
+ * not even what a mount of the upper would. `unsupported` where the mounts do not tell the upper directory (see
+ * `upperDirectory`); `walk` compares the trees then.
+ */
+export async function* upperChanges(
+  lower: readonly RawMount[],
+  upper: readonly RawMount[],
+  options: OverlayDiffOptions & { readonly rendering?: Rendering } = {},
+): AsyncGenerator<Change, void, undefined> {
+  const { rendering = 'core', signal } = options;
+  yield* withThreads(lower, upper, options, (threads, views) => {
+    const request = (to: RingMemory): ChangesRequest => ({ views, rendering, to });
+    const job = (ring: RingMemory): { name: string; request: unknown } => ({ name: 'changes', request: request(ring) });
+    return readChanges(jobStream(threads.jobs, job, { signal }));
+  });
+}
+
+/** As `upperChanges`, as a layer tar. */
+export async function* writeUpperdir(
+  lower: readonly RawMount[],
+  upper: readonly RawMount[],
+  options: OverlayDiffOptions & { readonly xattrs?: 'all' | 'docker' } = {},
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const { xattrs = 'all', signal } = options;
+  yield* withThreads(lower, upper, options, (threads, views): ByteStream => {
+    const request = (to: RingMemory): PackRequest => ({ views, ids: IDENTITY, xattrs, to });
+    return jobStream(threads.jobs, (ring) => ({ name: 'pack', request: request(ring) }), { signal });
+  });
+}
+
+async function* withThreads<T>(
+  lower: readonly RawMount[],
+  upper: readonly RawMount[],
+  options: OverlayDiffOptions,
+  run: (threads: Threads, views: Views) => AsyncIterable<T>,
+): AsyncGenerator<T, void, undefined> {
+  const trees = options.walk === true ? wholeTrees(lower, upper) : layered(lower, upper);
+  await using threads = await openThreads();
+  const scratch = await mkdtemp(join(tmpdir(), 'layerstore-diff-'));
+  try {
+    yield* run(threads, { ...trees, scratch: fromText(scratch) });
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+function layered(lower: readonly RawMount[], upper: readonly RawMount[]): Omit<Views, 'scratch'> {
+  const directory = upperDirectory(lower, upper);
+  const above = fromRaw(upper[0] as RawMount);
+  const view = readingPlan(above);
+  if (lower[0] === undefined || above.type === 'bind') return { view };
+  const style = above.userxattr ? 'overlay-userxattr' : 'overlay';
+  const base = readingPlan(fromRaw(lower[0]));
+  return { view, base, upper: { upper: directory, style, noIndex: above.index === 'off' } };
+}
+
+function wholeTrees(lower: readonly RawMount[], upper: readonly RawMount[]): Omit<Views, 'scratch'> {
+  const [view] = upper.map((raw): Mount => readingPlan(fromRaw(raw)));
+  const [base] = lower.map((raw): Mount => readingPlan(fromRaw(raw)));
+  if (view === undefined || upper.length > 1 || lower.length > 1) upperDirectory(lower, upper); // says what is wrong
+  return { view: view as Mount, ...(base === undefined ? {} : { base }) };
+}

@@ -1,0 +1,109 @@
+import { type ByteString, quote } from '../base/bytes.ts';
+import { StorageError } from '../base/errors.ts';
+import type { Mount } from './mount.ts';
+import { type OverlayMount, parseOverlayOptions } from './overlay-options.ts';
+
+/** A mount as containerd writes it: what a runtime gives to mount(8). */
+export interface RawMount {
+  readonly type: string;
+  readonly source: ByteString;
+  readonly options: readonly ByteString[];
+}
+
+/** Flags of mount(8) for any filesystem that change nothing of what is read. */
+const FLAGS: ReadonlySet<string> = new Set(
+  'ro rw bind rbind async sync atime noatime relatime norelatime strictatime diratime nodiratime dev nodev exec noexec suid nosuid private rprivate slave rslave shared rshared'.split(
+    ' ',
+  ),
+);
+
+/** The plan that a raw mount is. `unsupported`: neither a bind nor an overlay, or an option that nobody here knows. */
+export function fromRaw(raw: RawMount): Mount {
+  if (raw.type === 'bind')
+    return { type: 'bind', source: raw.source, readonly: raw.options.includes('ro' as ByteString) };
+  if (isOverlay(raw)) return parseOverlay(raw);
+  throw refused(`a mount of type ${quote(raw.type as ByteString)} is neither a bind nor an overlay`);
+}
+
+function isOverlay({ type }: RawMount): boolean {
+  return type === 'overlay' || type === 'fuse3.fuse-overlayfs';
+}
+
+function parseOverlay({ options }: RawMount): OverlayMount {
+  return parseOverlayOptions(options.filter((option) => !FLAGS.has(option)));
+}
+
+/**
+ * The directories of an overlay, bottom first, the upper last. Data-only directories are no layers: they show nothing.
+ * `unsupported`: an option that is not known.
+ */
+export function overlayLayers(mount: RawMount): readonly ByteString[] {
+  const { lower, upper } = parseOverlay(mount);
+  return [...lower.toReversed(), ...(upper === undefined ? [] : [upper])];
+}
+
+/**
+ * The directory that holds what `upper` has more than `lower`, found by the directories that both name; paths compare
+ * as strings. `unsupported`, with the rule that failed: then only comparing both trees finds the changes. Rules as in
+ * BuildKit's differ (util/overlay, GetUpperdir).
+ */
+export function upperDirectory(lower: readonly RawMount[], upper: readonly RawMount[]): ByteString {
+  const [above] = upper;
+  if (above === undefined || upper.length > 1 || lower.length > 1) {
+    throw refused(
+      `${lower.length} lower and ${upper.length} upper mounts; one upper and at most one lower can be read`,
+    );
+  }
+  const [below] = lower;
+  if (below === undefined) {
+    if (above.type !== 'bind')
+      throw refused(`without a lower the upper is a bind, not ${quote(above.type as ByteString)}`);
+    if (above.source === '') throw refused('the bind has no source');
+    return above.source;
+  }
+  const common = layersOf(below);
+  if (!isOverlay(above)) throw refused(`the upper is an overlay, not ${quote(above.type as ByteString)}`);
+  const layers = overlayLayers(above);
+  if (layers.length !== common.length + 1) {
+    throw refused(`the upper has ${layers.length} layers and the lower ${common.length}; one more is what can be read`);
+  }
+  const other = common.findIndex((layer, i) => layer !== layers[i]);
+  if (other >= 0) {
+    throw refused(
+      `layer ${other + 1} from below is ${quote(layers[other] as ByteString)}, not ${quote(common[other] as ByteString)}`,
+    );
+  }
+  const top = layers.at(-1) as ByteString;
+  if (top === '') throw refused('the upper directory has no name');
+  return top;
+}
+
+function layersOf(mount: RawMount): readonly ByteString[] {
+  if (mount.type === 'bind') return [mount.source];
+  if (isOverlay(mount)) return overlayLayers(mount);
+  throw refused(`a lower of type ${quote(mount.type as ByteString)} does not say its layers`);
+}
+
+/** What shows the same tree and writes nothing, not even `work/work`: the upper is one more lower. */
+export function readingPlan(plan: Mount): Mount {
+  if (plan.type === 'bind') return { ...plan, readonly: true };
+  const { upper, work: _, index, more, short: __, ...rest } = plan;
+  const lower = upper === undefined ? plan.lower : [upper, ...plan.lower];
+  const [only] = lower;
+  // The kernel takes no overlay of one lower. What it would show of its marks, the differ knows by itself.
+  if (lower.length === 1 && plan.dataOnly === undefined)
+    return { type: 'bind', source: only as ByteString, readonly: true };
+  const kept = (more ?? []).filter((option) => !/^(volatile|uuid=|nfs_export=)/.test(option));
+  return {
+    ...rest,
+    lower,
+    ...(index === undefined ? {} : { index: 'off' }),
+    ...(kept.length === 0 ? {} : { more: kept }),
+  };
+}
+
+function refused(why: string): StorageError {
+  return new StorageError('unsupported', `Cannot tell the upper directory: ${why}`, {
+    remedy: 'Compare the two trees instead',
+  });
+}
