@@ -1,17 +1,40 @@
-import { platform } from 'node:os';
-import { resolve } from 'node:path';
 import { StorageError } from './base/errors.ts';
+import { expect, TEXT } from './base/kinds.ts';
+import type { Change } from './base/values.ts';
+import { absolute } from './base/working-directory.ts';
+import type { Rendering } from './diff/types.ts';
 import type { Diagnosis } from './graph/doctor.ts';
 import type { OpenDriverOptions } from './graph/open-driver.ts';
+import type { OverlayDiffOptions } from './graph/overlay-diff.ts';
+import { DRIVER_OPTIONS, OVERLAY_DIFF } from './graph/signatures.ts';
 import type { StorageDriver } from './graph/storage-driver.ts';
+import type { RawMount } from './mount/raw.ts';
+import { STORE_OPTIONS } from './store/signatures.ts';
 import type { Store, StoreOptions } from './store/types.ts';
 
 export { type ByteString, fromBytes, fromText, quote, toBytes, toText, toTextExact } from './base/bytes.ts';
 export { asDigest, type Digest } from './base/digest.ts';
 export { type ErrorCode, type ErrorFacts, isStorageError, StorageError } from './base/errors.ts';
+export type { IdMaps, IdRange } from './base/id-map.ts';
 export type { Log } from './base/log.ts';
 export type { Abortable, ByteStream, Change, DriverName, Finding, LayerId } from './base/values.ts';
-export type { Mounted } from './driver/driver.ts';
+export type { InflateLimits } from './codec/inflate.ts';
+export type { Compression } from './codec/sniff.ts';
+export type { TreeFault } from './diff/audit.ts';
+export type { Rendering } from './diff/types.ts';
+export type {
+  Capabilities,
+  CreateOptions,
+  DiffStyle,
+  LayerContent,
+  LayerDriver,
+  LayerPaths,
+  Mounted,
+  MountOptions,
+  WhiteoutStyle,
+} from './driver/driver.ts';
+export type { Mount } from './mount/mount.ts';
+export { overlayLayers, type RawMount, upperDirectory } from './mount/raw.ts';
 export type * from './store/types.ts';
 
 /**
@@ -19,33 +42,76 @@ export type * from './store/types.ts';
  * @example await using store = await openStore({ root: '/var/lib/app' });
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
-  requireLinux('open a store');
-  const given = { ...options, root: resolve(options.root) }; // the caller may change directory from here on
+  requireMachine('open a store');
+  expect('openStore', [['options', STORE_OPTIONS]], [options]);
+  const given = { ...options, root: absolute(options.root) }; // the caller may change directory from here on
   const { openStore: open } = await import('./store/open.ts');
   return open(given);
 }
 
 export type { Diagnosis } from './graph/doctor.ts';
+export type { ApplyOptions, ApplyReport, Unpacked, Watched } from './graph/fill.ts';
+export type { AuditAnswer } from './graph/jobs/audit.ts';
+export type { FileRange } from './graph/jobs/inflate.ts';
+export type { LayerFile, LayerFiles } from './graph/layer-files.ts';
 export type { OpenDriverOptions } from './graph/open-driver.ts';
-export type { StorageDriver } from './graph/storage-driver.ts';
+export type { OverlayDiffOptions } from './graph/overlay-diff.ts';
+export type { DiffOptions, FilePlace, StorageDriver } from './graph/storage-driver.ts';
 
 /** What works on this machine under `root`, driver by driver, found by trying; each with its reason and remedy. */
 export async function doctor(root: string): Promise<readonly Diagnosis[]> {
-  requireLinux('examine this machine');
-  const given = resolve(root);
+  requireMachine('examine this machine');
+  expect('doctor', [['root', TEXT]], [root]);
+  const given = absolute(root);
   const { doctor: examine } = await import('./graph/doctor.ts');
   return examine(given);
 }
 
 /** One driver without a store: directories, mounts and layer tars by id, and nothing remembered beside them. */
 export async function openDriver(options: OpenDriverOptions): Promise<StorageDriver & { readonly because: string }> {
-  requireLinux('open a driver');
-  const given = { ...options, root: resolve(options.root) };
+  requireMachine('open a driver');
+  expect('openDriver', [['options', DRIVER_OPTIONS]], [options]);
+  const given = { ...options, root: absolute(options.root) };
   const { openStorageDriver } = await import('./graph/open-driver.ts');
   return openStorageDriver(given);
 }
 
-function requireLinux(action: string): void {
-  if (platform() === 'linux') return;
-  throw new StorageError('unsupported', `Cannot ${action} on ${platform()}: layerstore mounts layers on Linux only`);
+/**
+ * What one overlay changes of another, read from its upper directory alone; both as containerd describes mounts. No
+ * store, no driver; needs root. `unsupported`, before the first change: see `upperDirectory`; `walk: true` compares the
+ * whole trees then.
+ * @example for await (const { kind, path } of upperChanges(lower, upper)) console.log(kind, toText(path));
+ */
+export async function* upperChanges(
+  lower: readonly RawMount[],
+  upper: readonly RawMount[],
+  options: OverlayDiffOptions & { readonly rendering?: Rendering } = {},
+): AsyncGenerator<Change, void, undefined> {
+  requireMachine('compare mounts');
+  expect('upperChanges', OVERLAY_DIFF, [lower, upper, options]);
+  const { upperChanges: changes } = await import('./graph/overlay-diff.ts');
+  yield* changes(lower, upper, options);
+}
+
+/** As `upperChanges`, as the bytes of a layer tar. */
+export async function* writeUpperdir(
+  lower: readonly RawMount[],
+  upper: readonly RawMount[],
+  options: OverlayDiffOptions & { readonly xattrs?: 'all' | 'docker' } = {},
+): AsyncGenerator<Uint8Array, void, undefined> {
+  requireMachine('compare mounts');
+  expect('writeUpperdir', OVERLAY_DIFF, [lower, upper, options]);
+  const { writeUpperdir: write } = await import('./graph/overlay-diff.ts');
+  yield* write(lower, upper, options);
+}
+
+function requireMachine(action: string): void {
+  if (process.platform !== 'linux') {
+    throw new StorageError(
+      'unsupported',
+      `Cannot ${action} on ${process.platform}: layerstore mounts layers on Linux only`,
+    );
+  }
+  if (Number.parseInt(process.versions.node, 10) >= 24) return;
+  throw new StorageError('unsupported', `Cannot ${action} with Node ${process.version}: it needs Node 24 or newer`);
 }

@@ -3,7 +3,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
-import { defaultPlatform, encodeManifest, OCI_INDEX, OCI_LAYER_TAR } from '../../src/oci/index.ts';
+import { defaultPlatform, encodeManifest, OCI_INDEX, OCI_LAYER_TAR } from '../../src/oci-entry.ts';
 import { addWithWay, treeOfPrograms } from './host-tree.ts';
 import { LayerTar } from './layer-tar.ts';
 

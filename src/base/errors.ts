@@ -79,6 +79,31 @@ export function nodeErrno(error: unknown): string {
   return errno === -122 ? 'EDQUOT' : (code ?? '');
 }
 
+const SYSTEM_CODES: Readonly<Record<string, ErrorCode>> = {
+  ENOENT: 'not-found',
+  EACCES: 'permission-denied',
+  EPERM: 'permission-denied',
+  ENOSPC: 'resource-exhausted',
+  EFBIG: 'resource-exhausted',
+  EDQUOT: 'resource-exhausted',
+  EMFILE: 'resource-exhausted',
+  ENFILE: 'resource-exhausted',
+  ENOMEM: 'resource-exhausted',
+  EROFS: 'failed-precondition',
+  EIO: 'unavailable',
+};
+
+/** A failure of node:fs that has a code of ours, as one that says `action`; anything else as it is. */
+export function fromSystem(error: unknown, action: string): unknown {
+  if (!(error instanceof Error) || isStorageError(error)) return error;
+  const { syscall, path } = error as NodeJS.ErrnoException;
+  const errno = nodeErrno(error);
+  const code = SYSTEM_CODES[errno];
+  if (code === undefined || syscall === undefined) return error;
+  const facts = { errno, syscall, ...(path === undefined ? {} : { path }), cause: error };
+  return new StorageError(code, `${action}: ${error.message}`, facts);
+}
+
 /** Why a worker thread ended, as a code: it starts with several descriptors and its own memory, which may be lacking. */
 export function threadEndCode(cause: unknown): ErrorCode {
   const { code, message } = (cause ?? {}) as NodeJS.ErrnoException;

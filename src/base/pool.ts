@@ -1,14 +1,6 @@
 import { parentPort, Worker } from 'node:worker_threads';
-import {
-  type ErrorCode,
-  type ErrorRecord,
-  isStorageError,
-  nodeErrno,
-  record,
-  revive,
-  StorageError,
-  threadEndCode,
-} from './errors.ts';
+import { type ErrorRecord, fromSystem, isStorageError, record, revive, StorageError } from './errors.ts';
+import { threadEnd } from './working-directory.ts';
 
 // Long-lived threads that do blocking work. The pool knows no job: a thread's entry module calls `serve` with a table
 // of functions. Threads start with an empty environment and no Node flags, so that coverage, profiles and preloads of
@@ -209,17 +201,15 @@ export class Pool implements AsyncDisposable {
     const thread: Thread = { worker, settle: undefined };
     this.#all.add(thread);
     worker.on('message', (result: Answer) => thread.settle?.(result));
-    const lost = (why: string, cause?: unknown): void => {
+    const lost = (end: Error | number): void => {
       this.#all.delete(thread);
       const at = this.#idle.indexOf(thread);
       if (at >= 0) this.#idle.splice(at, 1);
-      const error = this.#closed
-        ? closed()
-        : new StorageError(threadEndCode(cause), `Cannot finish a job: its thread ended (${why})`, { cause });
+      const error = this.#closed ? closed() : threadEnd('finish a job', end);
       thread.settle?.({ error: record(error) });
     };
-    worker.on('error', (error: Error) => lost(error.message, error));
-    worker.on('exit', (code) => lost(`exit ${code}`));
+    worker.on('error', lost);
+    worker.on('exit', lost);
     return thread;
   }
 
@@ -248,31 +238,6 @@ function closed(): StorageError {
   return new StorageError('failed-precondition', 'Cannot do a job: the store or driver is closed');
 }
 
-/** Failures of node:fs, which most jobs use beside the system calls of their own. */
-const SYSTEM_CODES: Readonly<Record<string, ErrorCode>> = {
-  ENOENT: 'not-found',
-  EACCES: 'permission-denied',
-  EPERM: 'permission-denied',
-  ENOSPC: 'resource-exhausted',
-  EFBIG: 'resource-exhausted',
-  EDQUOT: 'resource-exhausted',
-  EMFILE: 'resource-exhausted',
-  ENFILE: 'resource-exhausted',
-  ENOMEM: 'resource-exhausted',
-  EROFS: 'failed-precondition',
-  EIO: 'unavailable',
-};
-
-function failureOf(error: unknown): ErrorRecord {
-  if (!(error instanceof Error) || isStorageError(error)) return record(error);
-  const { syscall, path } = error as NodeJS.ErrnoException;
-  const errno = nodeErrno(error);
-  const code = SYSTEM_CODES[errno];
-  if (code === undefined || syscall === undefined) return record(error);
-  const facts = { errno, syscall, ...(path === undefined ? {} : { path }), cause: error };
-  return record(new StorageError(code, `Cannot ${syscall} in a job: ${error.message}`, facts));
-}
-
 /** The thread's side: does jobs of the table, one after another, until the pool ends it. */
 export function serve(table: JobTable): void {
   const port = parentPort;
@@ -295,7 +260,8 @@ export function serve(table: JobTable): void {
       context.check();
       result = { answer: job(request as never, context) };
     } catch (error) {
-      result = { error: failureOf(error) };
+      const { syscall } = (error ?? {}) as NodeJS.ErrnoException; // most jobs use node:fs too
+      result = { error: record(fromSystem(error, `Cannot ${syscall} in a job`)) };
     }
     port.postMessage(result);
   });

@@ -1,6 +1,10 @@
 /** A stream of bytes that may be read once; the reader's pace is the writer's pace. */
 export type ByteStream = AsyncIterable<Uint8Array>;
 
+/** Where bytes come from: a path, or themselves. */
+export type Bytes = string | ByteStream | ReadableStream<Uint8Array>;
+
+/** What every call takes that can take long. */
 export interface Abortable {
   /** An abort rejects with `signal.reason` itself and leaves nothing half made. */
   readonly signal?: AbortSignal;
@@ -15,6 +19,7 @@ export interface Finding {
 /** A driver's id of a layer: one checked path component (driver-behaviour D2b). */
 export type LayerId = string & { readonly __layer: unique symbol };
 
+/** The drivers of this version. */
 export type DriverName = 'overlay2' | 'vfs';
 
 /** One path that differs between a layer and what lies below it. Paths begin with `/`. */

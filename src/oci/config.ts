@@ -7,6 +7,7 @@ import { asObject, corrupt, listAt, objectAt, own, parseJsonObject, shown, textA
 import { LAYERS_MAX } from './manifest.ts';
 import type { Platform } from './platform.ts';
 
+/** Configs are read up to here. */
 export const CONFIG_BYTES_MAX: number = 16 << 20;
 
 /** One step of an image's making; where `emptyLayer` is false it made a layer. */

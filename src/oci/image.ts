@@ -14,6 +14,7 @@ export interface CommitBase {
   readonly diffIds: readonly Digest[];
 }
 
+/** What the new image says of itself. */
 export interface CommitOptions {
   /** RFC 3339. The only time that is written, so that equal arguments give equal bytes. */
   readonly created: string;

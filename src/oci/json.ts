@@ -1,6 +1,7 @@
 import { fromText, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 
+/** Anything that JSON can say. */
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | JsonObject;
 /** As `JSON.parse` made it: read its keys through `own`, never by plain access, which would find `constructor`. */
 export type JsonObject = { readonly [key: string]: JsonValue };

@@ -8,8 +8,10 @@ import { mediaKind, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST } from './media-type.ts'
 
 /** Manifests and indexes are read up to here, as registries and containerd do. */
 export const MANIFEST_BYTES_MAX: number = 4 << 20;
+/** Layers of one image that are read. */
 export const LAYERS_MAX = 2000;
 
+/** An image manifest: its config and layers. */
 export interface Manifest {
   readonly kind: 'manifest';
   readonly mediaType: string;
@@ -19,6 +21,7 @@ export interface Manifest {
   readonly annotations: ReadonlyMap<string, string>;
 }
 
+/** An index: manifests, usually of one image for several platforms. */
 export interface Index {
   readonly kind: 'index';
   readonly mediaType: string;
@@ -77,6 +80,7 @@ export function parseManifest(bytes: Uint8Array, what: string, mediaType?: strin
   };
 }
 
+/** A manifest as bytes, with what a descriptor says of it. */
 export interface EncodedManifest {
   readonly bytes: Buffer;
   readonly digest: Digest;

@@ -1,11 +1,16 @@
 import { StorageError } from '../base/errors.ts';
 import { shown } from './json.ts';
 
+/** Of an index. */
 export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
+/** Of an image manifest. */
 export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+/** Of an image config. */
 export const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
+/** Of an uncompressed layer. */
 export const OCI_LAYER_TAR = 'application/vnd.oci.image.layer.v1.tar';
 
+/** What a document or blob of an image can be. */
 export type MediaKind = 'index' | 'manifest' | 'config' | 'layer';
 
 /** OCI image-spec 1.1 media-types.md, and Docker's image manifest v2 schema 2, which it says are the same documents. */

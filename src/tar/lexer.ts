@@ -19,6 +19,7 @@ import type { TarEntry, TarLimits, TarSink } from './types.ts';
 
 // This file is long because a lexer's states only make sense side by side; number, PAX and sparse syntax are elsewhere.
 
+/** The limits where none are given. */
 export const TAR_LIMITS: TarLimits = { headerBytesMax: 1 << 20, extentsMax: 1_000_000 };
 
 // What the next byte belongs to.

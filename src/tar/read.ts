@@ -13,6 +13,7 @@ export interface TarMember {
   readonly payload: AsyncIterable<Uint8Array>;
 }
 
+/** How an archive is read. */
 export interface ReadTarOptions extends Abortable {
   readonly limits?: Partial<TarLimits>;
 }

@@ -103,7 +103,9 @@ function putNumber(out: number[], value: number): void {
 
 /** What a SplitReader tells, in the order of the tar's bytes. Views are borrowed until the call returns. */
 export interface SplitSink {
+  /** Bytes of the tar itself: headers, padding, the end. */
   onRaw(bytes: Uint8Array): void;
+  /** Here stands the content of a file, or those runs of it. */
   onFile(name: ByteString, payloadBytes: number, extents: readonly Extent[] | undefined): void;
   /** The last call. Who replays checks both against the bytes. */
   onEnd(totalBytes: number, sha256: Uint8Array): void;
@@ -144,6 +146,7 @@ export class SplitReader {
     this.#sink = sink;
   }
 
+  /** Takes the next bytes of the record, unpacked. */
   write(chunk: Uint8Array): void {
     if (this.#error !== undefined) throw this.#error;
     let at = 0;

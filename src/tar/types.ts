@@ -56,6 +56,7 @@ export interface TarSink {
   end(): void;
 }
 
+/** What bounds the memory that headers may take: more is `corrupt`. */
 export interface TarLimits {
   /** Extended header bytes that one member, or all global headers together, may bring. Default 1 MiB. */
   readonly headerBytesMax: number;

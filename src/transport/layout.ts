@@ -25,7 +25,7 @@ const UNNAMED = '';
 
 /**
  * The images of an OCI layout, in the order of its index. Entries of one name, and all entries without a name, are
- * taken as one index: the platform chooses among them.
+ * taken as one index: the platform chooses among them, and may leave several.
  */
 export function layoutImages(docs: Documents, { platform }: ImagesOptions = {}): readonly ArchivedImage[] {
   checkVersion(docs);
@@ -34,23 +34,31 @@ export function layoutImages(docs: Documents, { platform }: ImagesOptions = {}):
   const index = parseManifest(bytes, 'index.json');
   if (index.kind !== 'index') throw corrupt('index.json', 'it is an image manifest, not an index');
 
-  const groups = new Map<string, Descriptor[]>();
-  for (const entry of index.manifests) {
+  const groups = new Map<string, Top[]>();
+  for (const [at, entry] of index.manifests.entries()) {
     if (!isImage(entry)) continue;
-    const { names, tag } = namesOf(entry);
-    const key = names[0] ?? (tag === undefined ? UNNAMED : `:${tag}`);
+    const top = { entry, at, ...namesOf(entry) };
+    const key = top.names[0] ?? (top.tag === undefined ? UNNAMED : `:${top.tag}`);
     const group = groups.get(key);
-    if (group === undefined) groups.set(key, [entry]);
-    else group.push(entry);
+    if (group === undefined) groups.set(key, [top]);
+    else group.push(top);
   }
+  const chosen = [...groups].flatMap(([key, tops]) => {
+    const best = choose(docs, tops, platform, key === UNNAMED ? 'index.json' : `the image ${shown(key)}`);
+    // Entries without a name are no spellings of one image: all that serve the platform equally well are meant. An entry
+    // with a name means one image, and several of one name that serve it equally well are several images.
+    const seen = new Set<Top>();
+    return key === UNNAMED ? best : best.filter(({ top }) => seen.size < seen.add(top).size);
+  });
   const images = new Map<Digest, ArchivedImage>();
-  for (const [key, entries] of groups) {
-    const best = choose(docs, entries, platform, key === UNNAMED ? 'index.json' : `the image ${shown(key)}`);
-    // Entries without a name are no spellings of one image: all that serve the platform equally well are meant.
-    for (const { claim, top } of key === UNNAMED ? best : best.slice(0, 1)) {
-      const image = images.get(claim.digest) ?? readImage(docs, claim, top.tag);
-      images.set(claim.digest, { ...image, names: [...new Set([...image.names, ...top.names])] });
-    }
+  for (const { claim, top } of chosen.toSorted((a, b) => a.top.at - b.top.at)) {
+    const image = images.get(claim.digest) ?? readImage(docs, claim, top.tag);
+    const notes = [...new Set([...(image.notes ?? []), ...top.notes])];
+    images.set(claim.digest, {
+      ...image,
+      names: [...new Set([...image.names, ...top.names])],
+      ...(notes.length === 0 ? {} : { notes }),
+    });
   }
   if (images.size === 0) throw new StorageError('unsupported', 'Cannot read index.json: it names no container image');
   return [...images.values()];
@@ -73,31 +81,41 @@ function isImage({ mediaType, artifactType, platform, annotations }: Descriptor)
   return platform?.os !== 'unknown' && !annotations.has(ATTESTATION_ANNOTATION);
 }
 
-interface Top {
+interface Names {
   readonly names: readonly string[];
   readonly tag?: string;
+  /** What is called a name and is none. */
+  readonly notes: readonly string[];
+}
+
+/** An entry of index.json, and its place there. */
+interface Top extends Names {
+  readonly entry: Descriptor;
+  readonly at: number;
 }
 
 /**
- * Full references from the annotations of an index's entry. What is none is left out and no error: both annotations
- * may hold any text.
+ * Full references from the annotations of an index's entry. What is none is left out, said, and no error: both
+ * annotations may hold any text.
  */
-function namesOf({ annotations, digest }: Descriptor): Top {
+function namesOf({ annotations, digest }: Descriptor): Names {
   const names: string[] = [];
+  const notes: string[] = [];
   let tag: string | undefined;
   for (const key of [NAME_ANNOTATION, REF_ANNOTATION]) {
     const text = annotations.get(key);
     if (text === undefined) continue;
     // A tag alone names no repository; `parseReference` would take it for one.
-    if (key === REF_ANNOTATION && !/[/:@]/.test(text)) {
-      if (isTag(text)) tag = text;
+    if (key === REF_ANNOTATION && isTag(text)) {
+      tag = text;
       continue;
     }
-    const name = fullName(text, digest);
-    if (name !== undefined) names.push(name);
+    const name = key === REF_ANNOTATION && !/[/:@]/.test(text) ? undefined : fullName(text, digest);
+    if (name === undefined) notes.push(`its ${key} ${shown(text)} is no name that it can have, and is left out`);
+    else names.push(name);
   }
   const named = tag === undefined ? names : names.map((name) => retagged(name, tag));
-  return { names: [...new Set(named)], ...(tag === undefined || named.length > 0 ? {} : { tag }) };
+  return { names: [...new Set(named)], notes, ...(tag === undefined || named.length > 0 ? {} : { tag }) };
 }
 
 /**
@@ -127,16 +145,16 @@ interface Candidate {
   readonly held: boolean;
 }
 
-/** The manifests below `entries` that serve the platform best: one or several, the first ones first. */
+/** The manifests below `tops` that serve the platform best: one or several, the first ones first. */
 function choose(
   docs: Documents,
-  entries: readonly Descriptor[],
+  tops: readonly Top[],
   asked: Platform | undefined,
   what: string,
 ): readonly Candidate[] {
   const candidates: Candidate[] = [];
   const seen = new Set<Digest>();
-  for (const entry of entries) collect(docs, entry, namesOf(entry), 0, seen, candidates);
+  for (const top of tops) collect(docs, top.entry, top, 0, seen, candidates);
   const held = candidates.filter((one) => one.held);
   if (held.length === 0) {
     const [first] = candidates;

@@ -3,6 +3,7 @@ import { StorageError } from '../base/errors.ts';
 import type { Compression } from '../codec/sniff.ts';
 import { SNIFF_BYTES, sniff } from '../codec/sniff.ts';
 import { corrupt, shown } from '../oci/json.ts';
+import { familiarReference, parseReference } from '../oci/reference.ts';
 import { DirectoryMembers } from './directory.ts';
 import { claimedDigest, dockerEntries, dockerImages } from './docker-archive.ts';
 import { Documents, MissingBlob } from './documents.ts';
@@ -66,7 +67,7 @@ function openDirectory(fd: number, path: string, close: () => void): ImageArchiv
   return {
     images: (options) => {
       if (members.find('index.json') !== undefined || members.find('oci-layout') !== undefined)
-        return layoutImages(docs, options);
+        return lastTakesName(layoutImages(docs, options));
       throw new StorageError(
         'unsupported',
         `Cannot read ${shown(path)}: the directory is no OCI image layout, it has no index.json`,
@@ -83,7 +84,7 @@ function openTar(fd: number, close: () => void): ImageArchive {
   const members = TarMembers.scan(fd);
   const docs = new Documents(members);
   return {
-    images: (options) => tarImages(docs, members, options),
+    images: (options) => lastTakesName(tarImages(docs, members, options)),
     [Symbol.asyncDispose]: async () => close(),
   };
 }
@@ -116,6 +117,22 @@ function tarImages(docs: Documents, members: TarMembers, options: ImagesOptions 
     'unsupported',
     `Cannot read the archive: it has no manifest.json and no index.json, ${because}`,
   );
+}
+
+/** As whoever imports them one after another: of several images with one name the last keeps it, and that is said. */
+function lastTakesName(images: readonly ArchivedImage[]): readonly ArchivedImage[] {
+  const owners = new Map(images.flatMap((image) => image.names.map((name) => [name, image.config.digest])));
+  return images.map((image) => {
+    const { own = [], lost = [] } = Object.groupBy(image.names, (name) =>
+      owners.get(name) === image.config.digest ? 'own' : 'lost',
+    );
+    if (lost.length === 0) return image;
+    const notes = lost.map((name) => {
+      const short = familiarReference(parseReference(name));
+      return `${image.config.digest} is without the name ${shown(short)}: a later image of the archive has it too, and takes it`;
+    });
+    return { ...image, names: own, notes: [...(image.notes ?? []), ...notes] };
+  });
 }
 
 /** Names from manifest.json for an image that the layout half leaves without. */

@@ -8,6 +8,7 @@ export interface BlobSource {
   readonly length: number;
 }
 
+/** A layer as an archive holds it. */
 export interface ArchivedLayer {
   /** Perhaps compressed; not yet compared with any digest. */
   readonly blob: BlobSource;
@@ -23,6 +24,8 @@ export interface ArchivedLayer {
 export interface ArchivedImage {
   /** Full references, in the archive's order; empty where it gives none. */
   readonly names: readonly string[];
+  /** What a user should know of how the archive names it. */
+  readonly notes?: readonly string[];
   /** A layout's name for it that is a tag alone, and so no reference. */
   readonly tag?: string;
   readonly platform?: Platform;
@@ -33,6 +36,7 @@ export interface ArchivedImage {
   readonly layers: readonly ArchivedLayer[];
 }
 
+/** Which images to take of an archive. */
 export interface ImagesOptions {
   /** What to take from an index. Default: this machine's, or the only one that is held. */
   readonly platform?: Platform;

@@ -5,7 +5,7 @@ import { StorageError } from '../base/errors.ts';
 import type { ByteStream } from '../base/values.ts';
 import { parseConfig } from '../oci/config.ts';
 import { shown } from '../oci/json.ts';
-import { encodeManifest } from '../oci/manifest.ts';
+import { type EncodedManifest, encodeManifest } from '../oci/manifest.ts';
 import { OCI_INDEX, OCI_LAYER_TAR } from '../oci/media-type.ts';
 import type { Reference } from '../oci/reference.ts';
 import { familiarName, formatReference, parseReference } from '../oci/reference.ts';
@@ -13,17 +13,24 @@ import { encodeEntry, paddingFor, trailer } from '../tar/write.ts';
 import { blobName } from './documents.ts';
 import { NAME_ANNOTATION, REF_ANNOTATION } from './layout.ts';
 
-/** An uncompressed layer tar; its diff id is its digest. */
+/** A layer's blob: an uncompressed tar, whose digest is its diff id, unless it says otherwise. */
 export interface LayerToSave {
   readonly diffId: Digest;
   readonly sizeBytes: number;
+  /** Of the blob as it is written, for layouts only. */
+  readonly digest?: Digest;
+  readonly mediaType?: string;
 }
 
 export interface ImageToSave {
   /** References; none makes an image that has only its digest. */
   readonly names: readonly string[];
+  /** For an image without names: the tag alone that a layout gives it. */
+  readonly tag?: string;
   /** The config's bytes, which are the image's identity and written as they are. */
-  readonly config: Buffer;
+  readonly config: Uint8Array;
+  /** The manifest of a layout, where there is one whose blobs these layers are. */
+  readonly manifest?: Omit<EncodedManifest, 'bytes'> & { readonly bytes: Uint8Array };
   /** Base first. */
   readonly layers: readonly LayerToSave[];
 }
@@ -64,14 +71,16 @@ export function layoutMembers(images: readonly ImageToSave[], open: OpenLayer): 
   const entries = images.flatMap((image) => {
     const manifest = manifestOf(image);
     for (const layer of image.layers) {
-      if (!blobs.has(layer.diffId)) blobs.set(layer.diffId, layerMember(blobName(layer.diffId), layer, open));
+      const digest = digestOfBlob(layer);
+      if (!blobs.has(digest)) blobs.set(digest, layerMember(blobName(digest), layer, open));
     }
     put(digestOf(image.config), image.config);
     put(manifest.digest, manifest.bytes);
     const { platform } = parseConfig(image.config, 'the config of the image');
     const descriptor = { mediaType: manifest.mediaType, digest: manifest.digest, size: manifest.bytes.length };
-    const named = tagged(image.names).map((name) => ({ ...descriptor, annotations: annotationsOf(name), platform }));
-    return named.length === 0 ? [{ ...descriptor, platform }] : named;
+    const named: readonly (Readonly<Record<string, string>> | undefined)[] = tagged(image.names).map(annotationsOf);
+    const alone = image.tag === undefined ? undefined : { [REF_ANNOTATION]: image.tag };
+    return (named.length > 0 ? named : [alone]).map((annotations) => ({ ...descriptor, annotations, platform }));
   });
   return [
     text('oci-layout', { imageLayoutVersion: '1.0.0' }),
@@ -90,7 +99,7 @@ export function ociMembers(images: readonly ImageToSave[], open: OpenLayer): rea
   const manifest = images.map(({ names, config, layers }) => ({
     Config: blobName(digestOf(config)),
     RepoTags: tagged(names).map(formatReference),
-    Layers: layers.map((layer) => blobName(layer.diffId)),
+    Layers: layers.map((layer) => blobName(digestOfBlob(layer))),
   }));
   const [version, index, ...rest] = layoutMembers(images, open);
   return [version!, index!, text('manifest.json', manifest), ...rest];
@@ -197,9 +206,16 @@ function header(member: ArchiveMember, mtimeNs: bigint): Buffer {
   });
 }
 
-function manifestOf({ config, layers }: ImageToSave): ReturnType<typeof encodeManifest> {
-  const tars = layers.map(({ diffId, sizeBytes }) => ({ mediaType: OCI_LAYER_TAR, digest: diffId, sizeBytes }));
-  return encodeManifest(config, tars);
+function manifestOf({ config, layers, manifest }: ImageToSave): NonNullable<ImageToSave['manifest']> {
+  if (manifest !== undefined) return manifest;
+  const blobs = layers.map((layer) => {
+    return { mediaType: layer.mediaType ?? OCI_LAYER_TAR, digest: digestOfBlob(layer), sizeBytes: layer.sizeBytes };
+  });
+  return encodeManifest(config, blobs);
+}
+
+function digestOfBlob({ digest, diffId }: LayerToSave): Digest {
+  return digest ?? diffId;
 }
 
 /**

@@ -64,7 +64,7 @@ test('bin/layerstore without the pinned Node takes the first of the system that 
     assert.match(stderr, /^layerstore: Cannot start: it needs Node 24 or newer and finds \S+; run "npm ci" in .*\n$/);
   }
   nodeStub(join(path, 'nodejs'), 'v26.1.0');
-  assert.match(run(launcher, path, 'a b', '').stdout, /nodejs --disable-warning=\S+ .*start\.mjs a b \n$/);
+  assert.match(run(launcher, path, 'a b', '').stdout, /nodejs --disable-warning=\S+ .*checkout\.mjs a b \n$/);
   nodeStub(join(path, 'node'), 'v24.0.0');
   assert.match(run(launcher, path).stdout, /\/node --disable-warning/);
 });

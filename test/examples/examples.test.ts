@@ -26,6 +26,11 @@ function runs(dir: string): readonly Run[] {
       args: [store, join(dir, 'image.tar'), join(dir, 'new.tar')],
       says: /^add \/hello\.txt$/m,
     },
+    {
+      file: 'convert-archive.ts',
+      args: [join(dir, 'new.tar'), join(dir, 'docker.tar')],
+      says: /^docker\.io\/library\/example:changed sha256:[0-9a-f]{64} \d layers$/m,
+    },
     { file: 'list-images.ts', args: [store], says: /^docker\.io\/library\/demo:1 sha256:/m },
     { file: 'fork-a-sandbox.ts', args: [store, REFERENCE], says: /written by fork 2/ },
     { file: 'quick-start.ts', args: [], says: /^A \/srv\/app\/settings\/30-job$/m },

@@ -76,24 +76,35 @@ test('images() finds members by their cleaned names, the last of equal ones', as
 test('images() takes names from both annotations, and none that is not one', async () => {
   await using dir = await scratch();
   const image = makeImage('a');
-  const table: readonly (readonly [object, readonly string[], string?])[] = [
+  const table: readonly (readonly [object, readonly string[], (string | undefined)?, (readonly RegExp[])?])[] = [
     [{ [NAME]: 'docker.io/library/x:1', [REF]: '1' }, ['docker.io/library/x:1']],
     [{ [NAME]: 'docker.io/library/x:1', [REF]: '2' }, ['docker.io/library/x:2']],
     [{ [REF]: 'x:1' }, ['docker.io/library/x:1']],
     [{ [REF]: 'ghcr.io/o/x' }, ['ghcr.io/o/x:latest']],
     [{ [NAME]: 'a:1', [REF]: 'b:2' }, ['docker.io/library/a:1', 'docker.io/library/b:2']],
     [{ [REF]: 'v1.0' }, [], 'v1.0'],
-    [{ [NAME]: 'NOT A NAME', [REF]: '\u001b[2J' }, []],
-    [{ [NAME]: `x@${digestOf('other')}` }, []],
+    [
+      { [NAME]: 'NOT A NAME', [REF]: '\u001b[2J' },
+      [],
+      undefined,
+      [
+        /^its io.containerd.image.name "NOT A NAME" is no name/,
+        /^its org.opencontainers.image.ref.name "\\x1b\[2J" is no name/,
+      ],
+    ],
+    [{ [NAME]: `x@${digestOf('other')}` }, [], undefined, [/"x@sha256:/]],
+    [{ [NAME]: 'x:1', [REF]: 'UPPER:1' }, ['docker.io/library/x:1'], undefined, [/"UPPER:1"/]],
     [{ [NAME]: `x@${digestOf(image.manifest)}` }, [`docker.io/library/x@${digestOf(image.manifest)}`]],
     [{}, []],
   ];
-  for (const [annotations, names, tag] of table) {
+  for (const [annotations, names, tag, notes = []] of table) {
     const [read] = await imagesIn(
       dir.path,
       index(image.blobs, indexOf(describe(MANIFEST_TYPE, image.manifest, { annotations }))),
     );
     assert.deepEqual([read?.names, read?.tag], [names, tag], JSON.stringify(annotations));
+    assert.equal(read?.notes?.length ?? 0, notes.length, JSON.stringify(annotations));
+    for (const [i, note] of notes.entries()) assert.match(read?.notes?.[i] ?? '', note);
   }
   // umoci copies containerd's annotation along with the entry that it repacks.
   const other = makeImage('b');
@@ -118,6 +129,53 @@ test('images() takes names from both annotations, and none that is not one', asy
   assert.deepEqual(
     images.map((one) => one.names),
     [['docker.io/library/a:1', 'docker.io/library/b:1']],
+  );
+});
+
+test('images() takes every image of one name and platform; the last in the index keeps the name, which is said', async () => {
+  await using dir = await scratch();
+  const [a, b, arm] = [makeImage('a'), makeImage('b'), makeImage('arm', { architecture: 'arm64' })];
+  const entry = (image: { readonly manifest: string }, name: string, more: object = {}): object =>
+    describe(MANIFEST_TYPE, image.manifest, { annotations: { [NAME]: name }, ...more });
+  const blobs = [...a.blobs, ...b.blobs, ...arm.blobs];
+  const read = async (...entries: readonly object[]): Promise<readonly (readonly unknown[])[]> =>
+    (await imagesIn(dir.path, index(blobs, indexOf(...entries)), { platform: amd64 })).map(
+      ({ config, names, notes }) => [JSON.parse(config.bytes.toString()).author, names, notes?.length ?? 0],
+    );
+  const x = 'docker.io/library/x:1';
+  assert.deepEqual(await read(entry(a, 'x:1'), entry(arm, 'x:1'), entry(b, 'x:1')), [
+    ['a', [], 1],
+    ['b', [x], 0],
+  ]);
+  assert.deepEqual(await read(entry(b, 'x:1'), entry(a, 'x:1')), [
+    ['b', [], 1],
+    ['a', [x], 0],
+  ]);
+  // Whatever it is called besides.
+  assert.deepEqual(await read(entry(a, 'x:1', { annotations: { [NAME]: 'y:1', [REF]: 'x:1' } }), entry(b, 'x:1')), [
+    ['a', ['docker.io/library/y:1'], 1],
+    ['b', [x], 0],
+  ]);
+  // Two spellings of one name, and one image twice, are no quarrel.
+  assert.deepEqual(await read(entry(a, 'x:1'), entry(a, x)), [['a', [x], 0]]);
+  const [first] = await imagesIn(dir.path, index(blobs, indexOf(entry(a, 'x:1'), entry(b, 'x:1'))));
+  assert.deepEqual(first?.notes, [
+    `${digestOf(a.config)} is without the name "x:1": a later image of the archive has it too, and takes it`,
+  ]);
+});
+
+test('images() takes one image of an index inside the index, the first that fits', async () => {
+  await using dir = await scratch();
+  const [a, b] = [makeImage('a'), makeImage('b')];
+  const list = indexOf(describe(MANIFEST_TYPE, a.manifest), describe(MANIFEST_TYPE, b.manifest));
+  const pieces = index(
+    [...a.blobs, ...b.blobs, blob(list)],
+    indexOf(describe(INDEX_TYPE, list, { annotations: { [NAME]: 'x:1' } })),
+  );
+  const images = await imagesIn(dir.path, pieces, { platform: amd64 });
+  assert.deepEqual(
+    images.map(({ config, notes }) => [config.bytes.toString(), notes]),
+    [[a.config, undefined]],
   );
 });
 

@@ -1,9 +1,9 @@
 // The one file of a checkout that Node reads as it is: plain JavaScript, because loading the type stripper costs 40 ms
 // in every thread. It runs the command line from a copy of `src` without types, made at the first start after a change;
-// where none can be made, from `src` itself. A published package has JavaScript already and starts without this.
+// where none can be made, from `src` itself. A published package has JavaScript already and starts with start.js.
 import { createHash } from 'node:crypto';
-import { chmodSync, copyFileSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { enableCompileCache, stripTypeScriptTypes } from 'node:module';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { stripTypeScriptTypes } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -65,26 +65,5 @@ function dropOldCopies() {
   }
 }
 
-/** Where this user keeps compiled code, or undefined. Whoever writes there runs code as us: it must be ours alone. */
-function cacheDirectory() {
-  const { HOME, XDG_CACHE_HOME, NODE_V8_COVERAGE } = process.env;
-  const uid = process.getuid?.();
-  if (uid === undefined || NODE_V8_COVERAGE) return undefined;
-  // Under sudo HOME may be another user's.
-  const base = uid === 0 ? '/var/cache' : XDG_CACHE_HOME || (HOME ? `${HOME}/.cache` : '');
-  if (!base.startsWith('/')) return undefined;
-  const path = `${base}/layerstore`;
-  try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
-    const { uid: owner, mode } = lstatSync(path);
-    return owner === uid && (mode & 0o170000) === 0o040000 && (mode & 0o022) === 0 ? path : undefined;
-  } catch {
-    return undefined; // No cache is slower, and nothing else.
-  }
-}
-
-const directory = cacheDirectory();
-if (directory !== undefined) enableCompileCache(directory);
 const copy = strippedCopy();
-const { main } = await (copy === undefined ? import('./main.ts') : import(join(copy, 'src/doors/cli/main.js')));
-await main();
+await (copy === undefined ? import('./start.ts') : import(join(copy, 'src/doors/cli/start.js')));
