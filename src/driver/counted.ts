@@ -65,6 +65,7 @@ interface Situation {
 const UNMOUNT_TRIES = 5;
 const UNMOUNT_PAUSE_MS = 20;
 const HOME_LOCK = '.home' as ByteString; // no id begins with a dot
+const SWEEP_LOCK = '.sweep' as ByteString;
 
 /** The holds and mounts of one driver's layers, shared with all processes that have the same run directory. */
 export class CountedMounts {
@@ -99,6 +100,11 @@ export class CountedMounts {
     await this.#locks.shared(HOME_LOCK, open);
   }
 
+  /** Runs `task` if nobody sweeps; answers whether it ran. */
+  sweeping(task: () => Promise<void>): Promise<boolean> {
+    return this.#locks.ifFree(SWEEP_LOCK, task);
+  }
+
   /** Takes a hold on `id`; the first one mounts. `place` is asked under the lock. */
   mount(id: LayerId, place: () => Place, options: MountOptions): Promise<Mounted> {
     return this.alone(id, () => this.#mount(id, place(), options), options);
@@ -114,13 +120,13 @@ export class CountedMounts {
       return this.#handle(id, place.path, this.#holds.take(bytes(id), { ...whose, on: 'directory' }));
     }
     if (mount.writable) this.#checkElsewhere(id, situation);
-    if (situation.entry !== undefined) this.#checkJoin(id, situation.entry, situation.live, mount);
+    const { entry, live } = situation;
+    const label = entry === undefined ? mount.label : this.#checkJoin(id, entry, live, mount);
     signal?.throwIfAborted();
     // The hold comes first: killed after the mount, it is what tells the next comer that the mount is nobody's.
-    const label = mount.label === undefined ? {} : { label: mount.label };
-    const hold = this.#holds.take(bytes(id), { ...whose, ...label, on: 'mount' });
+    const hold = this.#holds.take(bytes(id), { ...whose, ...(label === undefined ? {} : { label }), on: 'mount' });
     try {
-      if (situation.entry === undefined) await this.#perform(place.path, mount, signal);
+      if (entry === undefined) await this.#perform(place.path, mount, signal);
     } catch (error) {
       this.#holds.drop(bytes(id), hold);
       throw error;
@@ -282,7 +288,13 @@ export class CountedMounts {
     );
   }
 
-  #checkJoin(id: LayerId, entry: MountEntry, live: readonly Live[], wanted: NonNullable<Place['mount']>): void {
+  /** Answers the label that the mount has. */
+  #checkJoin(
+    id: LayerId,
+    entry: MountEntry,
+    live: readonly Live[],
+    wanted: NonNullable<Place['mount']>,
+  ): string | undefined {
     const layer = quote(bytes(id));
     const first = live.find((one) => sameMount(one.entry, entry) && one.hold.label !== undefined)?.hold.label;
     if (wanted.label !== undefined && wanted.label !== first) {
@@ -299,6 +311,7 @@ export class CountedMounts {
         layer: id,
       });
     }
+    return first;
   }
 
   /** Whether anybody, here or in another namespace, has it mounted or holds its directory. */

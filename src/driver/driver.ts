@@ -27,6 +27,7 @@ export interface DiffStyle {
   readonly because: string;
 }
 
+/** What a driver can do here. */
 export interface Capabilities {
   readonly diff: DiffStyle;
   /** Whether layers may be unpacked before those below them are whole. */
@@ -46,6 +47,7 @@ export interface LayerPaths {
   readonly merged: ByteString;
 }
 
+/** How a layer is made. */
 export interface CreateOptions extends Abortable {
   readonly parent?: LayerId;
   readonly writable: boolean;
@@ -53,12 +55,25 @@ export interface CreateOptions extends Abortable {
   readonly settings?: Readonly<Record<string, string>>;
 }
 
+/** How a layer is mounted. */
 export interface MountOptions extends Abortable {
   readonly readonly?: boolean;
   /** SELinux label; the first one of a mount wins. */
   readonly label?: string;
   /** A hold that outlives this process, under that name, until `release(id, name)`; without: disposal or death ends it. */
   readonly holdName?: string;
+}
+
+/** How a layer is removed. */
+export interface RemoveOptions {
+  /** true: its tree is only set aside, which takes no time; `sweep` deletes it. */
+  readonly later?: boolean;
+}
+
+/** How trees that are aside are deleted. */
+export interface SweepOptions extends Abortable {
+  /** What other processes are deleting right now is waited for (default), or left to them: one is enough. */
+  readonly others?: 'wait' | 'leave';
 }
 
 /** A counted mount; the last disposal unmounts. Disposing rejects with `busy` while something uses it, and it stays. */
@@ -73,6 +88,7 @@ export interface LayerDriver extends AsyncDisposable {
   readonly name: DriverName;
   readonly home: ByteString;
   readonly idMaps: IdMaps;
+  /** What it can do here, found by trying once. */
   capabilities(): Promise<Capabilities>;
   /** On failure nothing is left. */
   create(id: LayerId, options: CreateOptions): Promise<void>;
@@ -80,13 +96,20 @@ export interface LayerDriver extends AsyncDisposable {
    * Absent is success. What is mounted is unmounted first; `busy`, with nothing removed, while a live process holds the
    * layer or the kernel says that its mount is in use.
    */
-  remove(id: LayerId): Promise<void>;
+  remove(id: LayerId, options?: RemoveOptions): Promise<void>;
+  /** Deletes the trees that removals set aside, any process's. */
+  sweep(options?: SweepOptions): Promise<void>;
+  /** Whether the home has such a layer. */
   has(id: LayerId): Promise<boolean>;
+  /** All layers of the home. */
   list(): Promise<LayerId[]>;
+  /** The layer it was made on, if any. */
   parent(id: LayerId): Promise<LayerId | undefined>;
+  /** Where its directories are. */
   metadata(id: LayerId): Promise<LayerPaths>;
   /** Ordered pairs, as `docker info` shows them. */
   status(): Promise<readonly (readonly [string, string])[]>;
+  /** What it is on disk. */
   content(id: LayerId): Promise<LayerContent>;
   /** From now on read-only and durable; several at once cost one sync. */
   seal(ids: readonly LayerId[]): Promise<void>;
@@ -116,6 +139,8 @@ export interface DriverSettings {
   readonly log: Log;
   /** The calls that may block, done in a thread. */
   readonly perform: Performer;
+  /** Called at opening where removed trees are still to be deleted, which is then the caller's (`sweep`). Absent: they are deleted. */
+  readonly leftAside?: () => void;
 }
 
 /** Does blocking work in a thread of its own, so that the caller's never stops. */
@@ -125,7 +150,7 @@ export interface Performer {
   /** Answers false when it is busy. */
   unmount(target: ByteString, options: { readonly detach: boolean }): Promise<boolean>;
   /** Removes a tree; absent is success. */
-  removeTree(path: ByteString): Promise<void>;
+  removeTree(path: ByteString, options?: Abortable): Promise<void>;
   /** Copies a tree into an empty directory (vfs). */
   copyTree(from: ByteString, to: ByteString): Promise<void>;
   /** Writes the filesystem of `path` back. */

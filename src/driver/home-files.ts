@@ -24,8 +24,6 @@ import { ELOOP, ENOENT, ENOTDIR } from '../linux/libc.ts';
 
 /** In homes that we made. Others' are never changed by opening and reading them. */
 export const MARK = '.layerstore' as ByteString;
-/** `.removing-<uuid>`: a layer that is being removed. */
-export const REMOVING_PREFIX = '.removing-' as ByteString;
 const SMALL_BYTES_MAX = 64 * 1024;
 
 /** Owner and group of layer roots and of the home's group: root as the id maps give it, or the caller who is not root. */

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { type ByteString, quote, toBytes } from '../base/bytes.ts';
 import { digestOf, hexOf } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
@@ -8,6 +7,7 @@ import { AT_FDCWD, lstatat, RENAME_NOREPLACE, renameat, renameat2, unlinkat } fr
 import { ENOENT } from '../linux/libc.ts';
 import { statfs } from '../linux/statfs.ts';
 import type { Mount } from '../mount/mount.ts';
+import { clearAside, deleteAside, listAside, setAside, sweepAside } from './aside.ts';
 import { CountedMounts, type Place } from './counted.ts';
 import type {
   Capabilities,
@@ -18,6 +18,8 @@ import type {
   LayerPaths,
   Mounted,
   MountOptions,
+  RemoveOptions,
+  SweepOptions,
 } from './driver.ts';
 import {
   canonicalHome,
@@ -28,7 +30,6 @@ import {
   listNames,
   type Owner,
   placeSmall,
-  REMOVING_PREFIX,
   readSmall,
   rootPair,
   tampered,
@@ -75,16 +76,19 @@ export async function openVfs(settings: DriverSettings): Promise<LayerDriver> {
 }
 
 /** Removes what kills left, in homes of our own only. Nobody changes the home meanwhile. */
-async function sweep(home: ByteString, { perform, log }: DriverSettings): Promise<void> {
+async function sweep(home: ByteString, settings: DriverSettings): Promise<void> {
+  const { perform, log } = settings;
   if (!isOurs(home)) return;
-  const left = listNames(home).filter((name) => name.startsWith(TEMPORARY_PREFIX) || name.startsWith(REMOVING_PREFIX));
-  if (left.length === 0) return;
+  const left = listNames(home).filter((name) => name.startsWith(TEMPORARY_PREFIX));
+  const aside = listAside(home);
+  if (left.length + aside.length === 0) return;
   for (const name of listNames(recordPath(home, '' as LayerId))) {
     const id = name as string as LayerId;
     if (!exists(treePath(home, id))) unlinkat(AT_FDCWD, recordPath(home, id), 0, ENOENT);
   }
   for (const name of left) await perform.removeTree(`${home}/${name}` as ByteString);
-  log.info(`Removed ${left.length} left-overs of killed processes from ${quote(home)}`);
+  if (left.length > 0) log.info(`Removed ${left.length} left-overs of killed processes from ${quote(home)}`);
+  await clearAside(aside, settings);
 }
 
 function treePath(home: ByteString, id: LayerId): ByteString {
@@ -204,20 +208,24 @@ class Vfs implements LayerDriver {
     placeSmall(this.home, recordPath(this.home, id), formatVfsRecord({ ...record, state: 'sealed' }), 0o644);
   }
 
-  async remove(id: LayerId): Promise<void> {
+  async remove(id: LayerId, options: RemoveOptions = {}): Promise<void> {
     parseLayerId(id);
     const tree = treePath(this.home, id);
-    await this.#counted.changing(id, async () => {
+    const aside = await this.#counted.changing(id, async () => {
       const staging = stagingPath(this.home, id);
       // A held layer may be in the middle of an apply: what is busy loses nothing, its staging included.
       if (exists(tree)) await this.#counted.clear(id, tree);
       await this.#settings.perform.removeTree(staging);
-      if (!exists(tree)) return;
-      const aside = `${this.home}/${REMOVING_PREFIX}${randomUUID()}` as ByteString;
-      renameat(AT_FDCWD, tree, AT_FDCWD, aside);
+      if (!exists(tree)) return undefined;
+      const moved = setAside(this.home, tree);
       unlinkat(AT_FDCWD, recordPath(this.home, id), 0, ENOENT);
-      await this.#settings.perform.removeTree(aside);
+      return moved;
     });
+    if (aside !== undefined && options.later !== true) await deleteAside(aside, this.#settings.perform);
+  }
+
+  sweep(options: SweepOptions = {}): Promise<void> {
+    return sweepAside(this.home, this.#settings.perform, this.#counted, options);
   }
 
   async has(id: LayerId): Promise<boolean> {

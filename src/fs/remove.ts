@@ -1,4 +1,4 @@
-import { type ByteString, quote } from '../base/bytes.ts';
+import { type ByteString, joinBytes, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import {
   AT_FDCWD,
@@ -19,7 +19,7 @@ import {
   type Stat,
   unlinkat,
 } from '../linux/inode.ts';
-import { EACCES, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } from '../linux/libc.ts';
+import { EACCES, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, located } from '../linux/libc.ts';
 import { Descent } from './descent.ts';
 import { isDirectory } from './stat.ts';
 
@@ -35,9 +35,9 @@ interface Level {
 /**
  * Removes `name` in the directory `dirFd` with all below it; absent is success. Never follows a symlink, never enters
  * a mount (that is `busy`, and what was removed before it stays removed), no depth is too deep, and a directory without
- * permission bits that belongs to the caller is no obstacle.
+ * permission bits that belongs to the caller is no obstacle. `check` is called between entries; what it throws ends it.
  */
-export function removeTree(dirFd: number, name: ByteString): void {
+export function removeTree(dirFd: number, name: ByteString, check: () => void = () => {}): void {
   const stat = lstatat(dirFd, name, ENOENT);
   if (stat === undefined) return;
   if (!isDirectory(stat)) {
@@ -45,22 +45,32 @@ export function removeTree(dirFd: number, name: ByteString): void {
     return;
   }
   refuseMount(stat, fstat(dirFd), name);
-  removeBelow(dirFd, name, stat);
+  removeBelow(dirFd, name, stat, check);
   unlinkat(dirFd, name, AT_REMOVEDIR, ENOENT);
 }
 
-function removeBelow(dirFd: number, top: ByteString, home: Stat): void {
+function removeBelow(dirFd: number, top: ByteString, home: Stat, check: () => void): void {
   const fd = openUnlocked(dirFd, top);
   if (fd === undefined) return;
   using at = new Descent(fd);
   refuseMount(fstat(fd), home, top);
+  try {
+    empty(at, top, home, check);
+  } catch (error) {
+    throw located(error, joinBytes(top, at.pathOf(error).slice(1) as ByteString));
+  }
+}
+
+function empty(at: Descent, top: ByteString, home: Stat, check: () => void): void {
+  const { fd } = at;
   const stack: Level[] = [{ name: top, entries: readDirectory(fd, top), rounds: 0 }];
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
+    check();
     const entry = level.entries.pop();
     if (entry !== undefined) {
       if (entry.type !== DT_DIR && unlink(at.fd, entry.name)) continue;
       if (!enter(at, entry.name)) continue;
-      refuseMount(fstat(at.fd), home, entry.name);
+      refuseMount(fstat(at.fd), home, joinBytes(top, at.path.slice(1) as ByteString));
       stack.push({ name: entry.name, entries: readDirectory(at.fd, entry.name), rounds: 0 });
       continue;
     }

@@ -7,6 +7,7 @@ import { abortRing, type RingMemory, RingWriter, ringMemory } from '../base/ring
 import { until } from '../base/until.ts';
 import type { Abortable, ByteStream, Finding, LayerId } from '../base/values.ts';
 import type { InflateLimits } from '../codec/inflate.ts';
+import type { Compression } from '../codec/sniff.ts';
 import type { LayerContent } from '../driver/driver.ts';
 import type { ApplyAnswer, ApplyRequest, SettleAnswer, SettleRequest } from './jobs/apply.ts';
 import type { PackRequest } from './jobs/compare.ts';
@@ -25,16 +26,20 @@ export interface Watched extends Abortable {
   readonly onBytes?: (bytesDone: number) => void;
 }
 
+/** How a layer is filled. */
 export interface ApplyOptions extends Watched {
   /** The tree the archive was made against. Default: the layer's own parent. */
   readonly parent?: LayerId;
   /** A new file for the split record. */
   readonly record?: ByteString;
   readonly limits?: Partial<InflateLimits>;
+  /** true: the layer was just made, by a caller who alone knows it. A full copy is then not searched for entries. */
+  readonly fresh?: boolean;
   /** true: inflate and unpack in one thread, however large. Where others have work for the second one. */
   readonly oneThread?: boolean;
 }
 
+/** What became of a tar that was unpacked into a layer. */
 export interface ApplyReport {
   readonly diffId: Digest;
   readonly sizeBytes: number;
@@ -44,7 +49,7 @@ export interface ApplyReport {
   readonly notes: readonly string[];
   /** Of the bytes as they came, where they came from a file. */
   readonly blobDigest?: Digest;
-  readonly compression?: InflateAnswer['compression'];
+  readonly compression?: Compression;
 }
 
 /** A layer whose own entries are in place. */
@@ -73,14 +78,21 @@ export async function fill(
   unpack: (request: RequestOf) => Promise<Answer>,
 ): Promise<Unpacked> {
   const { content, ids } = target;
-  const { signal, record } = options;
+  const { signal, record, fresh } = options;
   const staged = content.whiteouts === 'none' ? await stage(threads, target) : undefined;
   const root = staged ?? content.root;
   const clear = async (): Promise<void> => {
     if (staged !== undefined) await threads.perform.removeTree(staged);
   };
   try {
-    const answer = await unpack((from) => ({ from, root, ids, ...(record === undefined ? {} : { record }) }));
+    const searched = staged === undefined || fresh === true ? {} : { copy: copyOf(content) };
+    const answer = await unpack((from) => ({
+      from,
+      root,
+      ids,
+      ...searched,
+      ...(record === undefined ? {} : { record }),
+    }));
     const { unsettled, sizeBytes: known, inflated, ...rest } = answer;
     const found = {
       ...rest,
@@ -116,6 +128,10 @@ export async function fill(
     await clear();
     throw error;
   }
+}
+
+function copyOf({ root, lowers: [of] }: LayerContent): NonNullable<ApplyRequest['copy']> {
+  return of === undefined ? { root } : { root, of };
 }
 
 async function stage(threads: Threads, { id, content: { staging } }: FillTarget): Promise<ByteString> {
@@ -167,7 +183,7 @@ export async function unpackPacked(
   const [skipped, applied] = (await threads.jobs.runTogether(
     [
       { name: 'pack', request: packing(ring) },
-      { name: 'apply', request: request({ kind: 'ring', ring }) },
+      { name: 'apply', request: { ...request({ kind: 'ring', ring }), zerosAreHoles: true } satisfies ApplyRequest },
     ],
     { ...watch(options), giveUp: () => abortRing(ring) },
   )) as [readonly string[], ApplyAnswer];

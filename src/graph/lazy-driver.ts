@@ -12,9 +12,14 @@ export interface DriverIdentity {
 
 /**
  * A driver that `open` opens at the first call that needs it: listing a store's images must not cost a probe of the
- * kernel. A failure to open is that call's failure, and the next call tries again.
+ * kernel. A failure to open is that call's failure, and the next call tries again. `explain` may make another error of
+ * a call's failure.
  */
-export function lazyDriver(identity: DriverIdentity, open: () => Promise<LayerDriver>): LayerDriver {
+export function lazyDriver(
+  identity: DriverIdentity,
+  open: () => Promise<LayerDriver>,
+  explain: (error: unknown) => Promise<unknown> = async (error) => error,
+): LayerDriver {
   let opened: Promise<LayerDriver> | undefined;
   const driver = (): Promise<LayerDriver> => {
     opened ??= open().catch((error: unknown) => {
@@ -23,23 +28,31 @@ export function lazyDriver(identity: DriverIdentity, open: () => Promise<LayerDr
     });
     return opened;
   };
+  const call = async <T>(use: (driver: LayerDriver) => Promise<T>): Promise<T> => {
+    try {
+      return await use(await driver());
+    } catch (error) {
+      throw await explain(error);
+    }
+  };
   return {
     ...identity,
-    capabilities: async () => (await driver()).capabilities(),
-    create: async (...given) => (await driver()).create(...given),
-    remove: async (...given) => (await driver()).remove(...given),
-    has: async (...given) => (await driver()).has(...given),
-    list: async () => (await driver()).list(),
-    parent: async (...given) => (await driver()).parent(...given),
-    metadata: async (...given) => (await driver()).metadata(...given),
-    status: async () => (await driver()).status(),
-    content: async (...given) => (await driver()).content(...given),
-    seal: async (...given) => (await driver()).seal(...given),
-    mounts: async (...given) => (await driver()).mounts(...given),
-    mount: async (...given) => (await driver()).mount(...given),
-    release: async (...given) => (await driver()).release(...given),
-    isMounted: async (...given) => (await driver()).isMounted(...given),
-    cleanup: async () => (await driver()).cleanup(),
+    capabilities: () => call((driver) => driver.capabilities()),
+    create: (...given) => call((driver) => driver.create(...given)),
+    remove: (...given) => call((driver) => driver.remove(...given)),
+    sweep: (...given) => call((driver) => driver.sweep(...given)),
+    has: (...given) => call((driver) => driver.has(...given)),
+    list: () => call((driver) => driver.list()),
+    parent: (...given) => call((driver) => driver.parent(...given)),
+    metadata: (...given) => call((driver) => driver.metadata(...given)),
+    status: () => call((driver) => driver.status()),
+    content: (...given) => call((driver) => driver.content(...given)),
+    seal: (...given) => call((driver) => driver.seal(...given)),
+    mounts: (...given) => call((driver) => driver.mounts(...given)),
+    mount: (...given) => call((driver) => driver.mount(...given)),
+    release: (...given) => call((driver) => driver.release(...given)),
+    isMounted: (...given) => call((driver) => driver.isMounted(...given)),
+    cleanup: () => call((driver) => driver.cleanup()),
     async [Symbol.asyncDispose]() {
       await (await opened?.catch(() => undefined))?.[Symbol.asyncDispose]();
     },

@@ -1,14 +1,18 @@
 import { existsSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { type ByteString, fromText, joinBytes } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { IDENTITY } from '../base/id-map.ts';
+import { expecting } from '../base/kinds.ts';
 import { type Log, SILENT } from '../base/log.ts';
+import { absolute } from '../base/working-directory.ts';
 import { chooseDriver, openLayerDriver } from '../driver/open.ts';
 import { bareRunDirectory } from '../driver/run-directory.ts';
+import { DRIVER } from './signatures.ts';
 import { type StorageDriver, storageDriver } from './storage-driver.ts';
 import { openThreads } from './threads.ts';
 
+/** Which driver to open, and where. */
 export interface OpenDriverOptions {
   /** The driver's home is `root/NAME`. */
   readonly root: string;
@@ -35,7 +39,7 @@ export async function openStorageDriver(
   const threads = await openThreads(options.threads);
   try {
     const { log = SILENT } = options;
-    const choice = await chooseDriver(fromText(resolve(options.root)), {
+    const choice = await chooseDriver(fromText(absolute(options.root)), {
       options: options.options ?? [],
       perform: threads.perform,
       ...(options.driver === undefined ? {} : { name: options.driver }),
@@ -43,9 +47,8 @@ export async function openStorageDriver(
     const run: ByteString = options.run === undefined ? bareRunDirectory(choice.home) : fromText(options.run);
     const settings = { home: choice.home, run, options: choice.options, idMaps: IDENTITY, log };
     const driver = await openLayerDriver(choice.name, { ...settings, perform: threads.perform });
-    return Object.assign(storageDriver(driver, threads, joinBytes(run, 'locks' as ByteString)), {
-      because: choice.because,
-    });
+    const graph = storageDriver(driver, threads, joinBytes(run, 'locks' as ByteString));
+    return Object.assign(expecting(graph, 'driver', DRIVER), { because: choice.because });
   } catch (error) {
     await threads[Symbol.asyncDispose]();
     throw error;
@@ -54,5 +57,5 @@ export async function openStorageDriver(
 
 /** Whether `root` holds a store, whose layers only the store may write. */
 export function holdsStore(root: string): boolean {
-  return existsSync(join(resolve(root), 'store.db'));
+  return existsSync(join(absolute(root), 'store.db'));
 }

@@ -1,10 +1,19 @@
-import type { ByteString } from '../base/bytes.ts';
+import { type ByteString, quote } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
 import type { RingMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream, Change, LayerId } from '../base/values.ts';
 import type { Rendering } from '../diff/types.ts';
-import type { CreateOptions, LayerContent, LayerDriver, LayerPaths, Mounted, MountOptions } from '../driver/driver.ts';
+import type {
+  CreateOptions,
+  LayerContent,
+  LayerDriver,
+  LayerPaths,
+  Mounted,
+  MountOptions,
+  RemoveOptions,
+  SweepOptions,
+} from '../driver/driver.ts';
 import type { Mount } from '../mount/mount.ts';
 import {
   type ApplyOptions,
@@ -17,6 +26,7 @@ import {
   type Watched,
   watch,
 } from './fill.ts';
+import type { AuditAnswer, AuditRequest } from './jobs/audit.ts';
 import {
   type ChangesRequest,
   type DiffSizeRequest,
@@ -26,6 +36,7 @@ import {
 } from './jobs/compare.ts';
 import type { FileRange } from './jobs/inflate.ts';
 import type { ReplayRequest } from './jobs/replay.ts';
+import { type LayerFiles, layerFiles } from './layer-files.ts';
 import { jobStream } from './streams.ts';
 import type { Threads } from './threads.ts';
 
@@ -35,6 +46,7 @@ export interface FilePlace {
   readonly offset: number;
 }
 
+/** How a layer is packed. */
 export interface DiffOptions extends Watched {
   readonly xattrs?: 'all' | 'docker';
 }
@@ -52,6 +64,7 @@ export interface StorageDriver extends LayerDriver {
   transfer(from: LayerId, to: LayerId, options?: Omit<ApplyOptions, 'parent'>): Promise<ApplyReport>;
   /** The tar of what `id` changes of `parent`; without: of the whole tree. */
   diff(id: LayerId, parent: LayerId | undefined, options?: DiffOptions): ByteStream;
+  /** What `id` changes of `parent`, sorted by path bytes. */
   changes(
     id: LayerId,
     parent: LayerId | undefined,
@@ -65,7 +78,11 @@ export interface StorageDriver extends LayerDriver {
   replayTo(id: LayerId, record: ByteString, diffId: Digest, to: FilePlace, options?: Watched): Promise<void>;
   /** As `replay`, but only verified. */
   verify(id: LayerId, record: ByteString, diffId: Digest, options?: Watched): Promise<void>;
-  /** Which differ reads the layer, and why. */
+  /** Where the layer's tree is not as its record says, contents aside: some of it, and how much more there is. */
+  audit(id: LayerId, record: ByteString, options?: Abortable): Promise<AuditAnswer>;
+  /** Reads the layer's own files by the names of its archive; each is opened at the call. */
+  files(id: LayerId): Promise<LayerFiles>;
+  /** Which differ reads the layer (`upper` or `walk`), and why. */
   explain(id: LayerId, parent: LayerId | undefined): Promise<string>;
 }
 
@@ -166,11 +183,28 @@ class Graph implements StorageDriver {
     await this.#threads.jobs.run({ name: 'replay', request }, watch(options));
   }
 
+  async files(id: LayerId): Promise<LayerFiles> {
+    const { root } = await this.#driver.content(id);
+    return layerFiles(root, (path, why) => {
+      return new StorageError('not-found', `Cannot read ${quote(path)} of layer "${id}": ${why}`, { layer: id, path });
+    });
+  }
+
+  async audit(id: LayerId, record: ByteString, { signal }: Abortable = {}): Promise<AuditAnswer> {
+    const { root, lowers, whiteouts } = await this.#driver.content(id);
+    const request: AuditRequest = { record, root, ids: this.#driver.idMaps, lowers, whiteouts };
+    return await this.#threads.jobs.run({ name: 'audit', request }, { signal });
+  }
+
   async explain(id: LayerId, parent: LayerId | undefined): Promise<string> {
     const direct = (await this.#driver.parent(id)) === parent;
-    return direct
-      ? 'walk: both trees are compared, read-only mounts side by side'
-      : 'walk: the parent asked for is not the direct one';
+    if (!direct) return 'walk: the parent asked for is not the direct one';
+    const views = await this.#views(id, parent);
+    if (views.upper === undefined) return 'walk: the layer is a full copy, nothing says what changed in it';
+    if (parent === undefined) return 'walk: there is nothing below, all of the layer is listed';
+    const because = await this.#threads.jobs.run<string | undefined>({ name: 'whyWalk', request: views });
+    if (because !== undefined) return `walk: ${because}`;
+    return 'upper: only what lies in the upper directory is compared with what is below';
   }
 
   async #views(id: LayerId, parent: LayerId | undefined): Promise<Views> {
@@ -180,7 +214,9 @@ class Graph implements StorageDriver {
     return {
       view,
       ...(parent === undefined ? {} : { base: await this.#plan(parent) }),
-      ...(content.whiteouts !== 'none' && direct ? { upper: content.root } : {}),
+      ...(content.whiteouts !== 'none' && direct
+        ? { upper: { upper: content.root, style: content.whiteouts, noIndex: isWithoutIndex(view) } }
+        : {}),
       ...(content.createdNs === undefined ? {} : { createdNs: content.createdNs }),
       scratch: this.#scratch,
     };
@@ -212,8 +248,11 @@ class Graph implements StorageDriver {
   create(id: LayerId, options: CreateOptions): Promise<void> {
     return this.#driver.create(id, options);
   }
-  remove(id: LayerId): Promise<void> {
-    return this.#driver.remove(id);
+  remove(id: LayerId, options?: RemoveOptions): Promise<void> {
+    return this.#driver.remove(id, options);
+  }
+  sweep(options?: SweepOptions): Promise<void> {
+    return this.#driver.sweep(options);
   }
   has(id: LayerId): Promise<boolean> {
     return this.#driver.has(id);
@@ -255,4 +294,9 @@ class Graph implements StorageDriver {
     await this.#driver[Symbol.asyncDispose]();
     await this.#threads[Symbol.asyncDispose]();
   }
+}
+
+/** Whether nothing that was mounted so can have left an index; a bind has no other layers whose links could be kept. */
+function isWithoutIndex(plan: Mount): boolean {
+  return plan.type === 'bind' || plan.index === 'off';
 }

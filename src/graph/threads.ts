@@ -25,7 +25,7 @@ export async function openThreads(size: number = availableParallelism()): Promis
     mount: (plan, target) => control.run({ name: 'mount', request: { plan, target } satisfies MountRequest }),
     unmount: (target, { detach }) =>
       control.run({ name: 'unmount', request: { target, detach } satisfies UnmountRequest }),
-    removeTree: (path: ByteString) => removal.run({ name: 'remove', request: path }),
+    removeTree: (path, { signal } = {}) => removal.run({ name: 'remove', request: path }, { signal }),
     copyTree: (from, to) => jobs.run({ name: 'copy', request: { from, to } satisfies CopyRequest }),
     sync: (path: ByteString) => control.run({ name: 'sync', request: path }),
   };

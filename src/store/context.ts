@@ -7,6 +7,7 @@ import type { StorageDriver } from '../graph/storage-driver.ts';
 import type { Threads } from '../graph/threads.ts';
 import type { Database } from './database.ts';
 import type { Making } from './rows.ts';
+import type { Sweeper } from './sweeper.ts';
 
 /** What every part of an open store works with. */
 export interface StoreContext {
@@ -18,6 +19,7 @@ export interface StoreContext {
   readonly left: Map<string, Making>;
   /** What is gone from disk and still announced, because the database could not be written. */
   readonly unended: Making[];
+  readonly sweeper: Sweeper;
 }
 
 /** A new driver id: 64 hexadecimal characters, as Docker's. */

@@ -2,14 +2,20 @@ import { rm } from 'node:fs/promises';
 import { toBytes } from '../base/bytes.ts';
 import { isStorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
+import type { RemoveOptions } from '../driver/driver.ts';
 import { everyMakingOf, inRoot, type StoreContext } from './context.ts';
 import type { Making } from './rows.ts';
 
 /**
  * Removes announced things from disk and forgets them, all that can be. A layer that is in use stays announced with all
- * that it lies on; any other failure is thrown after the rest is done. What stays is `context.left`, for gc.
+ * that it lies on; any other failure is thrown after the rest is done. What stays is `context.left`, for gc. `later`:
+ * trees are only set aside, which takes no time, and the sweeper deletes them.
  */
-export async function discard(context: StoreContext, makings: readonly Making[]): Promise<void> {
+export async function discard(
+  context: StoreContext,
+  makings: readonly Making[],
+  options: RemoveOptions = {},
+): Promise<void> {
   const { database, driver, log, left, unended } = context;
   for (const making of makings) left.set(making.name, making);
   const gone: Making[] = [];
@@ -18,7 +24,7 @@ export async function discard(context: StoreContext, makings: readonly Making[])
   for (const { id, parent } of await childrenFirst(context, makings)) {
     try {
       if (!staying.has(id)) {
-        await driver.remove(id);
+        await driver.remove(id, options);
         gone.push({ kind: 'layer', name: id });
         continue;
       }
@@ -37,6 +43,7 @@ export async function discard(context: StoreContext, makings: readonly Making[])
       failures.push(error);
     }
   }
+  if (options.later === true && gone.some(({ kind }) => kind === 'layer')) context.sweeper.kick();
   for (const { name } of gone) left.delete(name);
   unended.push(...gone);
   if (unended.length > 0) {
@@ -50,9 +57,13 @@ export async function discard(context: StoreContext, makings: readonly Making[])
   if (failures.length > 0) throw failures[0];
 }
 
-/** Removes layers whose rows are gone, with their files. */
-export async function discardLayers(context: StoreContext, ids: readonly LayerId[]): Promise<void> {
-  await discard(context, ids.flatMap(everyMakingOf));
+/** Removes layers whose rows are gone, with their files; see `discard`. */
+export async function discardLayers(
+  context: StoreContext,
+  ids: readonly LayerId[],
+  options: RemoveOptions = {},
+): Promise<void> {
+  await discard(context, ids.flatMap(everyMakingOf), options);
 }
 
 /** As `discardLayers`, for what is not to fail for it. */

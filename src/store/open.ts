@@ -16,6 +16,7 @@ import { imagesOf } from './images.ts';
 import { layersOf, makeDirectory } from './layers.ts';
 import { homeOf } from './layout.ts';
 import type { WritableRow } from './rows.ts';
+import { Sweeper } from './sweeper.ts';
 import type { Store, StoreOptions } from './types.ts';
 import { upkeepOf } from './upkeep/upkeep.ts';
 
@@ -59,18 +60,25 @@ export async function openStore(options: StoreOptions): Promise<Store> {
         log,
         left,
         unended,
+        sweeper,
       });
       const identity = {
         name: database.driver,
         home: fromText(homeOf(database.layout.root, database.driver)),
         idMaps: IDENTITY,
       };
-      const layers = lazyDriver(identity, async () => {
-        const settings = { ...identity, run: fromText(run), options: own, log, perform: threads.perform };
-        const opened = await openLayerDriver(database.driver, settings);
-        await settle(context(opened));
-        return opened;
-      });
+      const layers = lazyDriver(
+        identity,
+        async () => {
+          const leftAside = (): void => sweeper.kick();
+          const settings = { ...identity, run: fromText(run), options: own, log, perform: threads.perform, leftAside };
+          const opened = await openLayerDriver(database.driver, settings);
+          await settle(context(opened));
+          return opened;
+        },
+        (error) => lost(database, error),
+      );
+      const sweeper = new Sweeper(layers, log, options.leftAside);
       return new OpenStore(context(layers), because);
     } catch (error) {
       await database[Symbol.asyncDispose]();
@@ -80,6 +88,17 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     await threads[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+/** A layer that the driver cannot find and the store has: not the asker's mistake, but a directory that was taken away. */
+async function lost(database: Database, error: unknown): Promise<unknown> {
+  if (!isStorageError(error, 'not-found') || error.layer === undefined) return error;
+  if ((await database.layerByDriverId(error.layer)) === undefined) return error;
+  return new StorageError('corrupt', `${error.message}: the store has it, but its directory there is gone`, {
+    layer: error.layer,
+    remedy: 'put the directory back, or remove the images and layers that use it and load them again',
+    cause: error,
+  });
 }
 
 /**
@@ -134,12 +153,14 @@ class OpenStore implements Store {
   readonly #driver: StorageDriver;
   readonly #database: Database;
   readonly #threads: Threads;
+  readonly #sweeper: Sweeper;
 
   constructor(context: StoreContext, because: string) {
-    const { database, driver, threads } = context;
+    const { database, driver, threads, sweeper } = context;
     this.#driver = driver;
     this.#database = database;
     this.#threads = threads;
+    this.#sweeper = sweeper;
     this.root = database.layout.root;
     this.driver = { name: driver.name, home: toText(driver.home), because, status: () => driver.status() };
     this.images = imagesOf(context);
@@ -148,6 +169,7 @@ class OpenStore implements Store {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#sweeper[Symbol.asyncDispose]();
     await this.#driver[Symbol.asyncDispose]();
     await this.#database[Symbol.asyncDispose]();
     await this.#threads[Symbol.asyncDispose]();

@@ -5,6 +5,7 @@ import { mountsBelow } from './small-disk.ts';
 
 /** What a failed deed must leave as it was: what is on disk, what is mounted, what the store says. */
 export async function stateOf(store: Store): Promise<unknown> {
+  await store.upkeep.sweep({ wait: true });
   return {
     disk: rootDump(store.root),
     mounts: mountsBelow(store.root),

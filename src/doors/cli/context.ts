@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { constants, setPriority } from 'node:os';
 import type { Log } from '../../base/log.ts';
 import type { DriverName } from '../../base/values.ts';
 import type { Store } from '../../store/types.ts';
@@ -32,6 +34,7 @@ export function say(context: Context, line: string): void {
  */
 export async function openStoreOf(context: Context, { create }: { readonly create: boolean }): Promise<Store> {
   const { openStore } = await import('../../index.ts');
+  const leftAside = (): void => deleteElsewhere(context);
   const { root, driver, driverOptions, log, signal } = context;
   return openStore({
     root,
@@ -41,5 +44,28 @@ export async function openStoreOf(context: Context, { create }: { readonly creat
     log,
     signal,
     create,
+    leftAside,
   });
+}
+
+/**
+ * Deletes the trees of removed layers in a process of its own that outlives this one, with the least claim on the
+ * machine. It sees by itself whether another one is at it.
+ */
+function deleteElsewhere({ root, driver, driverOptions }: Context): void {
+  const [program = ''] = process.argv.slice(1);
+  const options = driverOptions.flatMap((option) => ['--driver-opt', option]);
+  const store = ['--root', root, ...(driver === undefined ? [] : ['--driver', driver]), ...options];
+  const child = spawn(process.execPath, [...process.execArgv, program, ...store, 'gc', '--removed'], {
+    cwd: '/',
+    detached: true,
+    stdio: 'ignore',
+  });
+  child.on('error', () => {}); // the next command tries again
+  child.unref();
+  try {
+    if (child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_LOW);
+  } catch {
+    // Then it is in a hurry.
+  }
 }

@@ -78,13 +78,22 @@ function readSmallOrNothing(path: ByteString): string {
 
 /** Absent: not-found; files that no driver wrote: corrupt. */
 export function readLayer(home: ByteString, id: LayerId): OverlayLayer {
-  const { layer, diff } = pathsOf(home, id);
-  if (!hasLayer(home, id)) {
-    throw new StorageError('not-found', `Cannot find layer ${quote(id as string as ByteString)} in ${quote(home)}`, {
+  const { layer } = pathsOf(home, id);
+  const gone = (): StorageError =>
+    new StorageError('not-found', `Cannot find layer ${quote(id as string as ByteString)} in ${quote(home)}`, {
       layer: id,
       path: layer,
     });
+  if (!isDirectoryAt(layer)) throw gone();
+  try {
+    return readFiles(home, id);
+  } catch (error) {
+    throw isDirectoryAt(layer) ? error : gone(); // it was removed meanwhile
   }
+}
+
+function readFiles(home: ByteString, id: LayerId): OverlayLayer {
+  const { layer, diff } = pathsOf(home, id);
   const link = parseLink(`${layer}/link` as ByteString);
   if (!isDirectoryAt(diff)) throw tampered(diff, 'there is no such directory');
   const path = `${layer}/lower` as ByteString;

@@ -1,12 +1,12 @@
-import { randomUUID } from 'node:crypto';
 import { type ByteString, quote } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { LayerId } from '../../base/values.ts';
 import { TEMPORARY_PREFIX } from '../../fs/atomic.ts';
-import { AT_FDCWD, lchownat, renameat } from '../../linux/inode.ts';
+import { AT_FDCWD, lchownat } from '../../linux/inode.ts';
 import { hasSelinux } from '../../linux/label.ts';
 import { type MountEntry, readMountInfo } from '../../linux/mountinfo.ts';
 import type { Mount } from '../../mount/mount.ts';
+import { clearAside, deleteAside, listAside, setAside, sweepAside } from '../aside.ts';
 import { CountedMounts, type Place } from '../counted.ts';
 import type {
   Capabilities,
@@ -17,18 +17,10 @@ import type {
   LayerPaths,
   Mounted,
   MountOptions,
+  RemoveOptions,
+  SweepOptions,
 } from '../driver.ts';
-import {
-  canonicalHome,
-  ensureHome,
-  exists,
-  isFresh,
-  isOurs,
-  listNames,
-  type Owner,
-  REMOVING_PREFIX,
-  rootPair,
-} from '../home-files.ts';
+import { canonicalHome, ensureHome, exists, isFresh, isOurs, listNames, type Owner, rootPair } from '../home-files.ts';
 import { isLayerId, parseLayerId } from '../ids.ts';
 import { parseDriverOptions, parseLayerSettings, refuseLimit } from '../options.ts';
 import {
@@ -94,17 +86,20 @@ function parentOf(path: ByteString): ByteString {
 }
 
 /** Removes what kills left, in homes of our own only. Nobody changes the home meanwhile. */
-async function sweep(home: ByteString, { perform, log }: DriverSettings): Promise<void> {
+async function sweep(home: ByteString, settings: DriverSettings): Promise<void> {
+  const { perform, log } = settings;
   // Beside the home too: it did not exist when the driver was chosen.
   await sweepProbes(parentOf(home), perform);
   if (probeDirectory(home) !== home || !isOurs(home)) return;
   await sweepProbes(home, perform);
-  const left = listNames(home).filter((name) => name.startsWith(TEMPORARY_PREFIX) || name.startsWith(REMOVING_PREFIX));
-  if (left.length === 0) return;
+  const left = listNames(home).filter((name) => name.startsWith(TEMPORARY_PREFIX));
+  const aside = listAside(home);
+  if (left.length + aside.length === 0) return;
   // Links first: while something is left over, a second kill lets the next opening find the links too.
   sweepLinks(home);
   for (const name of left) await perform.removeTree(`${home}/${name}` as ByteString);
-  log.info(`Removed ${left.length} left-overs of killed processes from ${quote(home)}`);
+  if (left.length > 0) log.info(`Removed ${left.length} left-overs of killed processes from ${quote(home)}`);
+  await clearAside(aside, settings);
 }
 
 function isOverlay2Mount(entry: MountEntry, id: LayerId): boolean {
@@ -172,17 +167,21 @@ class Overlay2 implements LayerDriver {
     }
   }
 
-  async remove(id: LayerId): Promise<void> {
+  async remove(id: LayerId, options: RemoveOptions = {}): Promise<void> {
     parseLayerId(id);
     const { layer } = pathsOf(this.home, id);
-    await this.#counted.changing(id, async () => {
-      if (!hasLayer(this.home, id)) return;
+    const aside = await this.#counted.changing(id, async () => {
+      if (!hasLayer(this.home, id)) return undefined;
       await this.#counted.clear(id, layer);
-      const aside = `${this.home}/${REMOVING_PREFIX}${randomUUID()}` as ByteString;
-      renameat(AT_FDCWD, layer, AT_FDCWD, aside);
-      dropLink(this.home, id, aside);
-      await this.#settings.perform.removeTree(aside);
+      const moved = setAside(this.home, layer);
+      dropLink(this.home, id, moved);
+      return moved;
     });
+    if (aside !== undefined && options.later !== true) await deleteAside(aside, this.#settings.perform);
+  }
+
+  sweep(options: SweepOptions = {}): Promise<void> {
+    return sweepAside(this.home, this.#settings.perform, this.#counted, options);
   }
 
   async has(id: LayerId): Promise<boolean> {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
 import { type IdMaps, toHost } from '../../base/id-map.ts';
@@ -8,7 +8,7 @@ import { type RingMemory, RingReader } from '../../base/ring.ts';
 import type { Finding } from '../../base/values.ts';
 import { Deflater } from '../../codec/deflate.ts';
 import type { InflateLimits } from '../../codec/inflate.ts';
-import { LayerApplier } from '../../diff/apply.ts';
+import { type ApplierOptions, LayerApplier } from '../../diff/apply.ts';
 import { settle as settleLayer } from '../../diff/fix-ups.ts';
 import { LayerTree } from '../../diff/layer-tree.ts';
 import { Notes } from '../../diff/notes.ts';
@@ -16,6 +16,7 @@ import { decodeUnsettled, encodeUnsettled } from '../../diff/unsettled.ts';
 import { walkChanges } from '../../diff/walk.ts';
 import { LowerView } from '../../fs/lower-view.ts';
 import { typeOf } from '../../fs/stat.ts';
+import { writeAll } from '../../fs/transfer.ts';
 import { treeSizeBytes } from '../../fs/usage.ts';
 import { viaWorkingDirectory } from '../../fs/xattrs.ts';
 import {
@@ -36,7 +37,7 @@ import type { Jail } from './jail.ts';
 
 const ROOT = '/' as ByteString;
 
-export interface ApplyRequest {
+export interface ApplyRequest extends ApplierOptions {
   readonly from:
     | {
         readonly kind: 'ring';
@@ -73,7 +74,7 @@ export function apply(request: ApplyRequest, context: JobContext, jail: Jail): A
   const record = request.record === undefined ? undefined : new RecordFile(request.record);
   try {
     requireNoEntries(request);
-    using applier = jail.inside(request.root, () => new LayerApplier(ROOT, request.ids));
+    using applier = jail.inside(request.root, () => new LayerApplier(ROOT, request.ids, request));
     const { tarBytes, tarSha256, inflated, unsettled } = jail.inside(request.root, () => {
       const ended = feed(request, new Unpacking(applier, record?.split), context);
       record?.split.end(ended.tarBytes, ended.tarSha256);
@@ -243,7 +244,7 @@ class RecordFile {
   constructor(path: ByteString) {
     this.#fd = openSync(toBytes(path), 'wx', 0o600);
     this.#deflater = new Deflater('zstd', (bytes) => {
-      for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at, bytes.length - at);
+      writeAll(this.#fd, bytes, path);
     });
     this.split = new SplitWriter((bytes) => this.#deflater.write(bytes));
   }

@@ -5,12 +5,10 @@ import type { Digest } from '../../base/digest.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
 import { Inflater } from '../../codec/inflate.ts';
-import { Root } from '../../fs/rooted.ts';
-import { isFile } from '../../fs/stat.ts';
-import { close, fstat, O_NONBLOCK, O_RDONLY } from '../../linux/inode.ts';
-import { ELOOP, ENOENT, ENOTDIR, ENXIO } from '../../linux/libc.ts';
+import { located } from '../../linux/libc.ts';
 import { SplitReader } from '../../tar/split.ts';
 import type { Extent } from '../../tar/types.ts';
+import { layerFiles } from '../layer-files.ts';
 import { type Out, type OutWriter, writerOf } from './out.ts';
 
 export interface ReplayRequest {
@@ -26,24 +24,22 @@ export interface ReplayRequest {
 /** Job: a layer's tar from its record and files, byte for byte. Ends with `corrupt` where it is not the tar of `diffId`. */
 export function replay(request: ReplayRequest, context: JobContext): void {
   const out = new HashedOut(writerOf(request.to), context);
-  using root = Root.open(request.root);
+  using files = layerFiles(request.root, (name, how) => changed(request, name, how));
   let ended = false;
   const split = new SplitReader({
     onRaw: (bytes) => out.write(bytes),
     onFile(name, payloadBytes, extents) {
-      const fd = root.open(name, O_RDONLY | O_NONBLOCK, 0, ENOENT, ENOTDIR, ELOOP, ENXIO);
-      if (fd < 0) throw changed(name, 'it is gone');
+      using file = files.open(name);
+      const { fd, sizeBytes } = file;
+      if (extents === undefined && sizeBytes !== payloadBytes) {
+        throw changed(request, name, `it has ${sizeBytes} bytes instead of ${payloadBytes}`);
+      }
       try {
-        const stat = fstat(fd);
-        if (!isFile(stat)) throw changed(name, 'it is no file any more');
-        if (extents === undefined && stat.sizeBytes !== payloadBytes) {
-          throw changed(name, `it has ${stat.sizeBytes} bytes instead of ${payloadBytes}`);
-        }
         for (const { offset, length } of extents ?? [{ offset: 0, length: payloadBytes } satisfies Extent]) {
-          out.copy(fd, offset, length, name);
+          if (!out.copy(fd, offset, length)) throw changed(request, name, `it has fewer than ${offset + length} bytes`);
         }
-      } finally {
-        close(fd);
+      } catch (error) {
+        throw located(error, name);
       }
       context.done(out.bytes);
     },
@@ -63,7 +59,8 @@ export function replay(request: ReplayRequest, context: JobContext): void {
   out.end();
 }
 
-function feedRecord(path: ByteString, split: SplitReader): void {
+/** Gives a split record on disk to its reader. */
+export function feedRecord(path: ByteString, split: SplitReader): void {
   const fd = openSync(toBytes(path), 'r');
   const room = Buffer.allocUnsafe(256 * 1024);
   // The record is our own file; headers repeat so much that no ratio tells it from a bomb.
@@ -132,14 +129,16 @@ class HashedOut {
     }
   }
 
-  copy(fd: number, offset: number, length: number, name: ByteString): void {
+  /** False where the file ends before. */
+  copy(fd: number, offset: number, length: number): boolean {
     for (let at = 0; at < length; ) {
       const room = this.#room();
       const n = readSync(fd, room, 0, Math.min(room.length, length - at), offset + at);
-      if (n === 0) throw changed(name, `it has fewer than ${offset + length} bytes`);
+      if (n === 0) return false;
       this.#filled(n);
       at += n;
     }
+    return true;
   }
 
   digest(): Digest {
@@ -152,6 +151,7 @@ class HashedOut {
   }
 }
 
-function changed(name: ByteString, how: string): StorageError {
-  return new StorageError('corrupt', `Cannot give a layer back: ${quote(name)} was changed, ${how}`, { path: name });
+function changed({ diffId }: ReplayRequest, name: ByteString, how: string): StorageError {
+  const message = `Cannot give layer ${diffId} back: ${quote(name)} was changed, ${how}`;
+  return new StorageError('corrupt', message, { path: name, layer: diffId });
 }

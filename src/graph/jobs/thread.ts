@@ -1,8 +1,18 @@
 import { type JobContext, type JobTable, serve } from '../../base/pool.ts';
 import { warm } from '../../codec/warm.ts';
 import { type ApplyAnswer, type ApplyRequest, apply, type SettleAnswer, type SettleRequest, settle } from './apply.ts';
+import { audit } from './audit.ts';
 import { keep, spool, unkeep } from './blobs.ts';
-import { type ChangesRequest, changes, type DiffSizeRequest, diffSize, type PackRequest, pack } from './compare.ts';
+import {
+  type ChangesRequest,
+  changes,
+  type DiffSizeRequest,
+  diffSize,
+  type PackRequest,
+  pack,
+  type Views,
+  whyWalk,
+} from './compare.ts';
 import { inflate } from './inflate.ts';
 import { Jail } from './jail.ts';
 import { replay } from './replay.ts';
@@ -20,6 +30,7 @@ const TABLE: JobTable = {
   keep,
   unkeep,
   replay,
+  audit,
   merge,
   copy,
   makeDirectory,
@@ -28,6 +39,7 @@ const TABLE: JobTable = {
   settle: (request: SettleRequest, context: JobContext): SettleAnswer => settle(request, context, jail),
   pack: (request: PackRequest, context: JobContext): readonly string[] => pack(request, context, jail),
   changes: (request: ChangesRequest, context: JobContext): void => changes(request, context, jail),
+  whyWalk: (request: Views, context: JobContext): string | undefined => whyWalk(request, context, jail),
   diffSize: (request: DiffSizeRequest, context: JobContext): number => diffSize(request, context, jail),
 };
 serve(TABLE);

@@ -14,7 +14,7 @@ export async function collectGarbage(
   options: Parameters<Upkeep['gc']>[0] = {},
 ): Promise<GcReport> {
   const { database } = context;
-  const { dryRun = false, signal } = options;
+  const { dryRun = false, wait = false, signal } = options;
   const candidates = await unheld(context, await database.unreachable());
   const stale = [...(await database.staleMakings()), ...context.left.values()];
   const strays = await strayFiles(context);
@@ -22,8 +22,9 @@ export async function collectGarbage(
   if (dryRun) return report(candidates, files, strays);
   signal?.throwIfAborted();
   const removed = await database.removeLayers(candidates.map((layer) => layer.driverId));
-  await discard(context, [...removed.flatMap((layer) => everyMakingOf(layer.driverId)), ...stale]);
+  await discard(context, [...removed.flatMap((layer) => everyMakingOf(layer.driverId)), ...stale], { later: true });
   for (const { name } of strays) await rm(join(database.layout.root, name), { force: true });
+  if (wait) await context.sweeper.finish(signal === undefined ? {} : { signal });
   return report(removed, files, strays);
 }
 

@@ -4,16 +4,25 @@ import { humanSize, shownText } from '../format.ts';
 import { jsonDocument } from '../json.ts';
 
 export const command: Command = defineCommand({
-  usage: '[--dry-run] [--wait]',
+  usage: '[--dry-run] [--wait] [--removed]',
   operands: [0, 0],
   options: {
     'dry-run': { kind: 'flag', help: 'only tell' },
-    wait: { kind: 'flag', help: 'return when the space is free (so far it always is)' },
+    wait: { kind: 'flag', help: 'return when the space is free, not before' },
+    removed: {
+      kind: 'flag',
+      help: 'nothing but what rm, rmi and gc removed and a process of theirs has still to delete',
+    },
   },
   async run(context, given) {
     const dryRun = given['dry-run'];
     await using store = await openStoreOf(context, { create: false });
-    const report = await store.upkeep.gc({ dryRun, signal: context.signal });
+    const { signal } = context;
+    if (given.removed) {
+      await store.upkeep.sweep({ signal });
+      return 0;
+    }
+    const report = await store.upkeep.gc({ dryRun, wait: given.wait, signal });
     if (context.json) {
       await context.out.line(jsonDocument(report));
       return 0;

@@ -1,0 +1,57 @@
+import type { Log } from '../base/log.ts';
+import type { LayerDriver, SweepOptions } from '../driver/driver.ts';
+
+/**
+ * Deletes what removals of a store only set aside: a thread of this process in the background, or whoever the caller
+ * has for it. What is not deleted when this ends is aside for the next one.
+ */
+export class Sweeper implements AsyncDisposable {
+  readonly #driver: LayerDriver;
+  readonly #log: Log;
+  readonly #elsewhere: (() => void) | undefined;
+  readonly #stop = new AbortController();
+  #running: Promise<void> | undefined;
+  #owed = false;
+
+  /** `elsewhere`: called at the end, once, where something is left to delete; then nothing is deleted here. */
+  constructor(driver: LayerDriver, log: Log, elsewhere?: () => void) {
+    this.#driver = driver;
+    this.#log = log;
+    this.#elsewhere = elsewhere;
+  }
+
+  /** Something was set aside. */
+  kick(): void {
+    this.#owed = true;
+    if (this.#elsewhere !== undefined || this.#stop.signal.aborted) return;
+    this.#running ??= this.#sweep().finally(() => {
+      this.#running = undefined;
+    });
+  }
+
+  async #sweep(): Promise<void> {
+    try {
+      while (this.#owed) {
+        this.#owed = false;
+        await this.#driver.sweep({ signal: this.#stop.signal, others: 'leave' });
+      }
+    } catch (error) {
+      if (this.#stop.signal.aborted) return;
+      this.#log.warn(
+        `Removed layers still take space, gc deletes them: ${error instanceof Error ? error.message : error}`,
+      );
+    }
+  }
+
+  /** Deletes all that is aside; what others are deleting is waited for, or left to them. */
+  async finish(options: SweepOptions = {}): Promise<void> {
+    await this.#driver.sweep(options);
+    this.#owed = false;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#owed) this.#elsewhere?.();
+    this.#stop.abort();
+    await this.#running;
+  }
+}
