@@ -2,6 +2,7 @@ import { writeSync } from 'node:fs';
 import { type ByteString, quote } from '../base/bytes.ts';
 import { type IdMaps, toHost } from '../base/id-map.ts';
 import { isDirectory, isWhiteout } from '../fs/stat.ts';
+import { writeAroundZeros } from '../fs/transfer.ts';
 import { parseWhiteout } from '../fs/whiteouts.ts';
 import { keepXattr, mapXattrs, viaWorkingDirectory, type Xattrs } from '../fs/xattrs.ts';
 import {
@@ -31,7 +32,7 @@ import {
   unlinkat,
   utimensat,
 } from '../linux/inode.ts';
-import { EEXIST, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EPERM } from '../linux/libc.ts';
+import { EEXIST, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EPERM, located } from '../linux/libc.ts';
 import { flistxattr, fremovexattr, fsetxattr, lsetxattr } from '../linux/xattr.ts';
 import type { TarEntry } from '../tar/types.ts';
 import { type DirectoryRow, Mark, ROOT_ROW } from './directories.ts';
@@ -51,8 +52,21 @@ export interface Kept {
   readonly path: ByteString;
 }
 
+interface OpenFile {
+  readonly fd: number;
+  readonly entry: TarEntry;
+  /** Index of the run of a sparse file that comes next, and how much is written of it, or of a file without runs. */
+  extent: number;
+  at: number;
+}
+
 const DEFAULT_ACL = 'system.posix_acl_default' as ByteString;
 const HERE = '.' as ByteString;
+
+export interface ApplierOptions {
+  /** Blocks of zeros take no disk: for what is packed from a tree of this machine, whose files may have had holes. */
+  readonly zerosAreHoles?: boolean;
+}
 
 export class LayerApplier implements Disposable {
   readonly tree: LayerTree;
@@ -64,14 +78,16 @@ export class LayerApplier implements Disposable {
   /** A payload that is in no file of the tree: the first entry's name. */
   unkept: ByteString | undefined;
   readonly #ids: IdMaps;
+  readonly #zerosAreHoles: boolean;
   /** By each of their names. */
   readonly #standIns = new Map<ByteString, Placeholder>();
-  #file: { readonly fd: number; readonly entry: TarEntry; extent: number; at: number } | undefined;
+  #file: OpenFile | undefined;
 
   /** `root`: the empty directory, as this thread sees it. */
-  constructor(root: ByteString, ids: IdMaps) {
+  constructor(root: ByteString, ids: IdMaps, options: ApplierOptions = {}) {
     this.tree = new LayerTree(root);
     this.#ids = ids;
+    this.#zerosAreHoles = options.zerosAreHoles ?? false;
   }
 
   #uid(id: number): number {
@@ -85,7 +101,7 @@ export class LayerApplier implements Disposable {
   /** Takes one entry; answers where its payload goes, or undefined where it has none or is left out. */
   entry(entry: TarEntry): Kept | undefined {
     this.entries++;
-    const kept = this.#entry(entry);
+    const kept = this.#naming(entry, () => this.#entry(entry));
     if (kept === undefined && entry.type === 'file' && entry.sizeBytes > 0) this.unkept ??= entry.name;
     return kept;
   }
@@ -201,11 +217,29 @@ export class LayerApplier implements Disposable {
     return { path: joinPath(place.path, name) };
   }
 
+  /** Runs `task`, whose failures then name the entry: what it works with are descriptors and names in them. */
+  #naming<T>(entry: TarEntry, task: () => T): T {
+    try {
+      return task();
+    } catch (error) {
+      throw located(error, entry.name);
+    }
+  }
+
   /** Payload of the file that `entry` took last. */
   data(bytes: Uint8Array): void {
     const file = this.#file;
     if (file === undefined) return; // the payload of an entry that is left out
+    this.#naming(file.entry, () => this.#write(file, bytes));
+  }
+
+  #write(file: OpenFile, bytes: Uint8Array): void {
     const extents = file.entry.sparse;
+    if (extents === undefined && this.#zerosAreHoles) {
+      writeAroundZeros(file.fd, bytes, file.at);
+      file.at += bytes.length;
+      return;
+    }
     if (extents === undefined) {
       for (let at = 0; at < bytes.length; ) at += writeSync(file.fd, bytes, at, bytes.length - at);
       return;
@@ -229,9 +263,12 @@ export class LayerApplier implements Disposable {
     const file = this.#file;
     if (file === undefined) return;
     this.#file = undefined;
-    const { fd, entry } = file;
+    this.#naming(file.entry, () => this.#complete(file));
+  }
+
+  #complete({ fd, entry }: OpenFile): void {
     try {
-      if (entry.sparse !== undefined) ftruncate(fd, entry.sizeBytes);
+      if (entry.sparse !== undefined || this.#zerosAreHoles) ftruncate(fd, entry.sizeBytes);
       fchown(fd, this.#uid(entry.uid), this.#gid(entry.gid));
       if (entry.mode > 0o777) fchmod(fd, entry.mode); // set-id bits do not survive a change of owner
       for (const [key, value] of this.#xattrs(entry)) this.#xattr(fd, key, value, entry.name);

@@ -24,7 +24,7 @@ import {
   S_IFCHR,
   unlinkat,
 } from '../linux/inode.ts';
-import { EEXIST, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, ENXIO } from '../linux/libc.ts';
+import { EEXIST, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, ENXIO, located } from '../linux/libc.ts';
 import { type Directories, type DirectoryRow, Mark, ROOT_ROW } from './directories.ts';
 import { touch } from './finish.ts';
 import type { LayerTree, Place } from './layer-tree.ts';
@@ -53,10 +53,25 @@ export interface Settling {
 
 /** Settles a layer. `below` shows the union of its lowers, which are settled; undefined for a first layer. */
 export function settle(layer: Settling, below: LowerView | undefined): void {
-  for (const placeholder of layer.placeholders) fill(layer, placeholder, below);
-  const { root, directories } = layer.tree;
+  for (const placeholder of layer.placeholders) {
+    try {
+      fill(layer, placeholder, below);
+    } catch (error) {
+      throw located(error, placeholder.wantedBy);
+    }
+  }
+  const { root } = layer.tree;
   const looks = below?.lookup(ROOT);
   using at = new Descent(openat(root.fd, HERE, O_RDONLY | O_DIRECTORY));
+  try {
+    settleFrom(layer, at, looks, below);
+  } catch (error) {
+    throw located(error, at.pathOf(error));
+  }
+}
+
+function settleFrom(layer: Settling, at: Descent, looks: Found | undefined, below: LowerView | undefined): void {
+  const { directories } = layer.tree;
   const stack = [new Level(directories, ROOT_ROW, ROOT, looks === undefined ? undefined : below)];
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const child = level.next();

@@ -5,7 +5,7 @@ import { removeTree } from '../fs/remove.ts';
 import { isDirectory, isWhiteout } from '../fs/stat.ts';
 import { overlayMarks } from '../fs/whiteouts.ts';
 import { fstat, futimens, lstatat, mkdirat, renameat, type Stat } from '../linux/inode.ts';
-import { ENOENT, EXDEV } from '../linux/libc.ts';
+import { ENOENT, EXDEV, located } from '../linux/libc.ts';
 
 /**
  * Turns a tree that shows what lies below `staged` into one that shows both, as an overlay of the two would: what
@@ -15,6 +15,14 @@ import { ENOENT, EXDEV } from '../linux/libc.ts';
 export function mergeLayer(staged: ByteString, target: ByteString): void {
   using from = Descent.open(staged);
   using to = Descent.open(target);
+  try {
+    merge(from, to);
+  } catch (error) {
+    throw located(error, from.pathOf(error));
+  }
+}
+
+function merge(from: Descent, to: Descent): void {
   const stack = [{ names: from.names(), next: 0, stat: fstat(from.fd) }];
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const name = level.names[level.next++];

@@ -17,7 +17,7 @@ import {
   readlinkat,
   type Stat,
 } from '../linux/inode.ts';
-import { ENOENT } from '../linux/libc.ts';
+import { ENOENT, located } from '../linux/libc.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
 import { encodeEntry, paddingFor, trailer } from '../tar/write.ts';
 import type { Difference, PackOptions } from './types.ts';
@@ -63,6 +63,14 @@ class Packer implements Disposable {
   }
 
   add(difference: Difference): void {
+    try {
+      this.#add(difference);
+    } catch (error) {
+      throw located(error, difference.path);
+    }
+  }
+
+  #add(difference: Difference): void {
     if (difference.path === '/') {
       this.#directory(this.#at.fd, './' as ByteString);
       return;

@@ -1,4 +1,4 @@
-import { type ByteString, quote } from '../base/bytes.ts';
+import { type ByteString, joinBytes, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import {
   close,
@@ -30,7 +30,7 @@ import {
   symlinkat,
   utimensat,
 } from '../linux/inode.ts';
-import { EAGAIN, EBADF, EINVAL, EIO, ENOENT, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, EXDEV } from '../linux/libc.ts';
+import { EBADF, EINVAL, EIO, ENOENT, ENOSYS, ENXIO, EOPNOTSUPP, EPERM, EXDEV, located } from '../linux/libc.ts';
 import { fsetxattr } from '../linux/xattr.ts';
 import { Descent } from './descent.ts';
 import { Root } from './rooted.ts';
@@ -38,9 +38,6 @@ import { inodeKey, isDirectory, typeOf } from './stat.ts';
 import { readSome, writeAll } from './transfer.ts';
 import { type EntryPath, everyXattr, keepXattr, replaceXattrs, viaProc, xattrsOf, xattrsOfFd } from './xattrs.ts';
 
-// ioctl_ficlone(2): the filesystem cannot, or not across these two files; ENOTTY where it knows no such request; EAGAIN was
-// seen once, on tmpfs.
-const NO_CLONE = [EAGAIN, EOPNOTSUPP, EXDEV, EINVAL, ENOTTY, EBADF, EPERM, ENOSYS] as const;
 // copy_file_range(2), and EIO from fuse servers that lack it: then reading and writing says what is really wrong.
 const NO_RANGE = [EXDEV, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EBADF, EIO] as const;
 const SEEK_SET = 0;
@@ -66,9 +63,18 @@ export function copyTree(fromDir: ByteString, toDir: ByteString): CopyReport {
   }
   // An inherited default ACL would shape everything that is made below.
   replaceXattrs(viaProc(to.fd, '.' as ByteString), new Map(), everyAcl);
+  const sockets: ByteString[] = [];
+  try {
+    copyBelow(from, to, toRoot, sockets);
+  } catch (error) {
+    throw located(error, joinBytes(fromDir, from.pathOf(error).slice(1) as ByteString));
+  }
+  return { sockets };
+}
+
+function copyBelow(from: Descent, to: Descent, toRoot: Root, sockets: ByteString[]): void {
   const copier = new FileCopier();
   const linked = new Map<string, ByteString>();
-  const sockets: ByteString[] = [];
   const stack = [{ path: '', names: from.names(), next: 0, stat: fstat(from.fd) }];
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const name = level.names[level.next++];
@@ -104,7 +110,6 @@ export function copyTree(fromDir: ByteString, toDir: ByteString): CopyReport {
       if (key !== undefined) linked.set(key, path);
     }
   }
-  return { sockets };
 }
 
 function everyAcl(name: ByteString): boolean {
@@ -169,6 +174,21 @@ class FileCopier {
     toName: ByteString,
     options: Required<CopyOptions>,
   ): void {
+    try {
+      this.#copy(fromDir, name, stat, toDir, toName, options);
+    } catch (error) {
+      throw located(error, name);
+    }
+  }
+
+  #copy(
+    fromDir: number,
+    name: ByteString,
+    stat: Stat,
+    toDir: number,
+    toName: ByteString,
+    options: Required<CopyOptions>,
+  ): void {
     const type = typeOf(stat.mode);
     if (type === 'file') {
       this.#file(fromDir, name, stat, toDir, toName, options.keep);
@@ -216,8 +236,8 @@ class FileCopier {
 
   #content(from: number, to: number, stat: Stat, name: ByteString): void {
     if (this.#clones) {
-      if (ficlone(from, to, ...NO_CLONE) === 0) return;
-      this.#clones = false;
+      if (ficlone(from, to)) return;
+      this.#clones = false; // why does not matter: what is really wrong, the copy says
     }
     if (stat.blocks * 512 >= stat.sizeBytes) {
       this.#run(from, to, Number.POSITIVE_INFINITY, name);

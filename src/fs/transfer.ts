@@ -26,6 +26,26 @@ export function writeAll(fd: number, data: Uint8Array, path: ByteString): void {
   }
 }
 
+const BLOCK_BYTES = 4096;
+const ZEROS: Buffer = Buffer.alloc(BLOCK_BYTES);
+
+/** Writes what belongs at `offset`, but for the file's blocks that are zero: holes, once the file has its size. Errors are Node's. */
+export function writeAroundZeros(fd: number, bytes: Uint8Array, offset: number): void {
+  let written = 0;
+  const writeUpTo = (end: number): void => {
+    while (written < end) written += writeSync(fd, bytes, written, end - written, offset + written);
+  };
+  for (let at = 0; at < bytes.length; ) {
+    const end = Math.min(bytes.length, at + BLOCK_BYTES - ((offset + at) % BLOCK_BYTES));
+    if (ZEROS.compare(bytes, at, end, 0, end - at) === 0) {
+      writeUpTo(at);
+      written = end;
+    }
+    at = end;
+  }
+  writeUpTo(bytes.length);
+}
+
 /** Throws it as a StorageError, unless it only says that a signal came. */
 function raise(error: unknown, syscall: string, path: ByteString): void {
   const errno = -((error as NodeJS.ErrnoException).errno ?? -EIO);

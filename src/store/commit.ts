@@ -45,6 +45,7 @@ export async function commitWritable(
     await driver.create(id, { writable: false, ...parentOf(writable) });
     const report = await driver.transfer(writable.driverId, id, {
       record: inRoot(context, recordOf(id)),
+      fresh: true,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
       onBytes: (bytesDone) => options.onProgress?.({ step: 'pack', bytesDone }),
     });

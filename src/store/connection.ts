@@ -3,7 +3,7 @@ import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlit
 import { pathToFileURL } from 'node:url';
 import { type ErrorCode, StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
-import { fileError, type Layout, newDatabasePath, refusal, shownPath, syncDirectory } from './layout.ts';
+import { fileError, type Layout, layoutOf, newDatabasePath, refusal, shownPath, syncDirectory } from './layout.ts';
 import { APPLICATION_ID, FORMAT, writeSchema } from './schema.ts';
 
 /** An open database: statements are compiled once, every failure is a StorageError, nothing waits beyond `busyMs`. */
@@ -164,11 +164,11 @@ const CODES: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   5: ['busy', 'another process holds its database; try again'],
   6: ['busy', 'another process holds its database; try again'],
   7: ['resource-exhausted', 'out of memory'],
-  8: ['permission-denied', 'its database cannot be written; run as the owner of the store, on a writable filesystem'],
+  8: ['failed-precondition', 'its database cannot be written'],
   10: ['unavailable', 'the disk reported an error'],
   11: ['corrupt', 'its database store.db is damaged; restore it from a copy, or move the store away'],
   13: ['resource-exhausted', 'no space left on the filesystem'],
-  14: ['permission-denied', 'its database cannot be opened; run as the owner of the store'],
+  14: ['unavailable', 'its database cannot be opened; try again'],
   26: ['corrupt', 'store.db is not a database; restore it from a copy, or move the store away'],
 };
 
@@ -180,15 +180,37 @@ const EXTENDED: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   1032: ['failed-precondition', 'its database was moved or removed while it was open'],
 };
 
+/** READONLY and CANTOPEN: SQLite does not say why. */
+const UNEXPLAINED: ReadonlySet<number> = new Set([8, 14]);
+
 /** SQLite's failure as a StorageError; anything else passes as it is. */
 function sqliteError(error: unknown, root: string, action: string): unknown {
   if (!isSqlite(error)) return error;
-  const [code, state] = EXTENDED[error.errcode] ?? CODES[error.errcode & 0xff] ?? ['internal', error.message];
+  const family = error.errcode & 0xff;
+  const known = EXTENDED[error.errcode];
+  const reason = known === undefined && UNEXPLAINED.has(family) ? refusalOf(root) : undefined;
+  if (reason !== undefined) return fileError(reason, `${action} the store`, root);
+  const [code, state] = known ?? CODES[family] ?? ['internal', error.message];
   return new StorageError(code, `Cannot ${action} the store ${shownPath(root)}: ${state}`, {
     path: root,
     actual: error.message,
     cause: error,
   });
+}
+
+/** What the kernel answers where SQLite opens, and makes, its files; undefined where it now refuses nothing. */
+function refusalOf(root: string): unknown {
+  const { database } = layoutOf(root);
+  const fresh = newDatabasePath(root);
+  try {
+    for (const end of ['', '-wal', '-shm']) if (existsSync(database + end)) closeSync(openSync(database + end, 'r+'));
+    closeSync(openSync(fresh, 'wx', 0o600));
+    return undefined;
+  } catch (error) {
+    return error;
+  } finally {
+    rmSync(fresh, { force: true });
+  }
 }
 
 function isSqlite(error: unknown): error is Error & { readonly errcode: number } {

@@ -1,8 +1,9 @@
 import { extname, resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { Digest } from '../base/digest.ts';
-import { revive, StorageError, threadEndCode } from '../base/errors.ts';
+import { revive, type StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
+import { threadEnd } from '../base/working-directory.ts';
 import type { Answer, Question } from './database-thread.ts';
 import { imageKey } from './image-key.ts';
 import { type Layout, layoutOf, refusal } from './layout.ts';
@@ -84,17 +85,11 @@ class Thread {
       else owed?.resolve(answer.value as never);
     });
     this.#worker.on('error', (error) => this.#fail(error));
-    this.#worker.on('exit', () => this.#fail(undefined));
+    this.#worker.on('exit', (code) => this.#fail(code));
   }
 
-  #fail(cause: unknown): void {
-    this.#dead ??= new StorageError(
-      threadEndCode(cause),
-      'Cannot ask the database of the store: its thread has ended',
-      {
-        cause,
-      },
-    );
+  #fail(end: Error | number): void {
+    this.#dead ??= threadEnd('ask the database of the store', end);
     for (const { reject } of this.#owed.values()) reject(this.#dead);
     this.#owed.clear();
   }

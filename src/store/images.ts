@@ -1,7 +1,8 @@
-import { resolve } from 'node:path';
 import { asDigest, type Digest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
+import { expecting } from '../base/kinds.ts';
 import type { LayerId } from '../base/values.ts';
+import { absolute } from '../base/working-directory.ts';
 import { parseConfig } from '../oci/config.ts';
 import type { StoreContext } from './context.ts';
 import { discardLayers } from './discard.ts';
@@ -10,14 +11,15 @@ import { isHeld } from './held.ts';
 import { loadImages } from './load.ts';
 import type { LayerRow, Removal } from './rows.ts';
 import { saveDirectory, saveImages, saveTo } from './save.ts';
+import { IMAGES } from './signatures.ts';
 import type { HistoryEntry, Image, Images, Progressing } from './types.ts';
 
 /** The images of an open store. */
 export function imagesOf(context: StoreContext): Images {
   const { database } = context;
   const nameOf = (image: Image | string): string => (typeof image === 'string' ? image : image.id);
-  return {
-    load: (source, options) => loadImages(context, typeof source === 'string' ? resolve(source) : source, options),
+  const images: Images = {
+    load: (source, options) => loadImages(context, typeof source === 'string' ? absolute(source) : source, options),
     save: (images, options) => saveImages(context, images, options),
     saveTo: (images, fd, options) => saveTo(context, images, fd, options),
     saveDirectory: (images, directory, options) => saveDirectory(context, images, directory, options),
@@ -35,6 +37,7 @@ export function imagesOf(context: StoreContext): Images {
     },
     export: (name, options) => exportTree(context, name, options),
   };
+  return expecting(images, 'images', IMAGES);
 }
 
 /** The whole tree of an image, or of a writable layer, as one tar. */
@@ -94,6 +97,7 @@ export async function removeUnreached(context: StoreContext, unreached: readonly
   await discardLayers(
     context,
     removed.map((layer) => layer.driverId),
+    { later: true },
   );
 }
 

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { resolve } from 'node:path';
 import { fromText } from '../base/bytes.ts';
 import { asDigest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
+import { expecting } from '../base/kinds.ts';
 import type { LayerId } from '../base/values.ts';
+import { absolute } from '../base/working-directory.ts';
 import type { Mounted } from '../driver/driver.ts';
 import { commitWritable } from './commit.ts';
 import { newLayerId, type StoreContext } from './context.ts';
@@ -11,6 +12,7 @@ import { discard, discardOrWarn } from './discard.ts';
 import { layerName } from './given-name.ts';
 import { isHeld } from './held.ts';
 import type { LayerRow, NewWritable, WritableRow } from './rows.ts';
+import { LAYER, LAYERS } from './signatures.ts';
 import type { CreateLayerOptions, Image, Layers, WritableLayer } from './types.ts';
 
 /** The hold that `layerstore mount` keeps until `umount`. */
@@ -25,7 +27,7 @@ export function layersOf(context: StoreContext): Layers {
     if (layer !== undefined) return layer.driverId;
     throw new StorageError('failed-precondition', `Cannot mount "${id}": the image has no layers`);
   };
-  return {
+  const layers: Layers = {
     create: (base, options) => createWritable(context, base, options),
     get: async (name) => new Writable(context, await database.writable(name)),
     list: async () => (await database.writables()).map((row) => new Writable(context, row)),
@@ -41,10 +43,11 @@ export function layersOf(context: StoreContext): Layers {
     releaseAt: (path) => releaseAt(context, path),
     releaseView: async (image) => driver.release(await top(image), HOLD),
   };
+  return expecting(layers, 'layers', LAYERS);
 }
 
 async function releaseAt({ driver }: StoreContext, path: string): Promise<boolean> {
-  const wanted = fromText(resolve(path));
+  const wanted = fromText(absolute(path));
   for (const [id] of path.matchAll(/[0-9a-f]{64}/g)) {
     if (!(await driver.has(id as LayerId))) continue;
     const { merged, upper } = await driver.metadata(id as LayerId);
@@ -138,6 +141,7 @@ class Writable implements WritableLayer {
     this.name = row.name;
     if (row.image !== undefined) this.image = row.image;
     this.createdAt = new Date(Number(row.createdNs / 1_000_000n)).toISOString();
+    expecting(this as WritableLayer, 'layer', LAYER);
   }
 
   mount(options: Parameters<WritableLayer['mount']>[0] = {}): Promise<Mounted> {
@@ -188,7 +192,7 @@ class Writable implements WritableLayer {
       throw new StorageError('busy', `Cannot remove layer "${name}": it is mounted; unmount it first`, { layer: name });
     }
     await database.removeWritable(driverId);
-    await discard(this.#context, [{ kind: 'layer', name: driverId }]);
+    await discard(this.#context, [{ kind: 'layer', name: driverId }], { later: true });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -9,6 +9,7 @@ import {
   realpathSync,
   rmdirSync,
   rmSync,
+  statfsSync,
   statSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -198,13 +199,24 @@ export function fileError(error: unknown, action: string, path: string): Storage
   if (error instanceof StorageError) return error;
   const { syscall } = error as NodeJS.ErrnoException;
   const errno = nodeErrno(error);
-  const [code, state] = CODES[errno] ?? ['internal', (error as Error).message];
+  const [code, known] = CODES[errno] ?? ['internal', (error as Error).message];
+  const state = errno === 'ENOSPC' && lacksInodes(path) ? 'no inodes are left on the filesystem' : known;
   return new StorageError(code, `Cannot ${action} ${shownPath(path)}: ${state}`, {
     path,
     ...(errno === '' ? {} : { errno }),
     ...(syscall === undefined ? {} : { syscall }),
     cause: error,
   });
+}
+
+/** ENOSPC with room for bytes: a filesystem may hold so many files and no more. */
+function lacksInodes(path: string): boolean {
+  try {
+    const { files, ffree } = statfsSync(existsSync(path) ? path : dirname(path));
+    return files > 0 && ffree === 0;
+  } catch {
+    return false; // only a better word is lost
+  }
 }
 
 /** "Cannot open the store ROOT: …" */

@@ -48,10 +48,14 @@ class Loading {
   readonly #planned: PlannedLayer[] = [];
   /** Layers that the archive has and the store too: to be compared with what is known of them. */
   readonly #present: ArchivedLayer[] = [];
+  /** For people: `layer 3 of 5, sha256:…`. */
+  readonly #places = new Map<ArchivedLayer, string>();
   #filled: readonly FilledLayer[] = [];
   readonly #images: NewImage[] = [];
   /** For each image the chain ids of its layers. */
   readonly #chains: (readonly Digest[])[] = [];
+  /** For each image what is to be said of its names. */
+  readonly #notes: (readonly string[])[] = [];
   readonly #blobs = new Map<Digest, BlobRow>();
   #pin: string | undefined;
 
@@ -70,14 +74,17 @@ class Loading {
       const config = parseConfig(image.config.bytes, `the config ${image.config.digest}`);
       const chains = chainIds(config.diffIds);
       this.#chains.push(chains);
+      this.#notes.push(image.notes ?? []);
       let parent: LayerId | undefined;
       for (const [i, layer] of image.layers.entries()) {
         const chainId = chains[i] as Digest;
+        const place = `layer ${i + 1} of ${image.layers.length}, ${layer.diffId}`;
+        this.#places.set(layer, place);
         let id = known.get(chainId);
         if (id === undefined) {
           id = newLayerId();
           known.set(chainId, id);
-          this.#planned.push({ id, chainId, layer, ...(parent === undefined ? {} : { parent }) });
+          this.#planned.push({ id, chainId, layer, place, ...(parent === undefined ? {} : { parent }) });
         } else {
           this.#present.push(layer);
         }
@@ -114,16 +121,14 @@ class Loading {
   }
 
   #judge(layer: ArchivedLayer, diffId: Digest, blobDigest: Digest | undefined): void {
-    const differ = (what: string, expected: Digest, actual: Digest): StorageError =>
-      new StorageError('corrupt', `Cannot load the image: ${what} is claimed to be ${expected} and is ${actual}`, {
-        expected,
-        actual,
-        layer: layer.diffId,
-      });
+    const differ = (what: string, expected: Digest, actual: Digest): StorageError => {
+      const message = `Cannot load ${this.#places.get(layer)}: ${what} is claimed to be ${expected} and is ${actual}`;
+      return new StorageError('corrupt', message, { expected, actual, layer: layer.diffId });
+    };
     if (layer.digest !== undefined && blobDigest !== undefined && asDigest(blobDigest) !== layer.digest) {
-      throw differ('the blob of a layer', layer.digest, blobDigest);
+      throw differ('its blob', layer.digest, blobDigest);
     }
-    if (diffId !== layer.diffId) throw differ('the content of a layer', layer.diffId, diffId);
+    if (diffId !== layer.diffId) throw differ('its content', layer.diffId, diffId);
     if (blobDigest === undefined) return;
     this.#blobs.set(blobDigest, {
       digest: blobDigest,
@@ -158,7 +163,7 @@ class Loading {
       ...image,
       existed,
       moved,
-      notes: this.#notesOf(this.#chains[i] ?? []),
+      notes: [...(this.#notes[i] ?? []), ...this.#notesOf(this.#chains[i] ?? [])],
     }));
   }
 

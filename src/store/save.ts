@@ -1,9 +1,8 @@
 import { write } from 'node:fs';
-import { mkdir, open, readdir, rm } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { StorageError } from '../base/errors.ts';
 import type { ByteStream } from '../base/values.ts';
+import { absolute } from '../base/working-directory.ts';
 import {
   dockerMembers,
   type ImageToSave,
@@ -15,6 +14,7 @@ import {
   planDocker,
   planOci,
 } from '../transport/write-archive.ts';
+import { writeDirectory } from '../transport/write-directory.ts';
 import type { StoreContext } from './context.ts';
 import { layerTar, layerTarTo } from './layer-tar.ts';
 import { fileError } from './layout.ts';
@@ -93,42 +93,13 @@ export async function saveDirectory(
   directory: string,
   options: SaveOptions = {},
 ): Promise<void> {
-  const path = resolve(directory);
+  const path = absolute(directory);
   const { images, open: openLayer } = await plan(context, asked, options);
-  const made = await emptyDirectory(path);
   try {
-    for (const member of layoutMembers(images, openLayer)) {
-      options.signal?.throwIfAborted();
-      const target = join(path, member.name);
-      if (member.type === 'directory') {
-        await mkdir(target, { recursive: true });
-        continue;
-      }
-      await using file = await open(target, 'wx', 0o644);
-      const content = member.content instanceof Uint8Array ? [member.content] : member.content;
-      for await (const chunk of content) {
-        for (let at = 0; at < chunk.length; ) at += (await file.write(chunk, at)).bytesWritten;
-      }
-      await file.sync();
-    }
+    await writeDirectory(path, layoutMembers(images, openLayer), options);
   } catch (error) {
-    for (const name of await readdir(path)) await rm(join(path, name), { recursive: true, force: true });
-    if (made !== undefined) await rm(made, { recursive: true, force: true });
     throw error instanceof Error && 'errno' in error && 'syscall' in error ? fileError(error, 'save to', path) : error;
   }
-}
-
-/** Answers the first directory that had to be made, if any. */
-async function emptyDirectory(path: string): Promise<string | undefined> {
-  try {
-    const made = await mkdir(path, { recursive: true });
-    if ((await readdir(path)).length === 0) return made;
-  } catch (error) {
-    throw fileError(error, 'save to', path);
-  }
-  throw new StorageError('already-exists', `Cannot save to ${JSON.stringify(path)}: the directory is not empty`, {
-    path,
-  });
 }
 
 async function plan(context: StoreContext, asked: readonly (Image | string)[], options: SaveOptions): Promise<Plan> {

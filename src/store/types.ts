@@ -1,7 +1,9 @@
 import type { Digest } from '../base/digest.ts';
 import type { Log } from '../base/log.ts';
-import type { Abortable, ByteStream, Change, DriverName, Finding } from '../base/values.ts';
+import type { Abortable, ByteStream, Bytes, Change, DriverName, Finding } from '../base/values.ts';
 import type { Mounted } from '../driver/driver.ts';
+
+export type { Bytes } from '../base/values.ts';
 
 /** What a long call says of itself; at most ten a second, and one at the end of each step. */
 export interface Progress {
@@ -12,14 +14,16 @@ export interface Progress {
   readonly bytesTotal?: number;
 }
 
+/** What a call takes that can take long and tells how far it is. */
 export interface Progressing extends Abortable {
   readonly onProgress?: (progress: Progress) => void;
 }
 
+/** Which store to open, and how. */
 export interface StoreOptions extends Abortable {
   /** Made on first use. */
   readonly root: string;
-  /** Taken or refused with the reason; absent: the rule of driver-behaviour D5. */
+  /** Taken or refused with the reason. Absent: the one whose layers are there, else the first that works. */
   readonly driver?: DriverName;
   /** `key=value`, for the driver. */
   readonly driverOptions?: readonly string[];
@@ -28,6 +32,11 @@ export interface StoreOptions extends Abortable {
   readonly threads?: number;
   /** false: never make a store where there is none (`not-found` instead). Default true. */
   readonly create?: boolean;
+  /**
+   * Called at closing where trees of removed layers are still to be deleted: the caller sees to it that some process
+   * calls `upkeep.sweep()`. Absent: a thread of this process deletes them while the store is open.
+   */
+  readonly leftAside?: () => void;
 }
 
 /** A store: images and layers under one root, shared by any number of processes. */
@@ -37,6 +46,7 @@ export interface Store extends AsyncDisposable {
     readonly name: DriverName;
     readonly home: string;
     readonly because: string;
+    /** Ordered pairs, as `docker info` shows them. */
     status(): Promise<readonly (readonly [string, string])[]>;
   };
   readonly images: Images;
@@ -62,6 +72,7 @@ export interface Image {
   readonly sizeBytes: number;
 }
 
+/** What to take of an archive, and how much of it to trust. */
 export interface LoadOptions extends Progressing {
   /** `os/arch[/variant]`; default: this machine's. */
   readonly platform?: string;
@@ -69,6 +80,7 @@ export interface LoadOptions extends Progressing {
   readonly limits?: { readonly freeBytes?: number; readonly ratioMax?: number };
 }
 
+/** An image as `load` or `commit` made it. */
 export interface LoadedImage extends Image {
   /** Names that pointed to another image until now. */
   readonly moved: readonly { readonly name: string; readonly from: Digest }[];
@@ -77,14 +89,14 @@ export interface LoadedImage extends Image {
   readonly notes: readonly string[];
 }
 
-export type Bytes = string | ByteStream | ReadableStream<Uint8Array>;
-
+/** How an archive is written. */
 export interface SaveOptions extends Progressing {
   readonly format?: 'oci' | 'docker';
   /** Seconds since the epoch for the archive's members. Default 0. */
   readonly epochSeconds?: number;
 }
 
+/** The images of a store. Where one is asked for, its reference or the beginning of its id will do. */
 export interface Images {
   /** From a path (a file or an OCI layout directory) or bytes. */
   load(source: Bytes, options?: LoadOptions): Promise<LoadedImage[]>;
@@ -97,6 +109,7 @@ export interface Images {
   saveTo(images: readonly (Image | string)[], fd: number, options?: SaveOptions): Promise<void>;
   /** An OCI layout into an empty or absent directory. */
   saveDirectory(images: readonly (Image | string)[], directory: string, options?: SaveOptions): Promise<void>;
+  /** All images, the newest first. */
   list(): Promise<Image[]>;
   /** By reference, or by an id's unambiguous prefix (with or without `sha256:`). `not-found` otherwise. */
   get(name: string): Promise<Image>;
@@ -112,11 +125,13 @@ export interface Images {
     names: readonly string[],
     options?: { readonly force?: boolean },
   ): Promise<readonly { readonly untagged: string[]; readonly removed?: Digest }[]>;
+  /** How it was made, newest first, each step with the layer that it made. */
   history(image: Image | string): Promise<readonly HistoryEntry[]>;
   /** One flattened tar of an image or a writable layer. */
   export(name: string, options?: Progressing): ByteStream;
 }
 
+/** One step of an image's history. */
 export interface HistoryEntry {
   readonly createdAt?: string;
   readonly createdBy?: string;
@@ -140,12 +155,14 @@ export interface StoredLayer {
   readonly usedBy: readonly string[];
 }
 
+/** How a writable layer is made. */
 export interface CreateLayerOptions extends Abortable {
   /** Default: a random one. */
   readonly name?: string;
   readonly settings?: Readonly<Record<string, string>>;
 }
 
+/** What the new image says of itself. */
 export interface CommitOptions extends Progressing {
   readonly message?: string;
   readonly author?: string;
@@ -166,6 +183,7 @@ export interface WritableLayer extends AsyncDisposable {
   mount(options?: Abortable & { readonly hold?: boolean }): Promise<Mounted>;
   /** Lets go of the named hold; false when there was none. */
   unmount(): Promise<boolean>;
+  /** Whether it is mounted now, by anyone. */
   isMounted(): Promise<boolean>;
   /** What differs from the image, sorted by path bytes; `docker` rendering (parents listed), or `core`. */
   changes(options?: Abortable & { readonly rendering?: 'docker' | 'core' }): AsyncIterable<Change>;
@@ -173,18 +191,23 @@ export interface WritableLayer extends AsyncDisposable {
   explain(): Promise<string>;
   /** The layer tar. */
   diff(options?: Progressing & { readonly xattrs?: 'all' | 'docker' }): ByteStream;
+  /** Bytes of the files that it adds or changes. */
   sizeBytes(): Promise<number>;
   /** A new image; this layer stays writable. */
   commit(reference: string | undefined, options?: CommitOptions): Promise<LoadedImage>;
+  /** Deletes it; `busy` while it is mounted. `force` lets go of named holds first. */
   remove(options?: { readonly force?: boolean }): Promise<void>;
 }
 
+/** The layers of a store: writable ones, and those of images. */
 export interface Layers {
   /** A writable layer on an image (or its reference, or a chain id), or on nothing. */
   create(base?: Image | string, options?: CreateLayerOptions): Promise<WritableLayer>;
   /** By name, or by an id's unambiguous prefix. */
   get(name: string): Promise<WritableLayer>;
+  /** All writable layers, by name. */
   list(): Promise<WritableLayer[]>;
+  /** As `remove` of the layer that `get` gives. */
   remove(name: string, options?: { readonly force?: boolean }): Promise<void>;
   /** Layers of images, bottom first; of one image, or of all. */
   stored(image?: Image | string): Promise<StoredLayer[]>;
@@ -196,22 +219,31 @@ export interface Layers {
   releaseView(image: Image | string): Promise<boolean>;
 }
 
+/** What `gc` removed, or would remove. */
 export interface GcReport {
   readonly layers: readonly { readonly id: string; readonly diffId?: Digest; readonly sizeBytes: number }[];
   readonly files: readonly string[];
   readonly freedBytes: number;
 }
 
+/** Something that `check` found wrong. */
 export interface Fault {
   readonly what: string;
   readonly where: string;
   readonly remedy: string;
 }
 
+/** What keeps a store in order. */
 export interface Upkeep {
-  /** Removes what no name reaches; `dryRun` only tells. */
-  gc(options?: Abortable & { readonly dryRun?: boolean }): Promise<GcReport>;
-  /** Faults found; `deep` also replays every layer against its diff id. */
+  /**
+   * Removes what no name reaches; `dryRun` only tells. The trees of removed layers, of others' too, are deleted
+   * afterwards in the background; `wait` waits for that.
+   */
+  gc(options?: Abortable & { readonly dryRun?: boolean; readonly wait?: boolean }): Promise<GcReport>;
+  /** Deletes the trees of removed layers. What another process is deleting right now is left to it, or waited for. */
+  sweep(options?: Abortable & { readonly wait?: boolean }): Promise<void>;
+  /** Faults found; `deep` also compares every tree with its record, and replays every layer against its diff id. */
   check(options?: Progressing & { readonly deep?: boolean }): Promise<readonly Fault[]>;
+  /** How much there is of everything. */
   counts(): Promise<{ readonly images: number; readonly layers: number; readonly writable: number }>;
 }

@@ -1,6 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { toBytes } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
+import { isStorageError, record, StorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
 import type { InflateLimits } from '../codec/inflate.ts';
 import { keepTar } from '../graph/blobs.ts';
@@ -19,6 +20,8 @@ export interface PlannedLayer {
   readonly parent?: LayerId;
   readonly chainId: Digest;
   readonly layer: ArchivedLayer;
+  /** For people: `layer 3 of 5, sha256:…`. */
+  readonly place: string;
 }
 
 export interface UnpackOptions extends Progressing {
@@ -137,11 +140,18 @@ class Unpacking {
     });
   }
 
-  async #unpack({ id, layer }: PlannedLayer, oneThread: boolean): Promise<Unpacked> {
+  async #unpack(planned: PlannedLayer, oneThread: boolean): Promise<Unpacked> {
+    return this.#unpackLayer(planned, oneThread).catch((error: unknown) => {
+      throw ofLayer(planned, error);
+    });
+  }
+
+  async #unpackLayer({ id, layer }: PlannedLayer, oneThread: boolean): Promise<Unpacked> {
     const { signal, onProgress, limits, judge } = this.#options;
     const bytesTotal = layer.blob.length;
     const unpacked = await this.#context.driver.unpack(id, layer.blob, {
       record: inRoot(this.#context, recordOf(id)),
+      fresh: true,
       oneThread,
       ...(signal === undefined ? {} : { signal }),
       ...(limits === undefined ? {} : { limits }),
@@ -169,6 +179,12 @@ class Unpacking {
   }
 
   async #settle(planned: PlannedLayer, unpacked: Unpacked): Promise<FilledLayer> {
+    return this.#settleLayer(planned, unpacked).catch((error: unknown) => {
+      throw ofLayer(planned, error);
+    });
+  }
+
+  async #settleLayer(planned: PlannedLayer, unpacked: Unpacked): Promise<FilledLayer> {
     const { id, parent, chainId, layer } = planned;
     const report = await unpacked.settle();
     if (!report.exact.holds) await this.#keepTar(id, layer, report);
@@ -194,6 +210,14 @@ class Unpacking {
     const compressed = report.compression !== undefined && report.compression !== 'none';
     await keepTar(threads, { from: layer.blob, to: inRoot(this.#context, keptOf(id)), compressed }, this.#options);
   }
+}
+
+/** Says in which layer of the archive it failed; who gave up needs no such word. */
+function ofLayer({ place, layer }: PlannedLayer, error: unknown): unknown {
+  if (!isStorageError(error) || error.code === 'canceled' || error.layer === layer.diffId) return error;
+  const { code, message, stack: _, cause: __, ...facts } = record(error);
+  const state = message.startsWith('Cannot ') ? `c${message.slice(1)}` : message;
+  return new StorageError(code, `Cannot load ${place}: ${state}`, { ...facts, layer: layer.diffId, cause: error });
 }
 
 /** The content decides; a media type that says otherwise is reported. */

@@ -3,12 +3,16 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { idOf, ociTar } from '../kit/images.ts';
+import { file, layer } from '../kit/layer-builder.ts';
 import { need } from '../kit/require.ts';
 import { type Scratch, scratch } from '../kit/scratch.ts';
 import { layerstore, onTerminal, type Ran, type RunOptions, shell, waitingOnInput } from './run-cli.ts';
 import { makeSampleImage, type SampleImage } from './sample-image.ts';
 
 // Real runs of bin/layerstore on real stores. The store of each test is its own, below one directory.
+
+const LAYER = layer(file('f', 'f'));
 
 let dir: Scratch;
 let image: SampleImage;
@@ -74,6 +78,26 @@ test('load prints reference and digest, and the same again for what is there alr
   assert.deepEqual([piped.status, piped.stdout], [0, first]);
   const [loaded] = json(c.ok('load', '--json', '-i', image.archive)) as { id: string; existed: boolean }[];
   assert.deepEqual([loaded?.id, loaded?.existed], [image.configDigest, true]);
+});
+
+test('load takes both images of one name, gives it to the later one, and says so', (t) => {
+  const c = cli(t, { load: false });
+  if (c === undefined) return;
+  const archive = join(dir.path, 'twice.tar');
+  const [one, two] = ['one', 'two'].map((author) => ({ layers: [LAYER], names: ['docker.io/library/x:1'], author }));
+  fs.writeFileSync(archive, ociTar(one!, two!));
+  const { status, stdout, stderr } = c.run(['load', '-i', archive]);
+  assert.equal(status, 0, stderr);
+  assert.match(stdout, /^<none> sha256:[0-9a-f]{64}\nx:1 sha256:[0-9a-f]{64}\n$/);
+  assert.match(stderr, new RegExp(`^note: ${idOf(one!)} is without the name "x:1": a later image [^\\n]+\\n$`));
+  const listed = json(c.ok('images', '--json')) as { id: string; names: string[] }[];
+  assert.deepEqual(
+    listed.map(({ id, names }) => [id, names]).sort(),
+    [
+      [idOf(one!), []],
+      [idOf(two!), ['docker.io/library/x:1']],
+    ].sort(),
+  );
 });
 
 test('images lists names, sizes and ids, short and whole', (t) => {

@@ -3,20 +3,26 @@ import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { type ByteString, fromText } from '../../src/base/bytes.ts';
+import { type ByteString, fromText, toText } from '../../src/base/bytes.ts';
 import { isStorageError } from '../../src/base/errors.ts';
 import { sideOf } from '../../src/doors/cli/commands/cp.ts';
 import { copyBetween } from '../../src/doors/cli/copy.ts';
 import { Root } from '../../src/fs/rooted.ts';
+import { file, layer, ociImage } from '../kit/layer-builder.ts';
 import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
+import { withStore } from '../kit/stores.ts';
 
 /** Copies between two trees below `dir`, as `cp` does between a layer and the machine. */
 async function copy(
   dir: string,
   from: string,
   to: string,
-  { archive = false, skipped = [] as string[] }: { archive?: boolean; skipped?: string[] } = {},
+  {
+    archive = false,
+    skipped = [] as string[],
+    ...abortable
+  }: { archive?: boolean; skipped?: string[]; signal?: AbortSignal } = {},
 ): Promise<void> {
   using source = Root.open(fromText(join(dir, 'from')));
   using target = Root.open(fromText(join(dir, 'to')));
@@ -26,6 +32,7 @@ async function copy(
     {
       owner: archive ? undefined : { uid: 0, gid: 0 },
       onSkipped: (path: ByteString, type: string) => skipped.push(`${path} ${type}`),
+      ...abortable,
     },
   );
 }
@@ -203,6 +210,64 @@ test('copyBetween() does not copy a directory into itself for ever', async (t) =
     copyBetween({ root, path: '/d' as ByteString }, { root, path: '/d/sub' as ByteString }, policy),
     /into itself/,
   );
+});
+
+test('copyBetween() makes a new directory whole or not at all: not after a failure, not when it is given up', async (t) => {
+  if (!need(t, 'root')) return;
+  await using dir = await scratch();
+  build(dir.path);
+  for (let i = 0; i < 3000; i++) fs.writeFileSync(join(dir.path, 'from/d/sub', `${i}`), 'x');
+  const before = list(join(dir.path, 'to'));
+  for (const to of ['/new', '/there']) {
+    const giveUp = new AbortController();
+    const copying = copy(dir.path, '/d', to, { signal: giveUp.signal });
+    setTimeout(() => giveUp.abort(new Error('enough')), 1);
+    await assert.rejects(copying, /enough/, to);
+    assert.deepEqual(list(join(dir.path, 'to')), before);
+  }
+  // A failure after a part was merged into what is there.
+  fs.mkdirSync(join(dir.path, 'to/there/d/inner'), { recursive: true });
+  await assert.rejects(copy(dir.path, '/d', '/there'), (error) => isStorageError(error, 'already-exists'));
+  assert.equal(
+    list(join(dir.path, 'to')).some((name) => name.includes('.tmp-')),
+    false,
+  );
+});
+
+test('copyBetween() ends where a tree contains its target by way of an upper directory', async (t) => {
+  await withStore(t, 'overlay2', async (store) => {
+    await store.images.load(
+      (async function* () {
+        yield ociImage([layer(file('base', 'x'))]);
+      })(),
+    );
+    await using work = await store.layers.create('test:1');
+    await using mounted = await work.mount();
+    fs.mkdirSync(join(toText(mounted.path), 'there/deep'), { recursive: true });
+    using layerRoot = Root.open(mounted.path);
+    using host = Root.open('/' as ByteString);
+    const home = fromText(store.driver.home);
+    const upper = `${home}/${work.id}/diff` as ByteString;
+    const at = (root: Root, path: string): { root: Root; path: ByteString } => ({ root, path: path as ByteString });
+    const policy = { owner: undefined, onSkipped: () => {} };
+    const before = list(upper);
+    for (const [from, to] of [
+      [at(host, home), at(layerRoot, '/new')],
+      [at(host, home), at(layerRoot, '/there')],
+      [at(host, `${home}/.`), at(layerRoot, '/there')],
+      [at(host, upper), at(layerRoot, '/there/deep/new')],
+      [at(layerRoot, '/'), at(host, `${upper}/new`)],
+      [at(layerRoot, '/there/.'), at(host, `${upper}/there/deep`)],
+    ] as const) {
+      const signal = AbortSignal.timeout(5000);
+      await assert.rejects(copyBetween(from, to, { ...policy, signal }), /into itself/, `${from.path} ${to.path}`);
+      // What was whole before the tree turned out to hold itself may stay in a directory that was there.
+      for (const name of fs.readdirSync(join(upper, 'there'))) {
+        if (name !== 'deep') fs.rmSync(join(upper, 'there', name), { recursive: true });
+      }
+      assert.deepEqual(list(upper), before, `${from.path} ${to.path}`);
+    }
+  });
 });
 
 test('sideOf() tells a layer from a file of this machine', () => {

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -6,6 +8,7 @@ import { fromBytes, fromText, toBytes } from '../../src/base/bytes.ts';
 import { isStorageError } from '../../src/base/errors.ts';
 import type { Context } from '../../src/doors/cli/context.ts';
 import { checkDestination, writeStream } from '../../src/doors/cli/destination.ts';
+import { openPending } from '../../src/doors/cli/pending-file.ts';
 import { scratch } from '../kit/scratch.ts';
 
 const context = { signal: new AbortController().signal, out: { isTerminal: true } } as Context;
@@ -46,6 +49,82 @@ test('writeStream() keeps a link and replaces what it points to; it never replac
   assert.equal(fs.readFileSync(join(dir.path, 'd/real'), 'utf8'), 'new');
   await writeStream(context, fromText('/dev/null'), chunks('gone'));
   assert.equal(fs.statSync('/dev/null').isCharacterDevice(), true);
+});
+
+const DESTINATION = new URL('../../src/doors/cli/destination.ts', import.meta.url).href;
+const PENDING = new URL('../../src/doors/cli/pending-file.ts', import.meta.url).href;
+
+/** Runs `script` as a program of its own until it has said `ready`, then kills it. */
+async function killed(script: string): Promise<void> {
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await once(child.stdout, 'data');
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+}
+
+test('SIGKILL while a file is written leaves nothing beside it, and the old file as it was', async () => {
+  await using dir = await scratch();
+  for (const [name, before] of [
+    ['new.tar', undefined],
+    ['old.tar', 'old'],
+  ] as const) {
+    const path = join(dir.path, name);
+    if (before !== undefined) fs.writeFileSync(path, before);
+    await killed(`
+      import { writeStream } from ${JSON.stringify(DESTINATION)};
+      async function* endless() {
+        for (;;) {
+          yield Buffer.alloc(1000);
+          console.log('ready');
+          await new Promise((resolve) => setTimeout(resolve, 10));
+        }
+      }
+      const context = { signal: new AbortController().signal, out: {} };
+      await writeStream(context, ${JSON.stringify(path)}, endless());`);
+    assert.equal(fs.existsSync(path) ? fs.readFileSync(path, 'utf8') : undefined, before);
+  }
+  assert.deepEqual(fs.readdirSync(dir.path), ['old.tar']);
+});
+
+test('openPending() with a name removes what dead processes left of the same target, and nothing else', async () => {
+  await using dir = await scratch();
+  const [x, y] = ['x.tar', 'y.tar'].map((name) => join(dir.path, name)) as [string, string];
+  for (const path of [x, y]) {
+    await killed(`
+      import { openPending } from ${JSON.stringify(PENDING)};
+      const pending = await openPending(${JSON.stringify(path)}, { named: true });
+      await pending.file.write('half');
+      console.log('ready');
+      setInterval(() => pending, 1000);`);
+  }
+  assert.equal(fs.readdirSync(dir.path).length, 2);
+  {
+    await using living = await openPending(fromText(x), { named: true });
+    await using other = await openPending(fromText(x), { named: true });
+    assert.equal(fs.readdirSync(dir.path).length, 3, 'the dead one is gone, both living ones and the other stay');
+    await other.file.write('other');
+    await other.place();
+    await living.file.write('living');
+    await living.place();
+    assert.equal(fs.readFileSync(x, 'utf8'), 'living');
+  }
+  await writeStream(context, fromText(y), chunks('whole'));
+  await writeStream(context, fromText(y), chunks('again'));
+  assert.deepEqual(fs.readdirSync(dir.path), ['x.tar', 'y.tar']);
+  assert.equal(fs.readFileSync(y, 'utf8'), 'again');
+  {
+    await using _ = await openPending(fromText(y), { named: true });
+  }
+  assert.deepEqual(fs.readdirSync(dir.path), ['x.tar', 'y.tar']);
+});
+
+test('writeStream() gives a new file the mode that the umask leaves', async () => {
+  await using dir = await scratch();
+  const path = join(dir.path, 'x.tar');
+  await writeStream(context, fromText(path), chunks('a'));
+  assert.equal(fs.statSync(path).mode & 0o777, 0o666 & ~process.umask());
 });
 
 test('writeStream() takes names that are not UTF-8, and relative ones', async () => {

@@ -140,7 +140,7 @@ function lies(): Lie[] {
     [
       'a blob of another digest',
       'corrupt',
-      /blob of a layer/,
+      /^Cannot load layer \d of \d, sha256:\w+: its blob is claimed/,
       layout(manifest({}), [{ name: lastName, content: forged }]),
     ],
     ['a blob of another size', 'corrupt', /bytes/, layout(manifest(replaced({ size: last.length - 512 })))],
@@ -170,11 +170,11 @@ function lies(): Lie[] {
       /./,
       layout(manifest({ config: describe('text/plain', config) })),
     ],
-    ['a wrong diff id', 'corrupt', /content of a layer/, configured([...diffIds.slice(0, 2), wrong])],
+    ['a wrong diff id', 'corrupt', /: its content is claimed/, configured([...diffIds.slice(0, 2), wrong])],
     [
       'two diff ids in the wrong order',
       'corrupt',
-      /content of a layer/,
+      /: its content is claimed/,
       configured([diffIds[0] as string, diffIds[2] as string, diffIds[1] as string]),
     ],
     ['too few diff ids', 'corrupt', /diff ids/, configured(diffIds.slice(0, 2))],
@@ -183,7 +183,7 @@ function lies(): Lie[] {
     [
       'a docker archive with a wrong layer',
       'corrupt',
-      /content of a layer/,
+      /: its content is claimed/,
       tarBytes([
         { name: 'manifest.json', content: docker },
         { name: 'c.json', content: config },

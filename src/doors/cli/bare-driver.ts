@@ -1,6 +1,5 @@
 import { fromText, quote } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
-import { holdsStore } from '../../graph/open-driver.ts';
 import type { StorageDriver } from '../../graph/storage-driver.ts';
 import { layoutOf } from '../../store/layout.ts';
 import { type Context, openStoreOf } from './context.ts';
@@ -11,6 +10,7 @@ import { type Context, openStoreOf } from './context.ts';
  */
 export async function openDriverOf(context: Context, { writes }: { readonly writes: boolean }): Promise<StorageDriver> {
   const { openDriver } = await import('../../index.ts');
+  const { holdsStore } = await import('../../graph/open-driver.ts'); // of Linux, as help is not
   const { root, driver, driverOptions: options, log } = context;
   if (!holdsStore(root)) return openDriver({ root, options, log, ...(driver === undefined ? {} : { driver }) });
   if (writes) {

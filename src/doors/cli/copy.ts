@@ -1,12 +1,13 @@
 import { setImmediate } from 'node:timers/promises';
-import { type ByteString, quote } from '../../base/bytes.ts';
+import { type ByteString, joinBytes, quote } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { Abortable } from '../../base/values.ts';
 import { temporaryName } from '../../fs/atomic.ts';
 import { copyEntry, copyMetadata } from '../../fs/copy.ts';
 import { Descent } from '../../fs/descent.ts';
+import { removeTree } from '../../fs/remove.ts';
 import type { Parent, Root } from '../../fs/rooted.ts';
-import { isDirectory, sameInode, typeOf } from '../../fs/stat.ts';
+import { isDirectory, typeOf } from '../../fs/stat.ts';
 import {
   AT_REMOVEDIR,
   close,
@@ -24,10 +25,14 @@ import {
   type Stat,
   unlinkat,
 } from '../../linux/inode.ts';
-import { EEXIST, ENOENT } from '../../linux/libc.ts';
+import { ENOENT } from '../../linux/libc.ts';
 
 // As `docker cp`: a directory goes into one that is there, `dir/.` is its content, a symlink is copied as it is, the
 // destination's parent must exist. Hard links become copies. Both sides are reached through a Root.
+//
+// A directory that the target lacks is made under a temporary name and renamed when it is whole. The name also tells that
+// a tree contains its own copy: a layer's files are seen by way of its mount and of its upper directory, which share
+// neither device nor inode number, but the random name is the same in both.
 
 /** A path inside a tree, as it was written: a `/` or `/.` at its end counts. */
 export interface Place {
@@ -42,11 +47,15 @@ export interface CopyPolicy extends Abortable {
   readonly onSkipped: (path: ByteString, type: string) => void;
 }
 
+const HERE = '.' as ByteString;
 const SYMLINKS_MAX = 40;
 /** How long the copy may keep signals waiting. */
 const BREATH_MS = 50;
 
-/** Copies what `from` names to `to`. A failure in the middle leaves what was copied until then. */
+/**
+ * Copies what `from` names to `to`. A directory that was not there is there whole or not at all; what was merged into
+ * one that is there until a failure stays.
+ */
 export async function copyBetween(from: Place, to: Place, policy: CopyPolicy): Promise<void> {
   const source = from.root.stat(from.path);
   if (source === undefined) {
@@ -59,8 +68,18 @@ export async function copyBetween(from: Place, to: Place, policy: CopyPolicy): P
     if (existing !== undefined && !inside) throw notOnto(from.path, to.path, 'a directory', 'a file');
     using tree = new Descent(from.root.open(from.path, O_RDONLY | O_DIRECTORY));
     const name = inside ? lastName(from.path) : undefined;
-    const target = inside && name === undefined ? openDirectory(to.root, path) : makeDirectory(to.root, path, name);
-    await copyTree(tree, target, policy);
+    if (inside && name === undefined) {
+      using target = new Descent(openDirectory(to.root, path));
+      await new TreeCopy(tree, target, policy).content();
+      return;
+    }
+    const into =
+      name === undefined
+        ? to.root.parent(path.replace(/\/\.?$/, '') as ByteString)
+        : { dir: openDirectory(to.root, path), name };
+    using parent = new OpenParent(into);
+    using target = new Descent(openat(parent.dir, HERE, O_RDONLY | O_DIRECTORY));
+    await new TreeCopy(tree, target, policy).directory(parent.name);
     return;
   }
   if (!inside && /\/\.?$/.test(to.path)) {
@@ -68,7 +87,7 @@ export async function copyBetween(from: Place, to: Place, policy: CopyPolicy): P
   }
   using origin = new OpenParent(from.root.parent(from.path));
   using target = new OpenParent(
-    inside ? { dir: openDirectory(to.root, path).fd, name: lastName(from.path) as ByteString } : to.root.parent(path),
+    inside ? { dir: openDirectory(to.root, path), name: lastName(from.path) as ByteString } : to.root.parent(path),
   );
   copyOver(origin.dir, origin.name, source, target.dir, target.name, from.path, policy);
 }
@@ -103,63 +122,120 @@ function lastName(path: ByteString): ByteString | undefined {
   return name === '' || name === '.' || name === '..' ? undefined : (name as ByteString);
 }
 
-interface Target {
-  readonly fd: number;
+function openDirectory(root: Root, path: ByteString): number {
+  return root.open(`${path}/` as ByteString, O_RDONLY | O_DIRECTORY);
+}
+
+interface Level {
+  readonly names: readonly ByteString[];
+  next: number;
   /** Made by this copy: empty, and nobody else's until it is finished. */
   readonly fresh: boolean;
+  /** What it is renamed to when it is whole. */
+  readonly finally?: ByteString;
 }
 
-function openDirectory(root: Root, path: ByteString): Target {
-  return { fd: root.open(`${path}/` as ByteString, O_RDONLY | O_DIRECTORY), fresh: false };
-}
+/** Copies a tree, side by side, below where `to` stands. */
+class TreeCopy {
+  readonly #from: Descent;
+  readonly #to: Descent;
+  readonly #policy: CopyPolicy;
+  readonly #levels: Level[] = [];
+  /** The directory that is being made, and how deep below the target it is. */
+  #temporary: { readonly name: ByteString; readonly depth: number } | undefined;
 
-/** The directory `name` in `path`, or `path` itself, made unless it is there. */
-function makeDirectory(root: Root, path: ByteString, name: ByteString | undefined): Target {
-  using parent = new OpenParent(
-    name === undefined
-      ? root.parent(path.replace(/\/\.?$/, '') as ByteString)
-      : { dir: openDirectory(root, path).fd, name },
-  );
-  const fresh = mkdirat(parent.dir, parent.name, 0o700, EEXIST) === 0;
-  return { fd: openat(parent.dir, parent.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW), fresh };
-}
+  constructor(from: Descent, to: Descent, policy: CopyPolicy) {
+    this.#from = from;
+    this.#to = to;
+    this.#policy = policy;
+  }
 
-/** Takes the target's descriptor over. */
-async function copyTree(from: Descent, target: Target, policy: CopyPolicy): Promise<void> {
-  using to = new Descent(target.fd);
-  const top = fstat(target.fd);
-  const stack = [{ names: from.names(), next: 0, fresh: target.fresh }];
-  let breathed = performance.now();
-  for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
-    if (performance.now() - breathed > BREATH_MS) {
-      await setImmediate();
-      policy.signal?.throwIfAborted();
-      breathed = performance.now();
-    }
-    const name = level.names[level.next++];
-    if (name === undefined) {
-      if (level.fresh) finishDirectory(from.fd, to.fd, policy);
-      stack.pop();
-      if (stack.length > 0) {
-        from.leave();
-        to.leave();
+  /** All that is in the source's directory, into the target's. */
+  async content(): Promise<void> {
+    this.#levels.push({ names: this.#from.names(), next: 0, fresh: false });
+    await this.#run();
+  }
+
+  /** The source's directory itself, as `name` in the target's. */
+  async directory(name: ByteString): Promise<void> {
+    this.#begin(name, false);
+    await this.#run();
+  }
+
+  async #run(): Promise<void> {
+    try {
+      let breathed = performance.now();
+      for (let level = this.#levels.at(-1); level !== undefined; level = this.#levels.at(-1)) {
+        if (performance.now() - breathed > BREATH_MS) {
+          await setImmediate();
+          this.#policy.signal?.throwIfAborted();
+          breathed = performance.now();
+        }
+        const name = level.names[level.next++];
+        if (name === undefined) this.#end(level);
+        else this.#entry(name, level.fresh);
       }
-      continue;
+    } catch (error) {
+      this.#undo();
+      throw error;
     }
+  }
+
+  #entry(name: ByteString, fresh: boolean): void {
+    const [from, to] = [this.#from, this.#to];
+    if (name === this.#temporary?.name)
+      throw new StorageError('invalid-argument', 'Cannot copy a directory into itself');
     const stat = lstatat(from.fd, name, ENOENT);
-    if (stat === undefined) continue;
-    if (!isDirectory(stat)) {
-      const path = `${from.path === '/' ? '' : from.path}/${name}` as ByteString;
-      if (level.fresh) copyNew(from.fd, name, stat, to.fd, name, path, policy);
-      else copyOver(from.fd, name, stat, to.fd, name, path, policy);
-      continue;
+    if (stat === undefined) return;
+    if (isDirectory(stat)) {
+      from.enter(name);
+      this.#begin(name, fresh);
+      return;
     }
-    if (sameInode(stat, top)) throw new StorageError('invalid-argument', 'Cannot copy a directory into itself');
-    const fresh = mkdirat(to.fd, name, 0o700, EEXIST) === 0;
-    if (!fresh && !isDirectory(lstatat(to.fd, name) as Stat)) throw notOnto(name, name, 'a directory', 'a file');
-    from.enter(name);
-    to.enter(name);
-    stack.push({ names: from.names(), next: 0, fresh });
+    const path = joinBytes(from.path, name);
+    if (fresh) copyNew(from.fd, name, stat, to.fd, name, path, this.#policy);
+    else copyOver(from.fd, name, stat, to.fd, name, path, this.#policy);
+  }
+
+  /** Begins `name` in the target's directory with what is in the source's. */
+  #begin(name: ByteString, inFresh: boolean): void {
+    const to = this.#to;
+    const there = inFresh ? undefined : lstatat(to.fd, name, ENOENT);
+    if (there !== undefined) {
+      if (!isDirectory(there)) throw notOnto(name, name, 'a directory', 'a file');
+      to.enter(name);
+      this.#levels.push({ names: this.#from.names(), next: 0, fresh: false });
+      return;
+    }
+    const made = inFresh ? name : temporaryName();
+    mkdirat(to.fd, made, 0o700);
+    if (!inFresh) this.#temporary = { name: made, depth: to.depth };
+    to.enter(made);
+    this.#levels.push({ names: this.#from.names(), next: 0, fresh: true, ...(inFresh ? {} : { finally: name }) });
+  }
+
+  #end(level: Level): void {
+    const [from, to] = [this.#from, this.#to];
+    if (level.fresh) finishDirectory(from.fd, to.fd, this.#policy);
+    this.#levels.pop();
+    if (from.depth > 0) from.leave();
+    if (to.depth > 0) to.leave();
+    if (level.finally === undefined || this.#temporary === undefined) return;
+    // Over what somebody made there meanwhile only if that is an empty directory.
+    renameat(to.fd, this.#temporary.name, to.fd, level.finally);
+    this.#temporary = undefined;
+  }
+
+  /** Takes away what is half made. */
+  #undo(): void {
+    if (this.#temporary === undefined) return;
+    const { name, depth } = this.#temporary;
+    try {
+      while (this.#to.depth > depth) this.#to.leave();
+      removeTree(this.#to.fd, name);
+    } catch {
+      // The first failure is the one to tell; what is left has a name that says what it is.
+    }
   }
 }
 

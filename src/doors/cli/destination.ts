@@ -1,5 +1,4 @@
-import { randomBytes } from 'node:crypto';
-import { type FileHandle, lstat, open, realpath, rename, unlink } from 'node:fs/promises';
+import { type FileHandle, lstat, open, realpath } from 'node:fs/promises';
 import { type ByteString, fromBytes, quote, toBytes } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { ByteStream } from '../../base/values.ts';
@@ -15,8 +14,8 @@ export function checkDestination(context: Context, target: ByteString | undefine
 }
 
 /**
- * Writes `stream` to standard output or to the file `target`. A file appears whole or not at all: it gets a temporary
- * name in the same directory and is renamed. What is no regular file (`/dev/null`, a fifo) is written as it is.
+ * Writes `stream` to standard output or to the file `target`. A file appears whole or not at all. What is no
+ * regular file (`/dev/null`, a fifo) is written as it is.
  */
 export async function writeStream(context: Context, target: ByteString | undefined, stream: ByteStream): Promise<void> {
   const { signal } = context;
@@ -52,23 +51,11 @@ async function writeFile(
     await using file = await open(toBytes(existing.path), 'w');
     return await pour(stream, file, signal);
   }
-  const path = existing?.path ?? target;
-  const temporary = toBytes(
-    `${path.slice(0, path.lastIndexOf('/') + 1)}.layerstore-${randomBytes(6).toString('hex')}` as ByteString,
-  );
-  const file = await open(temporary, 'wx', 0o666);
-  try {
-    try {
-      if (existing !== undefined) await file.chmod(existing.mode);
-      await fill(file);
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, toBytes(path));
-  } catch (error) {
-    await unlink(temporary).catch(() => {}); // The first failure is the one to tell.
-    throw error;
-  }
+  const { openPending } = await import('./pending-file.ts'); // of Linux, as help is not
+  await using pending = await openPending(existing?.path ?? target);
+  if (existing !== undefined) await pending.file.chmod(existing.mode);
+  await fill(pending.file);
+  await pending.place();
 }
 
 interface Target {

@@ -60,8 +60,11 @@ const LEVELS: readonly LogLevel[] = ['error', 'warn', 'info', 'debug'];
 export function settingsOf(globals: GlobalOptions, env: NodeJS.ProcessEnv): Settings {
   const text = (arg: ByteString | undefined, what: string): string | undefined =>
     arg === undefined ? undefined : textOf(arg, what);
-  const root = text(globals.root, 'the root') ?? (env['LAYERSTORE_ROOT'] || '/var/lib/layerstore');
+  const given = env['LAYERSTORE_ROOT'];
+  const root = text(globals.root, 'the root') ?? (given || '/var/lib/layerstore');
   if (root === '') throw new UsageError('--root is empty');
+  // What Node puts where the environment is not UTF-8: it would be another directory.
+  if (root === given && given.includes('\ufffd')) throw new UsageError('LAYERSTORE_ROOT is not UTF-8');
   const level = text(globals['log-level'], 'the log level') ?? 'warn';
   const logLevel = LEVELS.find((one) => one === level);
   if (logLevel === undefined) throw new UsageError(`--log-level is one of ${LEVELS.join(', ')}`);

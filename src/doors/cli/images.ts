@@ -1,6 +1,7 @@
 import type { Image, LoadedImage } from '../../store/types.ts';
 import { type Context, say } from './context.ts';
-import { shownReference, shownText } from './format.ts';
+import { oneLine } from './errors.ts';
+import { shownReference } from './format.ts';
 import { jsonLine } from './json.ts';
 
 /** What `--json` says of an image; the config's bytes are `inspect`'s. */
@@ -14,7 +15,7 @@ export async function reportLoaded(context: Context, images: readonly LoadedImag
   for (const image of images) {
     const { moved, notes, existed } = image;
     for (const { name, from } of moved) say(context, `${shownReference(name)} moved from ${from}`);
-    for (const note of notes) say(context, `note: ${shownText(note)}`);
+    for (const note of notes) say(context, `note: ${oneLine(note)}`);
     if (context.json) {
       await context.out.line(jsonLine({ ...imageFields(image), existed, moved, notes }));
       continue;

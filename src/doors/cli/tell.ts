@@ -13,7 +13,7 @@ export function tell(error: unknown, stderr: NodeJS.WritableStream, debug: boole
 
 function knownError(error: unknown): unknown {
   if (error instanceof Error && (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND') {
-    const remedy = 'run "npm ci" in its directory';
+    const remedy = 'install it again with what it depends on (in a checkout: "npm ci")';
     return new StorageError('failed-precondition', `Cannot load the program: ${error.message}`, { remedy });
   }
   if (!isSystemError(error)) return error;

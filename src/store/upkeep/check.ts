@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { toBytes } from '../../base/bytes.ts';
+import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
 import { isStorageError } from '../../base/errors.ts';
 import { inRoot, type StoreContext } from '../context.ts';
 import { verifyLayer } from '../layer-tar.ts';
@@ -9,7 +9,7 @@ import type { Fault, Upkeep } from '../types.ts';
 
 /**
  * Compares what the database says with what is on disk: rows whose directory or record is gone, directories that no
- * row knows. `deep` also gives every layer back against its diff id.
+ * row knows. `deep` also compares each tree with its record, and gives every layer back against its diff id.
  */
 export async function checkStore(
   context: StoreContext,
@@ -45,18 +45,36 @@ async function deepFaultsOf(
   row: LayerRow,
   { signal, onProgress }: NonNullable<Parameters<Upkeep['check']>[0]>,
 ): Promise<Fault[]> {
-  const { diffId } = row;
+  const { diffId, recordFile } = row;
   if (diffId === undefined) return [];
+  const remedy = 'Load its image again after removing it';
+  const faults: Fault[] = [];
   try {
+    if (recordFile !== undefined) {
+      const { driver } = context;
+      const found = await driver.audit(
+        row.driverId,
+        inRoot(context, recordFile),
+        signal === undefined ? {} : { signal },
+      );
+      for (const { path, what } of found.faults) {
+        faults.push({
+          what: `${quote(`/${path}` as ByteString)} was changed: ${what}`,
+          where: row.driverId,
+          remedy,
+        });
+      }
+      if (found.more > 0) faults.push({ what: `${found.more} more were changed`, where: row.driverId, remedy });
+    }
     await verifyLayer(context, row, {
       ...(signal === undefined ? {} : { signal }),
       onBytes: (bytesDone) => onProgress?.({ step: 'read', layer: diffId, bytesDone, bytesTotal: row.tarBytes }),
     });
-    return [];
   } catch (error) {
     if (signal?.aborted || !isStorageError(error)) throw error;
-    return [{ what: error.message, where: row.driverId, remedy: 'Load its image again after removing it' }];
+    faults.push({ what: error.message, where: row.driverId, remedy });
   }
+  return faults;
 }
 
 async function faultsOf(context: StoreContext, row: LayerRow): Promise<Fault[]> {

@@ -9,7 +9,7 @@ export const command: Command = defineCommand({
   usage: '[--deep]',
   operands: [0, 0],
   options: {
-    deep: { kind: 'flag', help: 'also give every layer back and compare it with its digest' },
+    deep: { kind: 'flag', help: 'also compare every file with its record, and every layer with its digest' },
   },
   async run(context, { deep }) {
     await using store = await openStoreOf(context, { create: false });

@@ -1,11 +1,10 @@
 import { realpathSync } from 'node:fs';
 import { type ByteString, fromBytes } from '../../../base/bytes.ts';
-import { Root } from '../../../fs/rooted.ts';
 import type { Store } from '../../../store/types.ts';
 import { textOf } from '../arguments.ts';
 import { type Command, defineCommand } from '../command.ts';
 import { openStoreOf, say } from '../context.ts';
-import { copyBetween, type Place } from '../copy.ts';
+import type { Place } from '../copy.ts';
 import { harmless } from '../errors.ts';
 import { UsageError } from '../parse.ts';
 
@@ -21,6 +20,7 @@ export const command: Command = defineCommand({
       throw new UsageError('neither side is in a writable layer: write one as ID:/path');
     }
     const { signal } = context;
+    const { copyBetween } = await import('../copy.ts'); // of Linux, as help is not
     await using store = await openStoreOf(context, { create: false });
     await using source = await reach(store, from);
     await using target = await reach(store, to);
@@ -55,6 +55,7 @@ export function sideOf(operand: ByteString): Side {
 }
 
 async function reach(store: Store, { layer, path }: Side): Promise<Place & AsyncDisposable> {
+  const { Root } = await import('../../../fs/rooted.ts');
   if (layer === undefined) {
     const here = fromBytes(realpathSync('.', { encoding: 'buffer' }));
     const root = Root.open('/' as ByteString);

@@ -3,6 +3,7 @@ import { textOf } from '../arguments.ts';
 import { type Command, defineCommand } from '../command.ts';
 import { openStoreOf, say } from '../context.ts';
 import { checkDestination, writeWith } from '../destination.ts';
+import { withTextPath } from '../directory.ts';
 import { sourceDateEpoch } from '../epoch.ts';
 import { UsageError } from '../parse.ts';
 import { withProgress } from '../progress.ts';
@@ -39,7 +40,7 @@ export const command: Command = defineCommand({
         onProgress,
       };
       if (directory !== undefined) {
-        await store.images.saveDirectory(references, textOf(directory, 'the directory'), options);
+        await withTextPath(directory, (path) => store.images.saveDirectory(references, path, options));
       } else {
         const wanted = { ...options, format: format === 'docker' ? ('docker' as const) : ('oci' as const) };
         const stream = store.images.save(references, wanted);
