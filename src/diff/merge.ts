@@ -1,28 +1,33 @@
-import type { ByteString } from '../base/bytes.ts';
+import { type ByteString, joinBytes } from '../base/bytes.ts';
 import { copyEntry, copyMetadata } from '../fs/copy.ts';
 import { Descent } from '../fs/descent.ts';
 import { removeTree } from '../fs/remove.ts';
-import { isDirectory, isWhiteout } from '../fs/stat.ts';
+import { Root } from '../fs/rooted.ts';
+import { inodeKey, isDirectory, isWhiteout } from '../fs/stat.ts';
 import { overlayMarks } from '../fs/whiteouts.ts';
-import { fstat, futimens, lstatat, mkdirat, renameat, type Stat } from '../linux/inode.ts';
+import { close, fstat, futimens, linkat, lstatat, mkdirat, renameat, type Stat } from '../linux/inode.ts';
 import { ENOENT, EXDEV, located } from '../linux/libc.ts';
 
 /**
  * Turns a tree that shows what lies below `staged` into one that shows both, as an overlay of the two would: what
  * `staged` (a layer in overlayfs' form) deletes is removed from `target`, what it has is moved there. So a layer gives
- * the same tree whether it is stacked or merged. `staged` is left in pieces.
+ * the same tree whether it is stacked or merged. `staged` is left in pieces. `target` may be another filesystem, a
+ * mounted overlay say: then files are copied, linked ones once.
  */
 export function mergeLayer(staged: ByteString, target: ByteString): void {
   using from = Descent.open(staged);
   using to = Descent.open(target);
+  using targetRoot = Root.open(target);
   try {
-    merge(from, to);
+    merge(from, to, targetRoot);
   } catch (error) {
     throw located(error, from.pathOf(error));
   }
 }
 
-function merge(from: Descent, to: Descent): void {
+function merge(from: Descent, to: Descent, targetRoot: Root): void {
+  /** Where the first name of a linked file went that could not be moved. */
+  const copied = new Map<string, ByteString>();
   const stack = [{ names: from.names(), next: 0, stat: fstat(from.fd) }];
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const name = level.names[level.next++];
@@ -50,7 +55,17 @@ function merge(from: Descent, to: Descent): void {
       stack.push({ names: from.names(), next: 0, stat });
     } else {
       if (there !== undefined) removeTree(to.fd, name);
-      if (renameat(from.fd, name, to.fd, name, EXDEV) === -EXDEV) copyEntry(from.fd, name, to.fd, name);
+      if (renameat(from.fd, name, to.fd, name, EXDEV) === 0) continue;
+      const key = stat.nlink > 1 ? inodeKey(stat) : undefined;
+      const first = key === undefined ? undefined : copied.get(key);
+      if (first === undefined) {
+        copyEntry(from.fd, name, to.fd, name);
+        if (key !== undefined) copied.set(key, joinBytes(to.path, name));
+        continue;
+      }
+      const { dir, name: firstName } = targetRoot.parent(first);
+      linkat(dir, firstName, to.fd, name);
+      close(dir);
     }
   }
 }

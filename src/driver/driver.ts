@@ -14,7 +14,7 @@ export interface LayerContent {
   /** The trees below it, top first; empty where the layer is a full copy. */
   readonly lowers: readonly ByteString[];
   readonly whiteouts: WhiteoutStyle;
-  /** Where the layer is a full copy: a free path on the same filesystem, for unpacking beside it. */
+  /** A free path on the same filesystem, where changes are unpacked before they are done to what the layer shows. */
   readonly staging?: ByteString;
   /** Where the layer is a full copy: when it was made. */
   readonly createdNs?: bigint;

@@ -28,7 +28,7 @@ export interface Watched extends Abortable {
 
 /** How a layer is filled. */
 export interface ApplyOptions extends Watched {
-  /** The tree the archive was made against. Default: the layer's own parent. */
+  /** The layer that the archive was made against. Default: the layer's own parent. */
   readonly parent?: LayerId;
   /** A new file for the split record. */
   readonly record?: ByteString;

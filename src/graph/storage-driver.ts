@@ -58,7 +58,10 @@ export interface StorageDriver extends LayerDriver {
    * unpacked at once and then settled bottom first.
    */
   unpack(id: LayerId, tar: FileRange | ByteStream, options?: ApplyOptions): Promise<Unpacked>;
-  /** Unpacks a tar (from a file: perhaps compressed) into an empty layer. On failure the layer is half full: remove it. */
+  /**
+   * Unpacks a tar (from a file: perhaps compressed) into an empty layer. On failure the layer is half full: remove it.
+   * Where `parent` is another than the layer's own, what the layer shows is changed, whatever is in it already.
+   */
   apply(id: LayerId, tar: FileRange | ByteStream, options?: ApplyOptions): Promise<ApplyReport>;
   /** Packs what `from` changes of its parent and unpacks that into the empty layer `to` of the same parent. */
   transfer(from: LayerId, to: LayerId, options?: Omit<ApplyOptions, 'parent'>): Promise<ApplyReport>;
@@ -103,17 +106,36 @@ class Graph implements StorageDriver {
   }
 
   async unpack(id: LayerId, tar: FileRange | ByteStream, options: ApplyOptions = {}): Promise<Unpacked> {
-    const parent = await this.#driver.parent(id);
-    if (options.parent !== undefined && options.parent !== parent) {
-      throw new StorageError(
-        'unsupported',
-        `Cannot unpack into layer "${id}" against "${options.parent}": its parent is ${parent === undefined ? 'none' : `"${parent}"`}`,
-        { layer: id },
-      );
-    }
+    const direct = options.parent === undefined || options.parent === (await this.#driver.parent(id));
+    if (!direct) return this.#unpackMounted(id, tar, options);
     return fill(this.#threads, await this.#target(id), options, (request) =>
       unpackTar(this.#threads, tar, request, options),
     );
+  }
+
+  /** Changes of a tree that is not what lies below the layer: they are done to what the layer shows. */
+  async #unpackMounted(id: LayerId, tar: FileRange | ByteStream, options: ApplyOptions): Promise<Unpacked> {
+    const target = await this.#target(id);
+    const mounted = await this.#driver.mount(id, options.signal === undefined ? {} : { signal: options.signal });
+    try {
+      const { path } = mounted;
+      const content: LayerContent = { ...target.content, root: path, lowers: [path], whiteouts: 'none' };
+      // What the layer has already is what the changes are done to.
+      const unpacked = await fill(this.#threads, { ...target, content }, { ...options, fresh: true }, (request) =>
+        unpackTar(this.#threads, tar, request, options),
+      );
+      const settle = async (): Promise<ApplyReport> => {
+        try {
+          return await unpacked.settle();
+        } finally {
+          await mounted[Symbol.asyncDispose]();
+        }
+      };
+      return { ...unpacked, settle };
+    } catch (error) {
+      await mounted[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   async apply(id: LayerId, tar: FileRange | ByteStream, options: ApplyOptions = {}): Promise<ApplyReport> {

@@ -213,7 +213,8 @@ class Overlay2 implements LayerDriver {
 
   async content(id: LayerId): Promise<LayerContent> {
     const { diff } = pathsOf(this.home, parseLayerId(id));
-    return { kind: 'tree', root: diff, lowers: this.#lowers(readLayer(this.home, id)), whiteouts: 'overlay' };
+    const staging = `${pathsOf(this.home, id).layer}/staging` as ByteString;
+    return { kind: 'tree', root: diff, lowers: this.#lowers(readLayer(this.home, id)), whiteouts: 'overlay', staging };
   }
 
   /** Top first, one spelling for each layer in whatever is handed out. */
