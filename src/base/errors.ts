@@ -73,6 +73,13 @@ export function isStorageError(error: unknown, code?: ErrorCode): error is Stora
   return typeof own === 'string' && CODES.has(own) && (code === undefined || own === code);
 }
 
+/** Of an error and those that disposing met after it (`using` joins them in a SuppressedError) the first one. */
+export function firstError(error: unknown): unknown {
+  let first = error;
+  while (first instanceof SuppressedError) first = first.suppressed;
+  return first;
+}
+
 /** The errno's name of a failed `node:fs` call. libuv has no word for EDQUOT and says `Unknown system error -122`. */
 export function nodeErrno(error: unknown): string {
   const { code, errno } = (error ?? {}) as NodeJS.ErrnoException;
@@ -121,7 +128,8 @@ export interface ErrorRecord extends ErrorFacts {
 }
 
 /** Flattens any thrown thing; what is not a StorageError is `internal` and keeps its stack. */
-export function record(error: unknown): ErrorRecord {
+export function record(thrown: unknown): ErrorRecord {
+  const error = firstError(thrown);
   if (isStorageError(error)) {
     const { path, syscall, errno, layer, expected, actual, remedy } = error;
     const facts = Object.fromEntries(

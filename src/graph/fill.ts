@@ -151,7 +151,7 @@ export async function unpackTar(
   const watched = watch(options);
   if (isRange(tar)) {
     const limits = options.limits ?? {};
-    if (tar.length < SMALL_BYTES || options.oneThread === true) {
+    if (tar.length < SMALL_BYTES || options.oneThread === true || threads.width === 1) {
       const job = { name: 'apply', request: request({ kind: 'file', range: tar, limits }) };
       return threads.jobs.run<ApplyAnswer>(job, watched);
     }

@@ -9,15 +9,19 @@ import type { CopyRequest } from './jobs/trees.ts';
 /** The threads of one store or bare driver: a pool for long jobs, and one thread for calls that must not wait. */
 export interface Threads extends AsyncDisposable {
   readonly jobs: Pool;
+  /** How many layers are unpacked at a time; with 1 each in one thread, however large. */
+  readonly width: number;
   readonly perform: Performer;
 }
 
-/** Nothing is started before it is needed. `size`: job threads, at least 2 (a layer takes two). */
+/** Nothing is started before it is needed. `size`: threads that unpack at a time, at least 1. */
 export async function openThreads(size: number = availableParallelism()): Promise<Threads> {
   // libuv's own threads inherit the root of whichever thread starts them: one of them must exist before the first jail.
   await stat('/');
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-  const jobs = new Pool(new URL(`./jobs/thread.${extension}`, import.meta.url), Math.max(2, size));
+  const width = Math.max(1, size);
+  // A commit takes two threads that wait for each other.
+  const jobs = new Pool(new URL(`./jobs/thread.${extension}`, import.meta.url), Math.max(2, width));
   const light = new URL(`./jobs/control.${extension}`, import.meta.url);
   const control = new Pool(light, 2);
   const removal = new Pool(light, 1); // may take long, and starts sooner than a job thread
@@ -31,6 +35,7 @@ export async function openThreads(size: number = availableParallelism()): Promis
   };
   return {
     jobs,
+    width,
     perform,
     async [Symbol.asyncDispose]() {
       await Promise.all([jobs, control, removal].map((pool) => pool[Symbol.asyncDispose]()));

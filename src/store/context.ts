@@ -8,6 +8,7 @@ import type { Threads } from '../graph/threads.ts';
 import type { Database } from './database.ts';
 import type { Making } from './rows.ts';
 import type { Sweeper } from './sweeper.ts';
+import type { Turns } from './turns.ts';
 
 /** What every part of an open store works with. */
 export interface StoreContext {
@@ -20,6 +21,7 @@ export interface StoreContext {
   /** What is gone from disk and still announced, because the database could not be written. */
   readonly unended: Making[];
   readonly sweeper: Sweeper;
+  readonly turns: Turns;
 }
 
 /** A new driver id: 64 hexadecimal characters, as Docker's. */

@@ -29,8 +29,16 @@ export async function loadImages(
   let committed: Committed;
   try {
     await loading.plan(images);
-    await loading.unpack();
-    committed = await loading.commit();
+    const load = async (): Promise<Committed> => {
+      await loading.unpack();
+      return loading.commit();
+    };
+    const { missing } = loading;
+    const afterOthers = async (): Promise<Committed> => {
+      await loading.plan(images); // what they unpacked meanwhile is there now
+      return load();
+    };
+    committed = missing.length === 0 ? await load() : await context.turns.take(missing, afterOthers, options);
   } catch (error) {
     await loading.undo();
     throw error;
@@ -45,17 +53,17 @@ function chainsOf({ config }: ArchivedImage): readonly Digest[] {
 class Loading {
   readonly #context: StoreContext;
   readonly #options: LoadOptions;
-  readonly #planned: PlannedLayer[] = [];
+  #planned: PlannedLayer[] = [];
   /** Layers that the archive has and the store too: to be compared with what is known of them. */
-  readonly #present: ArchivedLayer[] = [];
+  #present: ArchivedLayer[] = [];
   /** For people: `layer 3 of 5, sha256:…`. */
   readonly #places = new Map<ArchivedLayer, string>();
   #filled: readonly FilledLayer[] = [];
-  readonly #images: NewImage[] = [];
+  #images: NewImage[] = [];
   /** For each image the chain ids of its layers. */
-  readonly #chains: (readonly Digest[])[] = [];
+  #chains: (readonly Digest[])[] = [];
   /** For each image what is to be said of its names. */
-  readonly #notes: (readonly string[])[] = [];
+  #notes: (readonly string[])[] = [];
   readonly #blobs = new Map<Digest, BlobRow>();
   #pin: string | undefined;
 
@@ -64,10 +72,26 @@ class Loading {
     this.#options = options;
   }
 
-  /** Finds the layers that are there already, keeps them from removal until the end, and gives ids to the others. */
+  /** Of the layers that are to be unpacked. */
+  get missing(): readonly Digest[] {
+    return this.#planned.map(({ chainId }) => chainId);
+  }
+
+  /**
+   * Finds the layers that are there already, keeps them from removal until the end, and gives ids to the others. The
+   * last plan counts.
+   */
   async plan(images: readonly ArchivedImage[]): Promise<void> {
-    const { pin, layers } = await this.#context.database.pin(images.flatMap(chainsOf));
+    const { database } = this.#context;
+    const before = this.#pin;
+    const { pin, layers } = await database.pin(images.flatMap(chainsOf));
     this.#pin = pin;
+    if (before !== undefined) await database.unpin(before);
+    this.#planned = [];
+    this.#present = [];
+    this.#images = [];
+    this.#chains = [];
+    this.#notes = [];
     const known = new Map<Digest, LayerId>();
     for (const { chainId, driverId } of layers) if (chainId !== undefined) known.set(chainId, driverId);
     for (const image of images) {

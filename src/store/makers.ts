@@ -30,8 +30,10 @@ export function beginSession(directory: string): Session {
         end() {
           try {
             unlinkat(AT_FDCWD, path, 0, ENOENT);
+          } catch {
+            // A file that stays is nobody's without its lock: the next session removes it.
           } finally {
-            close(fd); // what was announced is free even where the file stays
+            close(fd);
           }
         },
       };

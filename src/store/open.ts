@@ -17,6 +17,7 @@ import { layersOf, makeDirectory } from './layers.ts';
 import { homeOf } from './layout.ts';
 import type { WritableRow } from './rows.ts';
 import { Sweeper } from './sweeper.ts';
+import { Turns } from './turns.ts';
 import type { Store, StoreOptions } from './types.ts';
 import { upkeepOf } from './upkeep/upkeep.ts';
 
@@ -53,6 +54,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       const { run, tmp } = database.layout;
       const left: StoreContext['left'] = new Map();
       const unended: StoreContext['unended'] = [];
+      const turns = new Turns(run);
       const context = (layers: LayerDriver): StoreContext => ({
         database,
         driver: storageDriver(layers, threads, fromText(tmp)),
@@ -61,6 +63,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
         left,
         unended,
         sweeper,
+        turns,
       });
       const identity = {
         name: database.driver,

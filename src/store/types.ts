@@ -28,7 +28,7 @@ export interface StoreOptions extends Abortable {
   /** `key=value`, for the driver. */
   readonly driverOptions?: readonly string[];
   readonly log?: Log;
-  /** Job threads; default: one per core, at least 2. */
+  /** Threads that unpack layers; default: one for each core. 1: each layer in one thread, which leaves a core free. */
   readonly threads?: number;
   /** false: never make a store where there is none (`not-found` instead). Default true. */
   readonly create?: boolean;

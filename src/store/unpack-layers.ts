@@ -110,7 +110,7 @@ class Unpacking {
 
   /** As many at a time as there are threads; the last of them may take a second one, where that is free. */
   #spread(planned: readonly PlannedLayer[]): ReadonlyMap<PlannedLayer, Promise<Unpacked>> {
-    const { size } = this.#context.threads.jobs;
+    const size = this.#context.threads.width;
     const waiting = planned.toSorted((a, b) => b.layer.blob.length - a.layer.blob.length);
     const results = new Map(planned.map((one) => [one, Promise.withResolvers<Unpacked>()]));
     let busy = 0;

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { openStore } from '../../src/index.ts';
+import { type LoadedImage, openStore } from '../../src/index.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { bulk, type ImageSpec, idOf, ociTar } from '../kit/images.ts';
 import { need } from '../kit/require.ts';
@@ -50,11 +50,42 @@ for (const driver of DRIVERS) {
     const archive = join(disk.path, 'app.tar');
     writeFileSync(archive, ociTar(...SPECS));
     await using store = await openStore({ root: join(disk.path, 'store'), driver, threads: 2 });
-    const loaded = await Promise.all(Array.from({ length: 4 }, () => store.images.load(archive)));
+    const unpackers = new Set<number>();
+    const load = (who: number): Promise<unknown> =>
+      store.images.load(archive, { onProgress: ({ step }) => void (step === 'unpack' && unpackers.add(who)) });
+    const loaded = (await Promise.all([0, 1, 2, 3].map(load))) as LoadedImage[][];
+    assert.equal(unpackers.size, 1, 'who comes second waits for the first, and unpacks nothing');
     for (const images of loaded) assert.deepEqual(images.map(({ id }) => id).sort(), SPECS.map(idOf).sort());
     assert.deepEqual(await store.upkeep.counts(), { images: 3, layers: 4, writable: 0 });
     assert.deepEqual(await store.upkeep.check({ deep: true }), []);
     assert.deepEqual(await store.upkeep.gc(), { layers: [], files: [], freedBytes: 0 });
+  });
+
+  test(`a load that waits for another's layers takes them over when that one is given up, and can be given up itself (${driver})`, async (t) => {
+    if (!need(t, 'root', 'mount')) return;
+    await using disk = await filesystem('tmpfs', 512);
+    const archive = join(disk.path, 'app.tar');
+    writeFileSync(archive, ociTar(SPECS[0] as ImageSpec));
+    await using store = await openStore({ root: join(disk.path, 'store'), driver });
+    const [first, third] = [new AbortController(), new AbortController()];
+    const { promise: began, resolve } = Promise.withResolvers<void>();
+    const leading = store.images.load(archive, {
+      signal: first.signal,
+      onProgress: ({ step }) => {
+        if (step !== 'unpack') return;
+        resolve();
+        first.abort(new Error('given up'));
+      },
+    });
+    const given = assert.rejects(leading, /given up/);
+    await began;
+    const following = store.images.load(archive);
+    const impatient = assert.rejects(store.images.load(archive, { signal: third.signal }), /no patience/);
+    third.abort(new Error('no patience'));
+    await Promise.all([given, impatient]);
+    assert.equal((await following)[0]?.id, idOf(SPECS[0] as ImageSpec));
+    assert.deepEqual(await store.upkeep.check({ deep: true }), []);
+    assert.deepEqual(await store.upkeep.gc({ wait: true }), { layers: [], files: [], freedBytes: 0 });
   });
 }
 

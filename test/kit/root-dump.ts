@@ -1,9 +1,8 @@
 import { lstatSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
 
 /** What is always there and says nothing: the database, locks, empty directories of the layout and of the drivers. */
 const FURNITURE =
-  /^(store\.db(-wal|-shm)?|tmp|records|run(\/[^/]+(\/(locks|holds|detached|sessions|overlay|reserve)(\/\.(home|sweep))?)?)?|run\/[^/]+\/sessions\/[^/]+|(overlay2|vfs)(\/(l|dir|layers|mnt|\.layerstore))?)$/;
+  /^(store\.db(-wal|-shm)?|tmp|records|run(\/[^/]+(\/(locks|holds|detached|sessions|overlay|reserve)(\/\.(home|sweep|load-[0-9a-f]{3}))?)?)?|run\/[^/]+\/sessions\/[^/]+|(overlay2|vfs)(\/(l|dir|layers|mnt|\.layerstore))?)$/;
 
 /** A removed layer, whose tree is deleted in the background. */
 const ASIDE = /^(overlay2|vfs)\/\.removing-[^/]+$/;
@@ -14,12 +13,14 @@ const ASIDE = /^(overlay2|vfs)\/\.removing-[^/]+$/;
  */
 export function rootDump(root: string, { aside = false }: { readonly aside?: boolean } = {}): string[] {
   const found: string[] = [];
+  // Layers have names that are not text: a character for each byte.
+  const bytesOf = (path: string): Buffer => Buffer.concat([Buffer.from(`${root}/`), Buffer.from(path, 'latin1')]);
   const walk = (path: string): void => {
-    for (const name of readdirSync(join(root, path))) {
+    for (const name of readdirSync(bytesOf(path), 'latin1')) {
       const at = path === '' ? name : `${path}/${name}`;
       if (!aside && ASIDE.test(at)) continue;
       if (!FURNITURE.test(at)) found.push(at);
-      if (lstatSync(join(root, at)).isDirectory()) walk(at);
+      if (lstatSync(bytesOf(at)).isDirectory()) walk(at);
     }
   };
   walk('');

@@ -1,11 +1,11 @@
 import type { ByteString } from '../../base/bytes.ts';
-import { StorageError } from '../../base/errors.ts';
+import { firstError, StorageError } from '../../base/errors.ts';
 import { errorLine, explained, isSystemError } from './errors.ts';
 import { exitCodeOf } from './exit-codes.ts';
 
 /** Says in one line what ended the run, with `debug` also where, and answers the exit code. */
 export function tell(error: unknown, stderr: NodeJS.WritableStream, debug: boolean): number {
-  const known = knownError(error);
+  const known = knownError(firstError(error));
   stderr.write(`layerstore: ${errorLine(known)}\n`);
   if (debug && error instanceof Error) stderr.write(`${error.stack}\n`);
   return exitCodeOf(known);
