@@ -28,9 +28,13 @@ export type {
   DiffStyle,
   LayerContent,
   LayerDriver,
+  LayerMode,
   LayerPaths,
   Mounted,
   MountOptions,
+  PlanOptions,
+  RemoveOptions,
+  SweepOptions,
   WhiteoutStyle,
 } from './driver/driver.ts';
 export type { Mount } from './mount/mount.ts';

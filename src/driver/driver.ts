@@ -27,8 +27,16 @@ export interface DiffStyle {
   readonly because: string;
 }
 
+/** What overlayfs may leave in a writable layer beside files and whiteouts; it must be read as it was written. */
+export interface LayerMode {
+  readonly redirect?: 'on' | 'off';
+  readonly metacopy?: 'on' | 'off';
+}
+
 /** What a driver can do here. */
 export interface Capabilities {
+  /** What a layer is written under now, by the kernel's defaults of the day; empty where nothing depends on them. */
+  readonly mode: LayerMode;
   readonly diff: DiffStyle;
   /** Whether layers may be unpacked before those below them are whole. */
   readonly stacks: Finding;
@@ -55,11 +63,17 @@ export interface CreateOptions extends Abortable {
   readonly settings?: Readonly<Record<string, string>>;
 }
 
-/** How a layer is mounted. */
-export interface MountOptions extends Abortable {
+/** Which mount of a layer is meant. */
+export interface PlanOptions {
   readonly readonly?: boolean;
   /** SELinux label; the first one of a mount wins. */
   readonly label?: string;
+  /** What the layer was written under. Default: what the kernel's defaults are now. */
+  readonly mode?: LayerMode;
+}
+
+/** How a layer is mounted. */
+export interface MountOptions extends PlanOptions, Abortable {
   /** A hold that outlives this process, under that name, until `release(id, name)`; without: disposal or death ends it. */
   readonly holdName?: string;
 }
@@ -114,7 +128,7 @@ export interface LayerDriver extends AsyncDisposable {
   /** From now on read-only and durable; several at once cost one sync. */
   seal(ids: readonly LayerId[]): Promise<void>;
   /** The plan; touches nothing. */
-  mounts(id: LayerId, options?: { readonly readonly?: boolean; readonly label?: string }): Promise<readonly Mount[]>;
+  mounts(id: LayerId, options?: PlanOptions): Promise<readonly Mount[]>;
   /** The deed. */
   mount(id: LayerId, options?: MountOptions): Promise<Mounted>;
   /**

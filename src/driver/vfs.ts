@@ -143,6 +143,7 @@ class Vfs implements LayerDriver {
 
   async capabilities(): Promise<Capabilities> {
     return {
+      mode: {},
       diff: { applyTo: 'content', diffFrom: 'mounted', because: 'a layer is a full copy of its parent' },
       stacks: { holds: false, because: 'a layer is a full copy of its parent, which must be whole before' },
       quota: { holds: false, because: 'this version does not set project quotas' },

@@ -2,6 +2,9 @@ import type { ByteString } from '../base/bytes.ts';
 import { mknodat, S_IFCHR } from '../linux/inode.ts';
 import { fgetxattr, flistxattr, fsetxattr } from '../linux/xattr.ts';
 
+/** The value of the attribute that makes a directory opaque. */
+export const OPAQUE = 'y';
+
 /** How a layer on disk spells deletions. `none`: it has none, being a full copy. */
 export type WhiteoutStyle = 'none' | 'overlay' | 'overlay-userxattr';
 
@@ -68,7 +71,7 @@ export function overlayMarks(fd: number, style: WhiteoutStyle): OverlayMarks {
   const has = (mark: string): boolean => names.has(`${prefix}${mark}` as ByteString);
   const opaque = has('opaque') ? fgetxattr(fd, `${prefix}opaque` as ByteString)?.toString('latin1') : undefined;
   return {
-    opaque: opaque === 'y',
+    opaque: opaque === OPAQUE,
     holdsXattrWhiteouts: opaque === 'x',
     redirect: has('redirect'),
     metacopy: has('metacopy'),
@@ -78,5 +81,5 @@ export function overlayMarks(fd: number, style: WhiteoutStyle): OverlayMarks {
 
 /** From now on the directory shows nothing of the layers below; `fd` is the directory, readable. */
 export function makeOpaque(fd: number, style: Exclude<WhiteoutStyle, 'none'>): void {
-  fsetxattr(fd, `${overlayPrefix(style)}opaque` as ByteString, Buffer.from('y'));
+  fsetxattr(fd, `${overlayPrefix(style)}opaque` as ByteString, Buffer.from(OPAQUE));
 }

@@ -51,7 +51,7 @@ export async function doctor(root: string): Promise<readonly Diagnosis[]> {
     'put the root on another filesystem, or give CAP_SYS_ADMIN and CAP_MKNOD',
   );
   await using threads = await openThreads(2);
-  const { overlay, dType, backing, index } = await probeOverlay(fromText(directory), threads.perform);
+  const { overlay, dType, backing, index, copyUp } = await probeOverlay(fromText(directory), threads.perform);
   say('overlay2', 'overlay', overlay.holds, overlay.because, 'use the driver vfs, or another filesystem');
   say('overlay2', 'd_type', dType.holds, dType.because, 'on xfs: make it anew with ftype=1');
   say(
@@ -61,6 +61,16 @@ export async function doctor(root: string): Promise<readonly Diagnosis[]> {
     index ? 'the kernel knows the option' : 'the kernel has no such option, and no index',
   );
   say('overlay2', 'backing filesystem', backing !== '<unknown>', backing);
+  if (copyUp !== undefined) {
+    const { nativeDiff, copiesOpaque, redirects, metacopy } = copyUp;
+    const fast = copiesOpaque.holds
+      ? 'both trees are compared'
+      : 'the upper directory alone is read, redirects and metacopy with it';
+    say('overlay2', 'native diff', !copiesOpaque.holds, fast, 'update the kernel to 4.8 or later');
+    say('overlay2', 'native diff by Docker', nativeDiff.holds, nativeDiff.because);
+    say('overlay2', 'redirect_dir', redirects.holds, redirects.because);
+    say('overlay2', 'metacopy', metacopy.holds, metacopy.because);
+  }
   return found;
 }
 

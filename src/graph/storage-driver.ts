@@ -8,6 +8,7 @@ import type {
   CreateOptions,
   LayerContent,
   LayerDriver,
+  LayerMode,
   LayerPaths,
   Mounted,
   MountOptions,
@@ -46,8 +47,14 @@ export interface FilePlace {
   readonly offset: number;
 }
 
+/** How the layer was written that is read. */
+export interface Written {
+  /** Default: as the kernel's defaults are now. */
+  readonly mode?: LayerMode;
+}
+
 /** How a layer is packed. */
-export interface DiffOptions extends Watched {
+export interface DiffOptions extends Watched, Written {
   readonly xattrs?: 'all' | 'docker';
 }
 
@@ -64,17 +71,17 @@ export interface StorageDriver extends LayerDriver {
    */
   apply(id: LayerId, tar: FileRange | ByteStream, options?: ApplyOptions): Promise<ApplyReport>;
   /** Packs what `from` changes of its parent and unpacks that into the empty layer `to` of the same parent. */
-  transfer(from: LayerId, to: LayerId, options?: Omit<ApplyOptions, 'parent'>): Promise<ApplyReport>;
+  transfer(from: LayerId, to: LayerId, options?: Omit<ApplyOptions, 'parent'> & Written): Promise<ApplyReport>;
   /** The tar of what `id` changes of `parent`; without: of the whole tree. */
   diff(id: LayerId, parent: LayerId | undefined, options?: DiffOptions): ByteStream;
   /** What `id` changes of `parent`, sorted by path bytes. */
   changes(
     id: LayerId,
     parent: LayerId | undefined,
-    options?: Abortable & { readonly rendering?: Rendering },
+    options?: Abortable & Written & { readonly rendering?: Rendering },
   ): AsyncIterable<Change>;
   /** Bytes of the files that `id` adds or changes (driver-behaviour D9c). */
-  diffSize(id: LayerId, parent: LayerId | undefined, options?: Abortable): Promise<number>;
+  diffSize(id: LayerId, parent: LayerId | undefined, options?: Abortable & Written): Promise<number>;
   /** The very tar that `apply` took, from its record and the layer's files; `corrupt` where it is not that of `diffId`. */
   replay(id: LayerId, record: ByteString, diffId: Digest, options?: Watched): ByteStream;
   /** As `replay`, into an open file: several layers may be written at once. */
@@ -86,7 +93,7 @@ export interface StorageDriver extends LayerDriver {
   /** Reads the layer's own files by the names of its archive; each is opened at the call. */
   files(id: LayerId): Promise<LayerFiles>;
   /** Which differ reads the layer (`upper` or `walk`), and why. */
-  explain(id: LayerId, parent: LayerId | undefined): Promise<string>;
+  explain(id: LayerId, parent: LayerId | undefined, options?: Written): Promise<string>;
 }
 
 /** Joins a driver with the differ; takes both over. `scratch`: an existing directory that holds nothing a job reads. */
@@ -142,8 +149,12 @@ class Graph implements StorageDriver {
     return (await this.unpack(id, tar, options)).settle();
   }
 
-  async transfer(from: LayerId, to: LayerId, options: Omit<ApplyOptions, 'parent'> = {}): Promise<ApplyReport> {
-    const views = await this.#views(from, await this.#driver.parent(from));
+  async transfer(
+    from: LayerId,
+    to: LayerId,
+    options: Omit<ApplyOptions, 'parent'> & Written = {},
+  ): Promise<ApplyReport> {
+    const views = await this.#views(from, await this.#driver.parent(from), options);
     const packing = (ring: RingMemory): PackRequest => ({ views, ids: this.#driver.idMaps, xattrs: 'all', to: ring });
     const unpacked = await fill(this.#threads, await this.#target(to), options, (request) =>
       unpackPacked(this.#threads, packing, request, options),
@@ -156,7 +167,7 @@ class Graph implements StorageDriver {
   }
 
   async *diff(id: LayerId, parent: LayerId | undefined, options: DiffOptions = {}): AsyncGenerator<Uint8Array> {
-    const views = await this.#views(id, parent);
+    const views = await this.#views(id, parent, options);
     const request = (to: RingMemory): PackRequest => ({
       views,
       ids: this.#driver.idMaps,
@@ -169,21 +180,21 @@ class Graph implements StorageDriver {
   async *changes(
     id: LayerId,
     parent: LayerId | undefined,
-    options: Abortable & { readonly rendering?: Rendering } = {},
+    options: Abortable & Written & { readonly rendering?: Rendering } = {},
   ): AsyncGenerator<Change> {
-    const views = await this.#views(id, parent);
+    const views = await this.#views(id, parent, options);
     const request = (to: RingMemory): ChangesRequest => ({ views, rendering: options.rendering ?? 'docker', to });
     const job = (ring: RingMemory): { name: string; request: unknown } => ({ name: 'changes', request: request(ring) });
     yield* readChanges(jobStream(this.#threads.jobs, job, { signal: options.signal }));
   }
 
-  async diffSize(id: LayerId, parent: LayerId | undefined, options: Abortable = {}): Promise<number> {
+  async diffSize(id: LayerId, parent: LayerId | undefined, options: Abortable & Written = {}): Promise<number> {
     const content = await this.#driver.content(id);
     const direct = (await this.#driver.parent(id)) === parent;
     if (content.whiteouts !== 'none' && direct) {
       return this.#threads.jobs.run({ name: 'usage', request: content.root }, { signal: options.signal });
     }
-    const request: DiffSizeRequest = { views: await this.#views(id, parent) };
+    const request: DiffSizeRequest = { views: await this.#views(id, parent, options) };
     return this.#threads.jobs.run({ name: 'diffSize', request }, { signal: options.signal });
   }
 
@@ -218,34 +229,39 @@ class Graph implements StorageDriver {
     return await this.#threads.jobs.run({ name: 'audit', request }, { signal });
   }
 
-  async explain(id: LayerId, parent: LayerId | undefined): Promise<string> {
+  async explain(id: LayerId, parent: LayerId | undefined, options: Written = {}): Promise<string> {
     const direct = (await this.#driver.parent(id)) === parent;
     if (!direct) return 'walk: the parent asked for is not the direct one';
-    const views = await this.#views(id, parent);
+    const views = await this.#views(id, parent, options);
     if (views.upper === undefined) return 'walk: the layer is a full copy, nothing says what changed in it';
+    if (views.whole !== undefined) return `walk: ${views.whole}`;
     if (parent === undefined) return 'walk: there is nothing below, all of the layer is listed';
     const because = await this.#threads.jobs.run<string | undefined>({ name: 'whyWalk', request: views });
     if (because !== undefined) return `walk: ${because}`;
     return 'upper: only what lies in the upper directory is compared with what is below';
   }
 
-  async #views(id: LayerId, parent: LayerId | undefined): Promise<Views> {
+  async #views(id: LayerId, parent: LayerId | undefined, { mode }: Written): Promise<Views> {
     const content = await this.#driver.content(id);
-    const view = await this.#plan(id);
+    const view = await this.#plan(id, mode);
     const direct = (await this.#driver.parent(id)) === parent;
+    const { diff } = await this.#driver.capabilities();
     return {
       view,
       ...(parent === undefined ? {} : { base: await this.#plan(parent) }),
       ...(content.whiteouts !== 'none' && direct
-        ? { upper: { upper: content.root, style: content.whiteouts, noIndex: isWithoutIndex(view) } }
+        ? {
+            upper: { upper: content.root, style: content.whiteouts, noIndex: isWithoutIndex(view) },
+            ...(diff.diffFrom === 'mounted' ? { whole: diff.because } : {}),
+          }
         : {}),
       ...(content.createdNs === undefined ? {} : { createdNs: content.createdNs }),
       scratch: this.#scratch,
     };
   }
 
-  async #plan(id: LayerId): Promise<Mount> {
-    const plans = await this.#driver.mounts(id, { readonly: true });
+  async #plan(id: LayerId, mode?: LayerMode): Promise<Mount> {
+    const plans = await this.#driver.mounts(id, { readonly: true, ...(mode === undefined ? {} : { mode }) });
     const [plan] = plans;
     if (plan === undefined || plans.length > 1) {
       throw new StorageError('internal', `Cannot read layer "${id}": ${plans.length} mounts are planned for it`);

@@ -44,6 +44,7 @@ export async function commitWritable(
     await database.begin(newLayerMakings(id));
     await driver.create(id, { writable: false, ...parentOf(writable) });
     const report = await driver.transfer(writable.driverId, id, {
+      mode: writable.overlayMode,
       record: inRoot(context, recordOf(id)),
       fresh: true,
       ...(options.signal === undefined ? {} : { signal: options.signal }),

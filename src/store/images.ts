@@ -1,7 +1,6 @@
 import { asDigest, type Digest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { expecting } from '../base/kinds.ts';
-import type { LayerId } from '../base/values.ts';
 import { absolute } from '../base/working-directory.ts';
 import { parseConfig } from '../oci/config.ts';
 import type { StoreContext } from './context.ts';
@@ -47,22 +46,24 @@ async function* exportTree(
   options: Progressing = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const { onProgress, signal } = options;
-  yield* context.driver.diff(await exportedLayer(context, name), undefined, {
+  const { driverId, overlayMode: mode } = await exportedLayer(context, name);
+  yield* context.driver.diff(driverId, undefined, {
+    mode,
     ...(signal === undefined ? {} : { signal }),
     ...(onProgress === undefined ? {} : { onBytes: (bytesDone) => onProgress({ step: 'pack', bytesDone }) }),
   });
 }
 
 /** A writable layer's name comes before an image's: it is the one that was given here. */
-async function exportedLayer(context: StoreContext, name: string): Promise<LayerId> {
+async function exportedLayer(context: StoreContext, name: string): Promise<Pick<LayerRow, 'driverId' | 'overlayMode'>> {
   const { database } = context;
   try {
-    return (await database.writable(name)).driverId;
+    return await database.writable(name);
   } catch (error) {
     if (!isStorageError(error, 'not-found')) throw error;
   }
   const layer = (await database.imageLayers(name)).at(-1);
-  if (layer !== undefined) return layer.driverId;
+  if (layer !== undefined) return layer;
   throw new StorageError('failed-precondition', `Cannot export "${name}": the image has no layers`);
 }
 

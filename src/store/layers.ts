@@ -75,9 +75,11 @@ async function createWritable(
       ...(settings === undefined ? {} : { settings }),
       ...(signal === undefined ? {} : { signal }),
     });
+    const { mode } = await driver.capabilities();
     const row = await database.createWritable({
       name,
       driverId,
+      overlayMode: mode,
       ...(base === undefined ? {} : { base }),
       ...(settings === undefined ? {} : { settings }),
     });
@@ -146,6 +148,7 @@ class Writable implements WritableLayer {
 
   mount(options: Parameters<WritableLayer['mount']>[0] = {}): Promise<Mounted> {
     return this.#context.driver.mount(this.#row.driverId, {
+      mode: this.#row.overlayMode,
       ...(options.hold === true ? { holdName: HOLD } : {}),
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
@@ -160,16 +163,18 @@ class Writable implements WritableLayer {
   }
 
   changes(options: Parameters<WritableLayer['changes']>[0] = {}): ReturnType<WritableLayer['changes']> {
-    return this.#context.driver.changes(this.#row.driverId, this.#row.parent, options);
+    const mode = this.#row.overlayMode;
+    return this.#context.driver.changes(this.#row.driverId, this.#row.parent, { ...options, mode });
   }
 
   explain(): Promise<string> {
-    return this.#context.driver.explain(this.#row.driverId, this.#row.parent);
+    return this.#context.driver.explain(this.#row.driverId, this.#row.parent, { mode: this.#row.overlayMode });
   }
 
   diff(options: Parameters<WritableLayer['diff']>[0] = {}): ReturnType<WritableLayer['diff']> {
     const { onProgress, xattrs, signal } = options;
     return this.#context.driver.diff(this.#row.driverId, this.#row.parent, {
+      mode: this.#row.overlayMode,
       ...(signal === undefined ? {} : { signal }),
       ...(xattrs === undefined ? {} : { xattrs }),
       ...(onProgress === undefined ? {} : { onBytes: (bytesDone) => onProgress({ step: 'pack', bytesDone }) }),
@@ -177,7 +182,7 @@ class Writable implements WritableLayer {
   }
 
   sizeBytes(): Promise<number> {
-    return this.#context.driver.diffSize(this.#row.driverId, this.#row.parent);
+    return this.#context.driver.diffSize(this.#row.driverId, this.#row.parent, { mode: this.#row.overlayMode });
   }
 
   commit(...[reference, options]: Parameters<WritableLayer['commit']>): ReturnType<WritableLayer['commit']> {

@@ -1,11 +1,12 @@
 import type { Digest } from '../base/digest.ts';
 import type { DriverName, Finding, LayerId } from '../base/values.ts';
+import type { LayerMode } from '../driver/driver.ts';
 import type { Fault, Image, StoredLayer } from './types.ts';
 
 // The plain values that go between the database and its callers, and between the two threads.
 
-/** The overlay mode a layer was written under (driver-behaviour U6); empty: the kernel's defaults of that day. */
-export type OverlayMode = Readonly<Record<string, string | boolean>>;
+/** The overlay mode a layer was written under (driver-behaviour U6); empty: it has nothing that depends on one. */
+export type OverlayMode = LayerMode;
 
 export interface LayerRow {
   readonly driverId: LayerId;

@@ -271,7 +271,7 @@ test('createWritable() keeps its name, base, settings and mode; removal leaves t
     driverId: 'f00d' as LayerId,
     base: { image: image.digest },
     settings: { size: '10G' },
-    overlayMode: { userxattr: true },
+    overlayMode: { redirect: 'on', metacopy: 'off' },
   });
   assert.deepEqual(made, {
     driverId: 'f00d',
@@ -279,7 +279,7 @@ test('createWritable() keeps its name, base, settings and mode; removal leaves t
     image: image.digest,
     chainId: layers[1]!.chainId,
     parent: layers[1]!.driverId,
-    overlayMode: { userxattr: true },
+    overlayMode: { redirect: 'on', metacopy: 'off' },
     settings: { size: '10G' },
     createdNs: made.createdNs,
   });

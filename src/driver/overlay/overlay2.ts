@@ -14,9 +14,11 @@ import type {
   DriverSettings,
   LayerContent,
   LayerDriver,
+  LayerMode,
   LayerPaths,
   Mounted,
   MountOptions,
+  PlanOptions,
   RemoveOptions,
   SweepOptions,
 } from '../driver.ts';
@@ -125,9 +127,18 @@ class Overlay2 implements LayerDriver {
     this.#owner = owner;
   }
 
+  /** Then an upper directory says less than what is shown: it is read through a mount. */
+  get #copiesOpaque(): boolean {
+    return this.#findings.copyUp?.copiesOpaque.holds ?? false;
+  }
+
   async capabilities(): Promise<Capabilities> {
+    const because = this.#copiesOpaque
+      ? (this.#findings.copyUp?.copiesOpaque.because ?? '')
+      : 'the diff directory is the difference to the parent';
     return {
-      diff: { applyTo: 'content', diffFrom: 'content', because: 'the diff directory is the difference to the parent' },
+      mode: this.#mode,
+      diff: { applyTo: 'content', diffFrom: this.#copiesOpaque ? 'mounted' : 'content', because },
       stacks: { holds: true, because: 'a layer lies on its parents, and is read through them only when mounted' },
       quota: { holds: false, because: 'this version does not set project quotas' },
       lowersMax: LOWERS_MAX,
@@ -203,11 +214,18 @@ class Overlay2 implements LayerDriver {
   }
 
   async status(): Promise<readonly (readonly [string, string])[]> {
+    const { copyUp } = this.#findings;
     return [
       ['Backing Filesystem', this.#findings.backing],
       ['Supports d_type', String(this.#findings.dType.holds)],
-      ['Native Overlay Diff', 'true'],
+      ['Native Overlay Diff', String(!this.#copiesOpaque)],
       ['userxattr', 'false'],
+      ['Using metacopy', String(copyUp?.metacopy.holds ?? false)],
+      ['redirect_dir', copyUp?.redirects.holds === true ? 'on' : 'off'],
+      [
+        'Native Overlay Diff by Docker',
+        copyUp === undefined ? 'unknown' : `${copyUp.nativeDiff.holds}: ${copyUp.nativeDiff.because}`,
+      ],
     ];
   }
 
@@ -236,15 +254,12 @@ class Overlay2 implements LayerDriver {
     if (ids.length > 0) await this.#settings.perform.sync(this.home);
   }
 
-  async mounts(
-    id: LayerId,
-    options: { readonly readonly?: boolean; readonly label?: string } = {},
-  ): Promise<readonly Mount[]> {
+  async mounts(id: LayerId, options: PlanOptions = {}): Promise<readonly Mount[]> {
     const layer = readLayer(this.home, parseLayerId(id));
     return [this.#plan(id, layer, options)];
   }
 
-  #plan(id: LayerId, layer: OverlayLayer, options: { readonly readonly?: boolean; readonly label?: string }): Mount {
+  #plan(id: LayerId, layer: OverlayLayer, options: PlanOptions): Mount {
     const { diff, work } = pathsOf(this.home, id);
     const readonly = layer.committed || options.readonly === true;
     if (layer.lowers.length === 0) return { type: 'bind', source: diff, readonly };
@@ -256,6 +271,7 @@ class Overlay2 implements LayerDriver {
       type: 'overlay' as const,
       userxattr: false,
       ...(this.#findings.index ? { index: 'off' as const } : {}),
+      ...this.#modeOptions(options.mode),
       ...(label === undefined ? {} : { label }),
     };
     if (readonly) {
@@ -264,6 +280,21 @@ class Overlay2 implements LayerDriver {
     }
     const upper = { upper: `${id}/diff` as ByteString, work: `${id}/work` as ByteString };
     return { ...common, lower: lowers, upper: diff, work, short: { base, lower: short, ...upper } };
+  }
+
+  /** Nothing where it is the kernel's own way now: older kernels know no such options. */
+  #modeOptions(wanted: LayerMode = {}): LayerMode {
+    const now = this.#mode;
+    const differs = (['redirect', 'metacopy'] as const).some(
+      (key) => wanted[key] !== undefined && wanted[key] !== now[key],
+    );
+    return differs ? { ...now, ...wanted } : {};
+  }
+
+  get #mode(): LayerMode {
+    const { copyUp } = this.#findings;
+    if (copyUp === undefined) return {};
+    return { redirect: copyUp.redirects.holds ? 'on' : 'off', metacopy: copyUp.metacopy.holds ? 'on' : 'off' };
   }
 
   /** Without SELinux a label is EINVAL in mount(2), and means nothing. */

@@ -21,6 +21,7 @@ import { statfs } from '../../linux/statfs.ts';
 import { LOCK_EX, tryFlock } from '../../linux/sync.ts';
 import type { Performer } from '../driver.ts';
 import { listNames } from '../home-files.ts';
+import { type CopyUpFindings, observeCopyUp, prepareCopyUp } from './copy-up.ts';
 
 /** What overlay can do in one directory. */
 export interface OverlayFindings {
@@ -32,6 +33,8 @@ export interface OverlayFindings {
   readonly backing: string;
   /** Whether the kernel knows `index=`, so that `index=off` can be said. */
   readonly index: boolean;
+  /** Absent where overlay does not mount. */
+  readonly copyUp?: CopyUpFindings;
 }
 
 const PREFIX = '.layerstore-probe-';
@@ -41,7 +44,7 @@ const UNLOCKED_NS_MAX = 10_000_000_000n;
 /** Tries it out in `directory`, by a real mount in a directory of its own that is gone afterwards. */
 export async function probeOverlay(directory: ByteString, perform: Performer): Promise<OverlayFindings> {
   const probe = `${directory}/${PREFIX}${randomUUID()}` as ByteString;
-  const at = (name: string): ByteString => `${probe}/${name}` as ByteString;
+  const at = (...parts: string[]): ByteString => [probe, ...parts].join('/') as ByteString;
   mkdirSync(toBytes(probe), { mode: 0o700 });
   const lock = openat(AT_FDCWD, probe, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   try {
@@ -54,8 +57,8 @@ export async function probeOverlay(directory: ByteString, perform: Performer): P
       const because = 'this process is in a user namespace, where this version has no overlay';
       return { overlay: { holds: false, because }, dType, backing, index };
     }
-    const overlay = await tryMount(perform, at, index, backing);
-    return { overlay, dType, backing, index };
+    const { overlay, copyUp } = await tryMount(perform, at, index, backing);
+    return { overlay, dType, backing, index, ...(copyUp === undefined ? {} : { copyUp }) };
   } finally {
     try {
       await removeProbe(probe, perform);
@@ -67,11 +70,12 @@ export async function probeOverlay(directory: ByteString, perform: Performer): P
 
 async function tryMount(
   perform: Performer,
-  at: (name: string) => ByteString,
+  at: (...parts: string[]) => ByteString,
   index: boolean,
   backing: string,
-): Promise<Finding> {
+): Promise<Pick<OverlayFindings, 'overlay' | 'copyUp'>> {
   try {
+    prepareCopyUp(at);
     await perform.mount(
       {
         type: 'overlay',
@@ -86,12 +90,11 @@ async function tryMount(
   } catch (error) {
     if (!isStorageError(error)) throw error;
     const known = hasFilesystem('overlay') ? '' : '; /proc/filesystems does not list overlay (modprobe overlay)';
-    return {
-      holds: false,
-      because: `an overlay with two lowers does not mount on ${backing}: ${error.message}${known}`,
-    };
+    const because = `an overlay with two lowers does not mount on ${backing}: ${error.message}${known}`;
+    return { overlay: { holds: false, because } };
   }
-  return { holds: true, because: `an overlay with two lowers mounts on ${backing}` };
+  const overlay = { holds: true, because: `an overlay with two lowers mounts on ${backing}` };
+  return { overlay, copyUp: observeCopyUp(at) };
 }
 
 function probeTypes(probe: ByteString, backing: string): Finding {

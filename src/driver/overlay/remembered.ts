@@ -1,7 +1,8 @@
 import { release } from 'node:os';
 import { type ByteString, fromText } from '../../base/bytes.ts';
+import type { Finding } from '../../base/values.ts';
 import { AT_FDCWD, lstatat } from '../../linux/inode.ts';
-import { inUserNamespace } from '../../linux/kernel.ts';
+import { inUserNamespace, moduleParameter } from '../../linux/kernel.ts';
 import { ENOENT } from '../../linux/libc.ts';
 import type { Performer } from '../driver.ts';
 import { placeSmall, readSmall } from '../home-files.ts';
@@ -30,21 +31,34 @@ export async function overlayFindings(
 function circumstances(directory: ByteString): string {
   const device = lstatat(AT_FDCWD, directory, ENOENT)?.dev ?? 0;
   const rights = `${process.geteuid?.() ?? 0} ${inUserNamespace() ? 'user-namespace' : 'host'}`;
-  return fromText(`${release()} ${device} ${rights}`);
+  // What the kernel takes as its defaults can be switched while it runs.
+  const defaults = ['redirect_dir', 'metacopy', 'index'].map((name) => moduleParameter('overlay', name) ?? '-');
+  return fromText(`${release()} ${device} ${rights} ${defaults.join('')}`);
 }
 
-function format({ overlay, dType, backing, index }: OverlayFindings, key: string): string {
-  return `${key}\n${backing}\n${index ? 'index' : 'no index'}\n${fromText(overlay.because)}\n${fromText(dType.because)}\n`;
+/** In the order in which they are written, a line each. */
+const COPY_UP = ['nativeDiff', 'copiesOpaque', 'redirects', 'metacopy'] as const;
+
+function format({ overlay, dType, backing, index, copyUp }: OverlayFindings, key: string): string {
+  const line = ({ holds, because }: Finding): string => `${holds ? '+' : '-'}${fromText(because)}`;
+  const findings = copyUp === undefined ? [] : COPY_UP.map((name) => line(copyUp[name]));
+  return [key, backing, index ? 'index' : 'no index', line(overlay), line(dType), ...findings, ''].join('\n');
 }
 
 function parse(text: ByteString | undefined, key: string): OverlayFindings | undefined {
-  const [known, backing, index, overlay, dType, end] = text?.split('\n') ?? [];
-  if (known !== key || backing === undefined || overlay === undefined || dType === undefined || end !== '')
+  const [known, backing, index, ...rest] = text?.split('\n') ?? [];
+  if (known !== key || backing === undefined || rest.pop() !== '') return undefined;
+  const findings = rest.map((line): Finding => ({ holds: line.startsWith('+'), because: line.slice(1) }));
+  const [overlay, dType, nativeDiff, copiesOpaque, redirects, metacopy, more] = findings;
+  if (overlay === undefined || dType === undefined || more !== undefined) return undefined;
+  if (nativeDiff === undefined || copiesOpaque === undefined || redirects === undefined || metacopy === undefined) {
     return undefined;
+  }
   return {
-    overlay: { holds: true, because: overlay },
-    dType: { holds: true, because: dType },
+    overlay,
+    dType,
     backing,
     index: index === 'index',
+    copyUp: { nativeDiff, copiesOpaque, redirects, metacopy },
   };
 }

@@ -22,6 +22,8 @@ export interface Views {
   readonly base?: Mount;
   /** The upper directory of the view, where the base is what lies below it. */
   readonly upper?: UpperReading;
+  /** Why the upper does not tell what changed, where that is known before. */
+  readonly whole?: string;
   /** Where there is no upper: when the layer was made. */
   readonly createdNs?: bigint;
   /** A directory that exists; what is in it is hidden from the job. */
@@ -51,9 +53,9 @@ function withViews<T>(views: Views, jail: Jail, task: (places: Places) => T): T 
 }
 
 /** The cheapest way that finds everything. */
-function walkOptions({ upper, createdNs }: Views, { view }: Places): WalkOptions {
+function walkOptions({ upper, createdNs, whole }: Views, { view }: Places): WalkOptions {
   if (upper === undefined) return createdNs === undefined ? {} : { createdNs };
-  const enough = whyNotUpper(view, upper) === undefined;
+  const enough = whole === undefined && whyNotUpper(view, upper) === undefined;
   return { upper: upper.upper, ...(enough ? { guide: upper.style } : {}) };
 }
 

@@ -1,0 +1,227 @@
+import assert from 'node:assert/strict';
+import { appendFileSync, chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { fromText, toText } from '../../src/base/bytes.ts';
+import type { Performer } from '../../src/driver/driver.ts';
+import { openLayerDriver } from '../../src/driver/open.ts';
+import { type OverlayFindings, probeOverlay } from '../../src/driver/overlay/probe.ts';
+import { storageDriver } from '../../src/graph/storage-driver.ts';
+import { openThreads } from '../../src/graph/threads.ts';
+import { openStore, type Store } from '../../src/index.ts';
+import { lgetxattr, lsetxattr } from '../../src/linux/xattr.ts';
+import { openHouse } from '../contract/driver-house.ts';
+import { filesystem } from '../kit/filesystems.ts';
+import { inlinePerformer } from '../kit/inline-performer.ts';
+import { directory, file, layer, ociImage } from '../kit/layer-builder.ts';
+import { need } from '../kit/require.ts';
+
+// The kernel checks (driver-behaviour K1, K2): by real mounts, with the kernel's parameters and mount options either way.
+
+const PARAMETERS = '/sys/module/overlay/parameters';
+const OPAQUE = fromText('trusted.overlay.opaque');
+
+/** Sets parameters of the overlay module until the end of the block; undefined where this machine does not let us. */
+function parameters(t: TestContext, values: Readonly<Record<string, string>>): Disposable | undefined {
+  const before = Object.keys(values).map(
+    (name) => [name, readFileSync(join(PARAMETERS, name), 'utf8').trim()] as const,
+  );
+  const set = (all: readonly (readonly [string, string])[]): void => {
+    for (const [name, value] of all) writeFileSync(join(PARAMETERS, name), value);
+  };
+  try {
+    set(Object.entries(values));
+  } catch (error) {
+    set(before);
+    t.skip(`the kernel's parameters cannot be set: ${error}`);
+    return undefined;
+  }
+  return { [Symbol.dispose]: () => set(before) };
+}
+
+function verdicts({ copyUp }: OverlayFindings): unknown {
+  assert.ok(copyUp !== undefined);
+  const { copiesOpaque, nativeDiff, redirects, metacopy } = copyUp;
+  return {
+    copiesOpaque: copiesOpaque.holds,
+    nativeDiff: nativeDiff.holds,
+    redirects: redirects.holds,
+    metacopy: metacopy.holds,
+  };
+}
+
+const MODES = [
+  [
+    { redirect_dir: 'N', metacopy: 'N' },
+    { redirect: 'off', metacopy: 'off' },
+    { nativeDiff: true, redirects: false, metacopy: false },
+  ],
+  [
+    { redirect_dir: 'Y', metacopy: 'N' },
+    { redirect: 'on', metacopy: 'off' },
+    { nativeDiff: false, redirects: true, metacopy: false },
+  ],
+  [
+    { redirect_dir: 'Y', metacopy: 'Y' },
+    { redirect: 'on', metacopy: 'on' },
+    { nativeDiff: false, redirects: true, metacopy: true },
+  ],
+] as const;
+
+test('probeOverlay() finds redirect_dir and metacopy as the kernel has them or as the mount says, and leaves nothing (K1, K2)', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  for (const kind of ['tmpfs', 'ext4'] as const) {
+    if (!need(t, kind === 'ext4' ? 'mkfs.ext4' : 'mount')) return;
+    await using disk = await filesystem(kind, 64);
+    await using real = inlinePerformer();
+    for (const [values, options, expected] of MODES) {
+      const found = { copiesOpaque: false, ...expected };
+      {
+        using set = parameters(t, values);
+        if (set === undefined) return;
+        assert.deepEqual(
+          verdicts(await probeOverlay(fromText(disk.path), real)),
+          found,
+          `${kind} ${JSON.stringify(values)}`,
+        );
+      }
+      const saying: Performer = {
+        ...real,
+        mount: (plan, target) => real.mount(plan.type === 'overlay' ? { ...plan, ...options } : plan, target),
+      };
+      assert.deepEqual(
+        verdicts(await probeOverlay(fromText(disk.path), saying)),
+        found,
+        `${kind} ${JSON.stringify(options)}`,
+      );
+    }
+    assert.deepEqual(
+      readdirSync(disk.path).filter((name) => name !== 'lost+found'),
+      [],
+    );
+  }
+});
+
+/** As a kernel before 4.8: what is shown is the upper, in which a directory takes the opaque mark when it is copied up. */
+function oldKernel(real: Performer, writable = true): Performer {
+  let mounts = 0;
+  return {
+    ...real,
+    async mount(plan, target) {
+      if (mounts++ > 0 || plan.type !== 'overlay') return real.mount(plan, target);
+      const upper = toText(plan.upper ?? plan.lower[0] ?? target);
+      mkdirSync(join(upper, 'd'));
+      mkdirSync(join(upper, 'd1'));
+      lsetxattr(fromText(join(upper, 'd')), OPAQUE, Buffer.from('y'));
+      for (const name of ['empty', 'full']) writeFileSync(join(upper, name), '');
+      await real.mount({ type: 'bind', source: fromText(upper), readonly: !writable }, target);
+    },
+  };
+}
+
+test('a kernel that copies the opaque mark up has no native diff: layers are read through mounts, and it is said (K1)', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 64);
+  await using real = inlinePerformer();
+  assert.deepEqual(verdicts(await probeOverlay(fromText(disk.path), oldKernel(real))), {
+    copiesOpaque: true,
+    nativeDiff: false,
+    redirects: false,
+    metacopy: false,
+  });
+  const open: Parameters<typeof openHouse>[1] = (settings) => openLayerDriver('overlay2', settings);
+  await using house = await openHouse(fromText(disk.path), open, { perform: oldKernel });
+  const status = new Map(await house.driver.status());
+  assert.equal(status.get('Native Overlay Diff'), 'false');
+  assert.match(status.get('Native Overlay Diff by Docker') ?? '', /^false: .*opaque mark/);
+  await using threads = await openThreads(2);
+  mkdirSync(join(disk.path, 'scratch'));
+  const driver = storageDriver(house.driver, threads, fromText(join(disk.path, 'scratch')));
+  const [a, b] = ['a', 'b'].map((name) => name as string as Parameters<typeof driver.create>[0]) as [never, never];
+  await driver.create(a, { writable: false });
+  await driver.create(b, { writable: true, parent: a });
+  {
+    await using mounted = await driver.mount(b);
+    writeFileSync(join(toText(mounted.path), 'new'), '');
+  }
+  const found: string[] = [];
+  for await (const { kind, path } of driver.changes(b, a)) found.push(`${kind} ${toText(path)}`);
+  assert.deepEqual(found, ['add /new']);
+  assert.match(await driver.explain(b, a), /^walk: .*opaque mark/);
+});
+
+test('a check of metacopy that cannot be made is an error, not an answer, and leaves nothing (K2)', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 64);
+  await using real = inlinePerformer();
+  await assert.rejects(probeOverlay(fromText(disk.path), oldKernel(real, false)), /EROFS|read-only/i);
+  assert.deepEqual(readdirSync(disk.path), []);
+});
+
+test('a layer is read as it was written when the defaults of the kernel are others (U6)', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 128);
+  const root = join(disk.path, 'store');
+  const base = layer(directory('d/'), file('d/f', 'f'.repeat(5000)), file('d/g', 'g'), file('h', 'h'.repeat(5000)));
+  {
+    using set = parameters(t, { redirect_dir: 'Y', metacopy: 'Y' });
+    if (set === undefined) return;
+    await using store = await openStore({ root, driver: 'overlay2' });
+    await store.images.load([ociImage([base], 'base')] as never);
+    await write(store, 'on');
+  }
+  await using store = await openStore({ root });
+  await using work = await store.layers.get('on');
+  const upper = (await store.driver.status()) && join(store.driver.home, work.id, 'diff');
+  assert.ok(lgetxattr(fromText(join(upper, 'moved')), fromText('trusted.overlay.redirect')) !== undefined);
+  assert.ok(lgetxattr(fromText(join(upper, 'h')), fromText('trusted.overlay.metacopy')) !== undefined);
+  const listed = async (): Promise<string[]> => {
+    const found: string[] = [];
+    for await (const { kind, path } of work.changes()) found.push(`${kind} ${toText(path)}`);
+    return found;
+  };
+  const expected = ['delete /d', 'modify /h', 'add /moved', 'add /moved/f', 'add /moved/g', 'add /new'];
+  assert.deepEqual(await listed(), expected);
+  assert.match(await work.explain(), /^upper: /);
+  {
+    await using mounted = await work.mount();
+    assert.equal(readFileSync(join(toText(mounted.path), 'moved/f'), 'utf8'), `${'f'.repeat(5000)}more`);
+    assert.equal(readFileSync(join(toText(mounted.path), 'h'), 'utf8'), 'h'.repeat(5000));
+    // Still written as before, under a kernel that would not do so by itself.
+    renameSync(join(toText(mounted.path), 'moved'), join(toText(mounted.path), 'again'));
+  }
+  const image = await work.commit('next:1');
+  {
+    await using view = await store.layers.view(image.id);
+    assert.equal(readFileSync(join(toText(view.path), 'again/f'), 'utf8'), `${'f'.repeat(5000)}more`);
+    assert.equal(readFileSync(join(toText(view.path), 'h'), 'utf8'), 'h'.repeat(5000));
+  }
+  // What is committed depends on no default.
+  for (const id of readdirSync(store.driver.home).filter((name) => /^[0-9a-f]{64}$/.test(name) && name !== work.id)) {
+    for (const path of ['again', 'h']) {
+      for (const mark of ['redirect', 'metacopy']) {
+        const at = fromText(join(store.driver.home, id, 'diff', path));
+        assert.equal(lgetxattrOrNothing(at, `trusted.overlay.${mark}`), undefined, `${id} ${path} ${mark}`);
+      }
+    }
+  }
+  assert.deepEqual(await store.upkeep.check({ deep: true }), []);
+});
+
+function lgetxattrOrNothing(path: ReturnType<typeof fromText>, name: string): Buffer | undefined {
+  try {
+    return lgetxattr(path, fromText(name));
+  } catch {
+    return undefined; // this layer has no such file
+  }
+}
+
+async function write(store: Store, name: string): Promise<void> {
+  await using work = await store.layers.create('base:1', { name });
+  await using mounted = await work.mount();
+  const path = toText(mounted.path);
+  renameSync(join(path, 'd'), join(path, 'moved'));
+  appendFileSync(join(path, 'moved/f'), 'more');
+  chmodSync(join(path, 'h'), 0o600);
+  writeFileSync(join(path, 'new'), '');
+}
