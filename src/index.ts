@@ -2,12 +2,11 @@ import { StorageError } from './base/errors.ts';
 import { expect, TEXT } from './base/kinds.ts';
 import type { Change } from './base/values.ts';
 import { absolute } from './base/working-directory.ts';
-import type { Rendering } from './diff/types.ts';
 import type { Diagnosis } from './graph/doctor.ts';
 import type { OpenDriverOptions } from './graph/open-driver.ts';
 import type { OverlayDiffOptions } from './graph/overlay-diff.ts';
 import { DRIVER_OPTIONS, OVERLAY_DIFF } from './graph/signatures.ts';
-import type { StorageDriver } from './graph/storage-driver.ts';
+import type { ListOptions, StorageDriver } from './graph/storage-driver.ts';
 import type { RawMount } from './mount/raw.ts';
 import { STORE_OPTIONS } from './store/signatures.ts';
 import type { Store, StoreOptions } from './store/types.ts';
@@ -60,7 +59,7 @@ export type { FileRange } from './graph/jobs/inflate.ts';
 export type { LayerFile, LayerFiles } from './graph/layer-files.ts';
 export type { OpenDriverOptions } from './graph/open-driver.ts';
 export type { OverlayDiffOptions } from './graph/overlay-diff.ts';
-export type { DiffOptions, FilePlace, StorageDriver } from './graph/storage-driver.ts';
+export type { DiffOptions, FilePlace, ListOptions, StorageDriver, Written } from './graph/storage-driver.ts';
 
 /** What works on this machine under `root`, driver by driver, found by trying; each with its reason and remedy. */
 export async function doctor(root: string): Promise<readonly Diagnosis[]> {
@@ -89,7 +88,7 @@ export async function openDriver(options: OpenDriverOptions): Promise<StorageDri
 export async function* upperChanges(
   lower: readonly RawMount[],
   upper: readonly RawMount[],
-  options: OverlayDiffOptions & { readonly rendering?: Rendering } = {},
+  options: OverlayDiffOptions & ListOptions = {},
 ): AsyncGenerator<Change, void, undefined> {
   requireMachine('compare mounts');
   expect('upperChanges', OVERLAY_DIFF, [lower, upper, options]);

@@ -1,3 +1,5 @@
+import type { ByteString } from './bytes.ts';
+
 /** A stream of bytes that may be read once; the reader's pace is the writer's pace. */
 export type ByteStream = AsyncIterable<Uint8Array>;
 
@@ -24,6 +26,9 @@ export type DriverName = 'overlay2' | 'vfs';
 
 /** One path that differs between a layer and what lies below it. Paths begin with `/`. */
 export interface Change {
-  readonly kind: 'add' | 'modify' | 'delete';
-  readonly path: import('./bytes.ts').ByteString;
+  /** `rename` only where it is asked for: a directory that was moved here with all that is in it. */
+  readonly kind: 'add' | 'modify' | 'delete' | 'rename';
+  readonly path: ByteString;
+  /** Of a rename: where it was in what lies below. */
+  readonly from?: ByteString;
 }

@@ -1,65 +1,83 @@
-import { constants, createGzip, createZstdCompress } from 'node:zlib';
+import { constants, createZstdCompress } from 'node:zlib';
 import { StorageError } from '../base/errors.ts';
+import { type GzipMemory, GzipPieces, gzipMemory } from './gzip.ts';
 import { closedError, SyncStream } from './sync-stream.ts';
+import { ZstdFrames } from './zstd-frames.ts';
 
-/** Input is given to the compressor in pieces of this size, whatever the caller's are: else they could show in the output. */
+/** Input goes to zstd in pieces of this size, whatever the caller's are: else they could show in the output. */
 const PIECE_BYTES = 256 * 1024;
-/** More than anything that one piece, and a block of 128 KiB held back, can become: the last step never fills it. */
 const ROOM_BYTES = 2 * PIECE_BYTES;
+/** What one of zstd's own threads compresses at a time. 8 MiB, its choice, makes 1 % less of a layer and takes 60 MB. */
+const JOB_BYTES = 2 << 20;
+const LEVEL = 3;
 
-const LEVELS = { gzip: { min: 0, max: 9, usual: 6 }, zstd: { min: 1, max: 22, usual: 3 } } as const;
+/** Where the pieces of a stream go. */
+interface Pieces {
+  /** Room for the next piece: all of it is filled, but for the last one. */
+  next(): Uint8Array;
+  /** The first `length` bytes of what `next` gave are there; the last piece may be empty. */
+  pack(length: number, last: boolean): void;
+  /** At any time, any number of times. */
+  close(): void;
+}
+
+/** By whom a stream is compressed, beside the calling thread. */
+export interface DeflateHow {
+  /** gzip: what `helpGzip` of other threads was given too. */
+  readonly memory?: GzipMemory | undefined;
+  /** zstd: threads of its own. 0 (default): none; any number of them gives the same bytes, other ones than 0 does. */
+  readonly workers?: number | undefined;
+}
 
 /**
- * Packs a stream chunk by chunk, synchronously, as one gzip member (no name, mtime 0, OS 255) or one zstd frame (with
- * content checksum). Law: the output depends on the bytes, the kind, the level and the version of Node alone, not on
- * the chunking. Errors: `invalid-argument` for a level, `unsupported` where Node lacks the handle,
- * `failed-precondition` once closed; what `out` throws passes through and closes.
+ * Packs a stream, synchronously, as one gzip member (level 6; no name, mtime 0, OS 255) or one zstd frame (level 3, with
+ * content checksum). Law: the output depends on the bytes, the kind and the version of Node alone (and on whether zstd
+ * has workers), not on the chunking or the number of threads. Errors: `unsupported` where Node lacks the handle,
+ * `failed-precondition` once closed, `canceled` once a thread that helps gave up; what `out` throws passes through and closes.
  */
 export class Deflater {
-  readonly #kind: 'gzip' | 'zstd';
-  readonly #out: (bytes: Uint8Array) => void;
-  readonly #stream: SyncStream;
-  readonly #piece = Buffer.allocUnsafe(PIECE_BYTES);
-  readonly #room = Buffer.allocUnsafe(ROOM_BYTES);
-  #held = 0;
-  #begun = false;
+  readonly #pieces: Pieces;
+  #piece: Uint8Array | undefined;
+  #used = 0;
   #closed = false;
 
-  /** What `out` gets is borrowed: valid until it returns. `level`: 0 to 9 for gzip (6), 1 to 22 for zstd (3). */
-  constructor(kind: 'gzip' | 'zstd', out: (bytes: Uint8Array) => void, level: number = LEVELS[kind].usual) {
-    const { min, max } = LEVELS[kind];
-    if (!Number.isInteger(level) || level < min || level > max) {
-      throw new StorageError(
-        'invalid-argument',
-        `Cannot compress with ${kind} at level ${level}: take ${min} to ${max}`,
-      );
+  /** What `out` gets is borrowed: valid until it returns. */
+  constructor(kind: 'gzip' | 'zstd', out: (bytes: Uint8Array) => void, how: DeflateHow = {}) {
+    this.#pieces =
+      kind === 'gzip' ? new GzipPieces(how.memory ?? gzipMemory(), out) : new ZstdPieces(how.workers ?? 0, out);
+  }
+
+  /** Where to write next: at least one byte. Packs what is full before. */
+  reserve(): Uint8Array {
+    if (this.#closed) throw closedError();
+    try {
+      if (this.#piece !== undefined && this.#used === this.#piece.length) {
+        this.#pieces.pack(this.#used, false);
+        this.#piece = undefined;
+        this.#used = 0;
+      }
+      this.#piece ??= this.#pieces.next();
+      return this.#piece.subarray(this.#used);
+    } catch (error) {
+      this.close();
+      throw error;
     }
-    this.#kind = kind;
-    this.#out = out;
-    this.#stream = new SyncStream(kind === 'gzip' ? createGzip({ chunkSize: 64, level }) : zstd(level));
+  }
+
+  /** That many bytes are at the start of what `reserve` gave last. */
+  commit(bytes: number): void {
+    this.#used += bytes;
   }
 
   /** Takes the next bytes; some of them are held back until more come. */
   write(chunk: Uint8Array): void {
     if (this.#closed) throw closedError();
-    try {
-      for (let at = 0; at < chunk.length; ) {
-        if (this.#held === 0 && chunk.length - at >= PIECE_BYTES) {
-          this.#deflate(0, chunk.subarray(at, at + PIECE_BYTES));
-          at += PIECE_BYTES;
-          continue;
-        }
-        const part = chunk.subarray(at, at + PIECE_BYTES - this.#held);
-        this.#piece.set(part, this.#held);
-        this.#held += part.length;
-        at += part.length;
-        if (this.#held < PIECE_BYTES) break;
-        this.#held = 0;
-        this.#deflate(0, this.#piece);
-      }
-    } catch (error) {
-      this.close();
-      throw error;
+    for (let at = 0; at < chunk.length; ) {
+      const room = this.reserve();
+      const part = chunk.subarray(at, at + room.length);
+      room.set(part);
+      this.commit(part.length);
+      at += part.length;
     }
   }
 
@@ -67,8 +85,8 @@ export class Deflater {
   finish(): void {
     if (this.#closed) throw closedError();
     try {
-      const end = this.#kind === 'gzip' ? constants.Z_FINISH : constants.ZSTD_e_end;
-      this.#deflate(end, this.#piece.subarray(0, this.#held));
+      this.#piece ??= this.#pieces.next();
+      this.#pieces.pack(this.#used, true);
     } finally {
       this.close();
     }
@@ -77,34 +95,56 @@ export class Deflater {
   /** Frees what it holds, at any time and any number of times. */
   close(): void {
     this.#closed = true;
-    this.#stream.close();
-  }
-
-  #deflate(flush: number, input: Uint8Array): void {
-    let at = 0;
-    for (;;) {
-      const failure = this.#stream.step(flush, input, at, this.#room);
-      if (failure !== undefined) throw new StorageError('internal', `Cannot compress with ${this.#kind}: ${failure}`);
-      const { consumed, produced } = this.#stream;
-      at += consumed;
-      if (produced > 0) this.#emit(this.#room.subarray(0, produced));
-      if (produced < ROOM_BYTES && at === input.length) return;
-      // `produced` can only be full inside a piece: a second ZSTD_e_end would append an empty frame.
-      if ((consumed === 0 && produced === 0) || (flush !== 0 && this.#kind === 'zstd')) {
-        throw new StorageError('internal', `Cannot compress with ${this.#kind}: no progress`);
-      }
-    }
-  }
-
-  #emit(bytes: Uint8Array): void {
-    // The header (RFC 1952, 2.3.1) comes whole in the first output; zlib writes its own idea of the system, 3, at byte 9.
-    if (!this.#begun && this.#kind === 'gzip') bytes[9] = 255;
-    this.#begun = true;
-    this.#out(bytes);
+    this.#pieces.close();
   }
 }
 
-function zstd(level: number): ReturnType<typeof createZstdCompress> {
-  const params = { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_checksumFlag]: 1 };
-  return createZstdCompress({ chunkSize: 64, params });
+class ZstdPieces implements Pieces {
+  readonly #out: (bytes: Uint8Array) => void;
+  readonly #stream: SyncStream;
+  readonly #piece = Buffer.allocUnsafe(PIECE_BYTES);
+  readonly #room = Buffer.allocUnsafe(ROOM_BYTES);
+  /** Tells when the frame is whole: of ZSTD_e_end Node does not say so, and asked once more it appends an empty one. */
+  readonly #frames = new ZstdFrames();
+
+  constructor(workers: number, out: (bytes: Uint8Array) => void) {
+    this.#out = out;
+    this.#stream = new SyncStream(createZstdCompress({ chunkSize: 64, params: parameters(workers) }));
+    // Its threads begin with the first call: now, since a thread in a mount namespace of its own could not leave it
+    // while they share its root directory (setns(2), EINVAL).
+    if (workers > 0) this.#step(constants.ZSTD_e_continue, 0, 0);
+  }
+
+  next(): Uint8Array {
+    return this.#piece;
+  }
+
+  pack(length: number, last: boolean): void {
+    for (let at = 0; at < length; ) at += this.#step(constants.ZSTD_e_continue, at, length);
+    while (last && !this.#frames.complete) this.#step(constants.ZSTD_e_end, length, length);
+  }
+
+  close(): void {
+    this.#stream.close();
+  }
+
+  /** Answers how much of the piece was taken. */
+  #step(flush: number, at: number, end: number): number {
+    const failure = this.#stream.step(flush, this.#piece.subarray(0, end), at, this.#room);
+    if (failure !== undefined) throw new StorageError('internal', `Cannot compress with zstd: ${failure}`);
+    const { consumed, produced } = this.#stream;
+    if (consumed === 0 && produced === 0 && (at < end || flush === constants.ZSTD_e_end)) {
+      throw new StorageError('internal', 'Cannot compress with zstd: no progress');
+    }
+    const bytes = this.#room.subarray(0, produced);
+    this.#frames.read(bytes);
+    if (produced > 0) this.#out(bytes);
+    return consumed;
+  }
+}
+
+function parameters(workers: number): Record<number, number> {
+  const own = { [constants.ZSTD_c_compressionLevel]: LEVEL, [constants.ZSTD_c_checksumFlag]: 1 };
+  if (workers === 0) return own;
+  return { ...own, [constants.ZSTD_c_nbWorkers]: workers, [constants.ZSTD_c_jobSize]: JOB_BYTES };
 }

@@ -49,9 +49,14 @@ export class ZstdFrames {
     this.#offset = base + chunk.length;
   }
 
+  /** Whether the bytes so far are one frame or several, each whole. */
+  get complete(): boolean {
+    return this.#frames > 0 && this.#field === 'magic' && this.#have === 0 && this.#skip === 0;
+  }
+
   /** The stream ends here: `corrupt` if that is inside a frame, or before the first one. */
   end(): void {
-    if (this.#frames > 0 && this.#field === 'magic' && this.#have === 0 && this.#skip === 0) return;
+    if (this.complete) return;
     throw new StorageError(
       'corrupt',
       `Cannot inflate the zstd data: it is cut off at input byte ${this.#offset}, before the end of a frame; fetch the blob again`,

@@ -38,6 +38,8 @@ export interface WalkOptions {
    * for where that finds everything). Absent: all names of both trees.
    */
   readonly guide?: Exclude<WhiteoutStyle, 'none'>;
+  /** Directories that were moved, by where they are now: where they were in the base. They are listed as renames. */
+  readonly renames?: ReadonlyMap<ByteString, ByteString>;
   /** Where there is no upper: when the layer was made. What was touched since is in doubt. */
   readonly createdNs?: bigint;
   /** Host ids of the container's root, whose directory a layer without a base need not mention. Default 0, 0. */

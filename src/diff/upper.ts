@@ -1,9 +1,10 @@
 import type { ByteString } from '../base/bytes.ts';
 import { Descent } from '../fs/descent.ts';
 import { inodeKey, isDirectory, isWhiteout } from '../fs/stat.ts';
-import { overlayMarks, type WhiteoutStyle } from '../fs/whiteouts.ts';
+import { overlayMarks, overlayPrefix, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import { lstatat, type Stat } from '../linux/inode.ts';
-import { ELOOP, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
+import { ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
+import { fgetxattr } from '../linux/xattr.ts';
 
 // What an upper directory says of a view, and whether that is enough. A path whose ancestors are all in the upper, as
 // directories that show nothing but themselves and what the base has there, can only differ if it is in the upper too:
@@ -87,4 +88,62 @@ function statIn(view: Descent, name: ByteString, path: ByteString): Stat | undef
   } catch (error) {
     throw located(error, path);
   }
+}
+
+/**
+ * The directories that the upper says were moved, by where they are now, with where they were in the mounted `base`.
+ * Those of which the base has nothing, and what claims a place that another one has already, are left out.
+ */
+export function renamedDirectories(
+  upper: ByteString,
+  base: ByteString,
+  style: UpperReading['style'],
+): ReadonlyMap<ByteString, ByteString> {
+  const renames = new Map<ByteString, ByteString>();
+  const taken = new Set<ByteString>();
+  using at = Descent.open(upper);
+  using below = Descent.open(base);
+  const top: { path: string; basePath: string | undefined; names: ByteString[]; next: number } = {
+    path: '',
+    basePath: '',
+    names: at.directories(),
+    next: 0,
+  };
+  const stack = [top];
+  for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
+    const name = level.names[level.next++];
+    if (name === undefined) {
+      stack.pop();
+      if (stack.length > 0) at.leave();
+      continue;
+    }
+    if (at.enter(name, ENOENT, ENOTDIR, ELOOP) < 0) continue;
+    const path = `${level.path}/${name}` as ByteString;
+    const { opaque, redirect } = overlayMarks(at.fd, style);
+    let basePath: string | undefined = level.basePath === undefined || opaque ? undefined : `${level.basePath}/${name}`;
+    if (redirect && !opaque) {
+      basePath = redirectOf(at.fd, style, level.basePath);
+      const from = basePath as ByteString | undefined;
+      if (from !== undefined && !taken.has(from) && isDirectoryIn(below, from)) {
+        renames.set(path, from);
+        taken.add(from);
+      }
+    }
+    stack.push({ path, basePath, names: at.directories(), next: 0 });
+  }
+  return renames;
+}
+
+/** From the root, or a name in what the directory above shows (fs/overlayfs/namei.c, ovl_check_redirect). */
+function redirectOf(fd: number, style: UpperReading['style'], above: string | undefined): string | undefined {
+  const value = fgetxattr(fd, `${overlayPrefix(style)}redirect` as ByteString)?.toString('latin1') ?? '';
+  if (value.startsWith('/')) return value;
+  return above === undefined || value === '' ? undefined : `${above}/${value}`;
+}
+
+function isDirectoryIn(tree: Descent, path: ByteString): boolean {
+  const names = path.slice(1).split('/') as ByteString[];
+  if (names.some((name) => name === '' || name === '.' || name === '..')) return false;
+  tree.moveTo([]);
+  return names.every((name) => tree.enter(name, ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG) === 0);
 }

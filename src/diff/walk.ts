@@ -3,7 +3,7 @@ import { Descent } from '../fs/descent.ts';
 import { inodeKey, isDirectory, isWhiteout, sameInode } from '../fs/stat.ts';
 import { overlayMarks, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import { xattrsOfFd } from '../fs/xattrs.ts';
-import { fstat, lstatat, type Stat } from '../linux/inode.ts';
+import { fstat, lstatat, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
 import { Comparer, LinkGroups } from './compare.ts';
 import type { Difference, Listed, Rendering, WalkOptions } from './types.ts';
@@ -14,6 +14,8 @@ export interface Unlisted {
   readonly path: ByteString;
   readonly stat: Stat;
 }
+
+const SELF = '.' as ByteString;
 
 /** Steps held back while it is open whether a file is carried; beyond, a second walk finds out. */
 const WAITING_MAX = 20_000;
@@ -89,6 +91,8 @@ function isLinked(stat: Stat): boolean {
 interface Level {
   /** Empty for the root. */
   readonly path: string;
+  /** Of what the base has in its place: the same but below a renamed directory. */
+  readonly basePath: string;
   readonly names: readonly ByteString[];
   next: number;
   readonly stat: Stat;
@@ -126,6 +130,28 @@ function* steps(
   using view = Descent.open(viewRoot);
   using base = baseRoot === undefined ? undefined : Descent.open(baseRoot);
   using upper = options.upper === undefined ? undefined : Descent.open(options.upper);
+  if (rootDiffers(view, base, options)) {
+    yield { kind: 'carried', because: 'root', path: '/' as ByteString, stat: fstat(view.fd) };
+  }
+  yield* stepsBelow({ view, base, upper, path: '', basePath: '' }, rendering, { ...options, baseRoot }, here);
+}
+
+/** Where a walk begins: three places that belong together, and what they are called. */
+interface Start {
+  readonly view: Descent;
+  readonly base: Descent | undefined;
+  readonly upper: Descent | undefined;
+  readonly path: string;
+  readonly basePath: string;
+}
+
+function* stepsBelow(
+  { view, base, upper, path: startPath, basePath: startBasePath }: Start,
+  rendering: Rendering,
+  options: WalkOptions & { readonly baseRoot: ByteString | undefined },
+  here: { path: ByteString },
+): Generator<Difference | Unlisted, void, undefined> {
+  const movedAway = new Set(options.renames?.values());
   const comparer = new Comparer(rendering);
   const groups = new LinkGroups();
   const touchedNs = options.createdNs === undefined ? undefined : options.createdNs - TICK_NS;
@@ -141,14 +167,13 @@ function* steps(
   const inDoubt = (now: Stat, level: Level): boolean =>
     upper !== undefined || touchedNs === undefined || level.moved || now.ctimeNs > touchedNs;
 
-  const top = fstat(view.fd);
-  if (rootDiffers(view, base, options)) yield { kind: 'carried', because: 'root', path: '/' as ByteString, stat: top };
   const guided = options.guide !== undefined && base !== undefined && upper !== undefined;
   const first: Level = {
-    path: '',
+    path: startPath,
+    basePath: startBasePath,
     names: guided ? upper.names() : union(view, base),
     next: 0,
-    stat: top,
+    stat: fstat(view.fd),
     inBase: base !== undefined,
     inUpper: upper !== undefined,
     moved: false,
@@ -169,8 +194,21 @@ function* steps(
     const path = `${level.path}/${name}` as ByteString;
     here.path = path;
     const now = present(view, name);
-    const before = level.inBase && base !== undefined ? present(base, name) : undefined;
+    const basePath = `${level.basePath}/${name}` as ByteString;
+    let before = level.inBase && base !== undefined ? present(base, name) : undefined;
+    if (movedAway.has(basePath)) {
+      if (before !== undefined && rendering === 'docker') yield* ancestors(stack);
+      before = undefined; // listed as a rename, from where it is now
+    }
     if (now === undefined && before === undefined) continue;
+    const from = options.renames?.get(path);
+    if (from !== undefined && now !== undefined) {
+      if (rendering === 'docker') yield* ancestors(stack);
+      if (before !== undefined) yield { kind: 'delete', path };
+      yield { kind: 'rename', path, from, stat: now };
+      yield* renamed({ view, upper, name, path, from }, now, rendering, options, here);
+      continue;
+    }
 
     let step: Difference | Unlisted | undefined;
     if (now === undefined) step = { kind: 'delete', path };
@@ -199,6 +237,7 @@ function* steps(
     const guided = level.guided && inBase && inUpper && showsItsOwn(upper, options.guide);
     stack.push({
       path,
+      basePath,
       names: guided ? upper.names() : union(view, inBase ? base : undefined),
       next: 0,
       stat: now,
@@ -210,6 +249,37 @@ function* steps(
       listed,
     });
   }
+}
+
+/** Where a directory is that was moved. */
+interface Moved {
+  /** The directory that it is in. */
+  readonly view: Descent;
+  readonly upper: Descent | undefined;
+  readonly name: ByteString;
+  readonly path: ByteString;
+  readonly from: ByteString;
+}
+
+/** What a renamed directory, and what is in it, differ in from what it was. */
+function* renamed(
+  moved: Moved,
+  now: Stat,
+  rendering: Rendering,
+  options: WalkOptions & { readonly baseRoot: ByteString | undefined },
+  here: { path: ByteString },
+): Generator<Difference | Unlisted, void, undefined> {
+  const { name, path, from } = moved;
+  const open = (at: Descent): Descent => new Descent(openat(at.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  using base = Descent.open(options.baseRoot as ByteString);
+  base.moveTo(from.slice(1).split('/') as ByteString[]);
+  using view = open(moved.view);
+  using upper = moved.upper === undefined ? undefined : open(moved.upper);
+  const before = { dirFd: base.fd, name: SELF, stat: fstat(base.fd) };
+  if (!new Comparer(rendering).equal({ dirFd: view.fd, name: SELF, stat: now }, before, false)) {
+    yield { kind: 'modify', path, stat: now };
+  }
+  yield* stepsBelow({ view, base, upper, path, basePath: from }, rendering, options, here);
 }
 
 /** Whether an upper directory shows nothing but itself and what the base has under the same path. */

@@ -1,11 +1,15 @@
 import type { ByteString } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import type { RunOptions } from '../base/pool.ts';
+import type { RingMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream } from '../base/values.ts';
 import type { InflateLimits } from '../codec/inflate.ts';
+import type { CompressOptions } from './crew.ts';
+import type { Watched } from './fill.ts';
 import type { KeepRequest, SpoolRequest, UnkeepRequest } from './jobs/blobs.ts';
 import type { FileRange, InflateAnswer } from './jobs/inflate.ts';
-import { jobStream } from './streams.ts';
+import type { Out, PackedBlob } from './jobs/out.ts';
+import { jobStream, writeFile } from './streams.ts';
 import type { Threads } from './threads.ts';
 
 // Compressed bytes and files, done in job threads: what a store does with blobs beside unpacking them into layers.
@@ -28,22 +32,20 @@ export function keepTar(threads: Threads, request: KeepRequest, options: Abortab
 
 /** A kept tar as it came in; verified against `diffId` at its end. */
 export function keptTar(threads: Threads, kept: ByteString, diffId: Digest, options: Abortable = {}): ByteStream {
-  const job = (request: UnkeepRequest): { name: string; request: unknown } => ({ name: 'unkeep', request });
-  return jobStream(threads.jobs, (ring) => job({ kept, diffId, to: { kind: 'ring', ring } }), {
-    signal: options.signal,
-  });
+  const request = (ring: RingMemory): UnkeepRequest => ({ kept, diffId, to: { kind: 'ring', ring } });
+  return jobStream(threads.jobs, (ring) => ({ name: 'unkeep', request: request(ring) }), { signal: options.signal });
 }
 
-/** As `keptTar`, into an open file from `offset` on. */
+/** As `keptTar`, into an open file from `offset` on, perhaps compressed: then it answers what the tar became. */
 export function keptTarTo(
   threads: Threads,
   kept: ByteString,
   diffId: Digest,
   to: { readonly fd: number; readonly offset: number },
-  options: RunOptions = {},
-): Promise<void> {
-  const request: UnkeepRequest = { kept, diffId, to: { kind: 'file', ...to } };
-  return threads.jobs.run({ name: 'unkeep', request }, options);
+  options: Watched & CompressOptions = {},
+): Promise<PackedBlob | undefined> {
+  const request = (out: Out): UnkeepRequest => ({ kept, diffId, to: out });
+  return writeFile(threads, to, (out) => ({ name: 'unkeep', request: request(out) }), options);
 }
 
 /** As `keptTar`, but only verified. */

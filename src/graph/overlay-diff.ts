@@ -5,10 +5,10 @@ import { fromText } from '../base/bytes.ts';
 import { IDENTITY } from '../base/id-map.ts';
 import type { RingMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream, Change } from '../base/values.ts';
-import type { Rendering } from '../diff/types.ts';
 import type { Mount } from '../mount/mount.ts';
 import { fromRaw, type RawMount, readingPlan, upperDirectory } from '../mount/raw.ts';
 import { type ChangesRequest, type PackRequest, readChanges, type Views } from './jobs/compare.ts';
+import type { ListOptions } from './storage-driver.ts';
 import { jobStream } from './streams.ts';
 import { openThreads, type Threads } from './threads.ts';
 
@@ -28,11 +28,16 @@ export interface OverlayDiffOptions extends Abortable {
 export async function* upperChanges(
   lower: readonly RawMount[],
   upper: readonly RawMount[],
-  options: OverlayDiffOptions & { readonly rendering?: Rendering } = {},
+  options: OverlayDiffOptions & ListOptions = {},
 ): AsyncGenerator<Change, void, undefined> {
-  const { rendering = 'core', signal } = options;
+  const { rendering = 'core', renames, signal } = options;
   yield* withThreads(lower, upper, options, (threads, views) => {
-    const request = (to: RingMemory): ChangesRequest => ({ views, rendering, to });
+    const request = (to: RingMemory): ChangesRequest => ({
+      views,
+      rendering,
+      renames: renames === 'collapse',
+      to,
+    });
     const job = (ring: RingMemory): { name: string; request: unknown } => ({ name: 'changes', request: request(ring) });
     return readChanges(jobStream(threads.jobs, job, { signal }));
   });
@@ -46,7 +51,7 @@ export async function* writeUpperdir(
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const { xattrs = 'all', signal } = options;
   yield* withThreads(lower, upper, options, (threads, views): ByteStream => {
-    const request = (to: RingMemory): PackRequest => ({ views, ids: IDENTITY, xattrs, to });
+    const request = (ring: RingMemory): PackRequest => ({ views, ids: IDENTITY, xattrs, to: { kind: 'ring', ring } });
     return jobStream(threads.jobs, (ring) => ({ name: 'pack', request: request(ring) }), { signal });
   });
 }

@@ -21,6 +21,7 @@ import type { StorageDriver } from './storage-driver.ts';
 
 const ABORTABLE = { signal: SIGNAL };
 const WATCHED = { ...ABORTABLE, onBytes: FUNCTION };
+const COMPRESS = { compress: word('none', 'gzip', 'zstd'), oneThread: FLAG };
 const ID: Signature[number] = ['id', TEXT];
 const PARENT: Signature[number] = ['parent', maybe(TEXT)];
 const RANGE = record({ fd: NUMBER, offset: NUMBER, length: NUMBER });
@@ -47,7 +48,16 @@ const MOUNTS = listOf(record({ type: TEXT, source: TEXT, options: listOf(TEXT) }
 export const OVERLAY_DIFF: Signature = [
   ['lower', MOUNTS],
   ['upper', MOUNTS],
-  ['options', options({ ...ABORTABLE, walk: FLAG, rendering: word('docker', 'core'), xattrs: word('all', 'docker') })],
+  [
+    'options',
+    options({
+      ...ABORTABLE,
+      walk: FLAG,
+      rendering: word('docker', 'core'),
+      renames: word('collapse'),
+      xattrs: word('all', 'docker'),
+    }),
+  ],
 ];
 
 export const DRIVER: Signatures<StorageDriver> = {
@@ -83,14 +93,22 @@ export const DRIVER: Signatures<StorageDriver> = {
       ['options', APPLY],
     ],
     diffSize: [ID, PARENT, ['options', options(ABORTABLE)]],
-    replayTo: [...RECORD, ['to', record({ fd: NUMBER, offset: NUMBER })], WATCH],
+    replayTo: [
+      ...RECORD,
+      ['to', record({ fd: NUMBER, offset: NUMBER })],
+      ['options', options({ ...WATCHED, ...COMPRESS })],
+    ],
     verify: [...RECORD, WATCH],
     audit: [ID, ['record', TEXT], ['options', options(ABORTABLE)]],
     explain: [ID, PARENT],
   },
   throws: {
-    diff: [ID, PARENT, ['options', options({ ...WATCHED, xattrs: word('all', 'docker') })]],
-    changes: [ID, PARENT, ['options', options({ ...ABORTABLE, rendering: word('docker', 'core') })]],
+    diff: [ID, PARENT, ['options', options({ ...WATCHED, ...COMPRESS, xattrs: word('all', 'docker') })]],
+    changes: [
+      ID,
+      PARENT,
+      ['options', options({ ...ABORTABLE, rendering: word('docker', 'core'), renames: word('collapse') })],
+    ],
     replay: [...RECORD, WATCH],
   },
 };

@@ -1,6 +1,7 @@
 import { type ByteString, quote } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
+import type { Job } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream, Change, LayerId } from '../base/values.ts';
 import type { Rendering } from '../diff/types.ts';
@@ -16,6 +17,7 @@ import type {
   SweepOptions,
 } from '../driver/driver.ts';
 import type { Mount } from '../mount/mount.ts';
+import type { CompressOptions } from './crew.ts';
 import {
   type ApplyOptions,
   type ApplyReport,
@@ -36,9 +38,10 @@ import {
   type Views,
 } from './jobs/compare.ts';
 import type { FileRange } from './jobs/inflate.ts';
+import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
 import type { ReplayRequest } from './jobs/replay.ts';
 import { type LayerFiles, layerFiles } from './layer-files.ts';
-import { jobStream } from './streams.ts';
+import { jobStream, writeFile } from './streams.ts';
 import type { Threads } from './threads.ts';
 
 /** Where in an open file something goes. The descriptor stays the asker's. */
@@ -53,8 +56,18 @@ export interface Written {
   readonly mode?: LayerMode;
 }
 
+/** How changes are listed. */
+export interface ListOptions {
+  readonly rendering?: Rendering;
+  /**
+   * `collapse`: a directory that was moved is one `rename`, with what differs in it, where the layer tells of it
+   * (`redirect_dir`). Default: a delete, and an add for every path in it.
+   */
+  readonly renames?: 'collapse';
+}
+
 /** How a layer is packed. */
-export interface DiffOptions extends Watched, Written {
+export interface DiffOptions extends Watched, Written, CompressOptions {
   readonly xattrs?: 'all' | 'docker';
 }
 
@@ -75,17 +88,19 @@ export interface StorageDriver extends LayerDriver {
   /** The tar of what `id` changes of `parent`; without: of the whole tree. */
   diff(id: LayerId, parent: LayerId | undefined, options?: DiffOptions): ByteStream;
   /** What `id` changes of `parent`, sorted by path bytes. */
-  changes(
-    id: LayerId,
-    parent: LayerId | undefined,
-    options?: Abortable & Written & { readonly rendering?: Rendering },
-  ): AsyncIterable<Change>;
+  changes(id: LayerId, parent: LayerId | undefined, options?: Abortable & Written & ListOptions): AsyncIterable<Change>;
   /** Bytes of the files that `id` adds or changes (driver-behaviour D9c). */
   diffSize(id: LayerId, parent: LayerId | undefined, options?: Abortable & Written): Promise<number>;
   /** The very tar that `apply` took, from its record and the layer's files; `corrupt` where it is not that of `diffId`. */
   replay(id: LayerId, record: ByteString, diffId: Digest, options?: Watched): ByteStream;
-  /** As `replay`, into an open file: several layers may be written at once. */
-  replayTo(id: LayerId, record: ByteString, diffId: Digest, to: FilePlace, options?: Watched): Promise<void>;
+  /** As `replay`, into an open file, perhaps compressed: then it answers what the tar became. Several layers may be written at once. */
+  replayTo(
+    id: LayerId,
+    record: ByteString,
+    diffId: Digest,
+    to: FilePlace,
+    options?: Watched & CompressOptions,
+  ): Promise<PackedBlob | undefined>;
   /** As `replay`, but only verified. */
   verify(id: LayerId, record: ByteString, diffId: Digest, options?: Watched): Promise<void>;
   /** Where the layer's tree is not as its record says, contents aside: some of it, and how much more there is. */
@@ -155,7 +170,12 @@ class Graph implements StorageDriver {
     options: Omit<ApplyOptions, 'parent'> & Written = {},
   ): Promise<ApplyReport> {
     const views = await this.#views(from, await this.#driver.parent(from), options);
-    const packing = (ring: RingMemory): PackRequest => ({ views, ids: this.#driver.idMaps, xattrs: 'all', to: ring });
+    const packing = (ring: RingMemory): PackRequest => ({
+      views,
+      ids: this.#driver.idMaps,
+      xattrs: 'all',
+      to: { kind: 'ring', ring },
+    });
     const unpacked = await fill(this.#threads, await this.#target(to), options, (request) =>
       unpackPacked(this.#threads, packing, request, options),
     );
@@ -168,22 +188,29 @@ class Graph implements StorageDriver {
 
   async *diff(id: LayerId, parent: LayerId | undefined, options: DiffOptions = {}): AsyncGenerator<Uint8Array> {
     const views = await this.#views(id, parent, options);
-    const request = (to: RingMemory): PackRequest => ({
+    using crew = this.#threads.crew(options);
+    const request = (ring: RingMemory, compress?: Compressing): PackRequest => ({
       views,
       ids: this.#driver.idMaps,
       xattrs: options.xattrs ?? 'all',
-      to,
+      to: { kind: 'ring', ring, compress },
     });
-    yield* jobStream(this.#threads.jobs, (ring) => ({ name: 'pack', request: request(ring) }), watch(options));
+    const job = (...to: Parameters<typeof request>): Job => ({ name: 'pack', request: request(...to) });
+    yield* jobStream(this.#threads.jobs, job, { ...watch(options), crew });
   }
 
   async *changes(
     id: LayerId,
     parent: LayerId | undefined,
-    options: Abortable & Written & { readonly rendering?: Rendering } = {},
+    options: Abortable & Written & ListOptions = {},
   ): AsyncGenerator<Change> {
     const views = await this.#views(id, parent, options);
-    const request = (to: RingMemory): ChangesRequest => ({ views, rendering: options.rendering ?? 'docker', to });
+    const request = (to: RingMemory): ChangesRequest => ({
+      views,
+      rendering: options.rendering ?? 'docker',
+      renames: options.renames === 'collapse',
+      to,
+    });
     const job = (ring: RingMemory): { name: string; request: unknown } => ({ name: 'changes', request: request(ring) });
     yield* readChanges(jobStream(this.#threads.jobs, job, { signal: options.signal }));
   }
@@ -204,10 +231,16 @@ class Graph implements StorageDriver {
     yield* jobStream(this.#threads.jobs, (ring) => ({ name: 'replay', request: request(ring) }), watch(options));
   }
 
-  async replayTo(id: LayerId, record: ByteString, diffId: Digest, to: FilePlace, options: Watched = {}): Promise<void> {
+  async replayTo(
+    id: LayerId,
+    record: ByteString,
+    diffId: Digest,
+    to: FilePlace,
+    options: Watched & CompressOptions = {},
+  ): Promise<PackedBlob | undefined> {
     const { root } = await this.#driver.content(id);
-    const request: ReplayRequest = { record, root, diffId, to: { kind: 'file', ...to } };
-    await this.#threads.jobs.run({ name: 'replay', request }, watch(options));
+    const request = (out: Out): ReplayRequest => ({ record, root, diffId, to: out });
+    return writeFile(this.#threads, to, (out) => ({ name: 'replay', request: request(out) }), options);
   }
 
   async verify(id: LayerId, record: ByteString, diffId: Digest, options: Watched = {}): Promise<void> {

@@ -1,6 +1,10 @@
 import { isStorageError } from '../base/errors.ts';
 import type { Job, Pool, RunOptions } from '../base/pool.ts';
 import { abortRing, type RingMemory, RingReader, ringMemory } from '../base/ring.ts';
+import type { CompressOptions, Crew } from './crew.ts';
+import { type Watched, watch } from './fill.ts';
+import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
+import type { Threads } from './threads.ts';
 
 /**
  * The bytes that a job writes into a ring, as a stream. Nothing starts before the first read; a reader that stops early
@@ -8,14 +12,18 @@ import { abortRing, type RingMemory, RingReader, ringMemory } from '../base/ring
  */
 export async function* jobStream(
   pool: Pool,
-  job: (ring: RingMemory) => Job,
-  options: RunOptions = {},
+  job: (ring: RingMemory, compress?: Compressing) => Job,
+  { crew, ...options }: RunOptions & { readonly crew?: Crew } = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const ring = ringMemory();
-  const giveUp = (): void => abortRing(ring);
+  const giveUp = (): void => {
+    abortRing(ring);
+    crew?.giveUp();
+  };
   const stop = new AbortController();
   const signal = options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal]);
-  const running = pool.run(job(ring), { ...options, signal, giveUp, paced: true });
+  const jobs = [job(ring, crew?.compress), ...(crew?.helpers ?? [])];
+  const running = pool.runTogether(jobs, { ...options, signal, giveUp, paced: true });
   running.catch(giveUp); // also where it never began: nobody else would end the reading; the error is seen below
   let whole = false;
   try {
@@ -31,4 +39,17 @@ export async function* jobStream(
       await running.catch(() => {}); // the first error is already on its way
     }
   }
+}
+
+/** Runs a job that writes a tar into an open file, perhaps compressed: then it answers what the tar became. */
+export async function writeFile(
+  threads: Threads,
+  { fd, offset }: { readonly fd: number; readonly offset: number },
+  job: (to: Out) => Job,
+  options: Watched & CompressOptions,
+): Promise<PackedBlob | undefined> {
+  using crew = threads.crew(options);
+  const jobs = [job({ kind: 'file', fd, offset, compress: crew.compress }), ...crew.helpers];
+  const [written] = await threads.jobs.runTogether(jobs, { ...watch(options), giveUp: () => crew.giveUp() });
+  return written as PackedBlob | undefined;
 }

@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import type { ByteString } from '../base/bytes.ts';
 import { Pool } from '../base/pool.ts';
 import type { Performer } from '../driver/driver.ts';
+import { type CompressOptions, type Crew, Crews } from './crew.ts';
 import type { MountRequest, UnmountRequest } from './jobs/control.ts';
 import type { CopyRequest } from './jobs/trees.ts';
 
@@ -12,6 +13,8 @@ export interface Threads extends AsyncDisposable {
   /** How many layers are unpacked at a time; with 1 each in one thread, however large. */
   readonly width: number;
   readonly perform: Performer;
+  /** Who compresses what a job writes. */
+  crew(options: CompressOptions): Crew;
 }
 
 /** Nothing is started before it is needed. `size`: threads that unpack at a time, at least 1. */
@@ -33,10 +36,12 @@ export async function openThreads(size: number = availableParallelism()): Promis
     copyTree: (from, to) => jobs.run({ name: 'copy', request: { from, to } satisfies CopyRequest }),
     sync: (path: ByteString) => control.run({ name: 'sync', request: path }),
   };
+  const crews = new Crews(width);
   return {
     jobs,
     width,
     perform,
+    crew: (options) => crews.crew(options),
     async [Symbol.asyncDispose]() {
       await Promise.all([jobs, control, removal].map((pool) => pool[Symbol.asyncDispose]()));
     },

@@ -1,6 +1,10 @@
+import type { ByteString } from '../base/bytes.ts';
+import type { Digest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { keptTar, keptTarTo, verifyKept } from '../graph/blobs.ts';
-import { type Watched, watch } from '../graph/fill.ts';
+import type { CompressOptions } from '../graph/crew.ts';
+import type { Watched } from '../graph/fill.ts';
+import type { PackedBlob } from '../graph/jobs/out.ts';
 import type { FilePlace } from '../graph/storage-driver.ts';
 import { inRoot, type StoreContext } from './context.ts';
 import type { LayerRow } from './rows.ts';
@@ -25,40 +29,42 @@ export async function* layerTar(
   }
 }
 
-/** As `layerTar`, into an open file. */
+/** As `layerTar`, into an open file, perhaps compressed: then it answers what the tar became. */
 export function layerTarTo(
   context: StoreContext,
   layer: LayerRow,
   to: FilePlace,
-  options: Watched = {},
-): Promise<void> {
-  return giveBack(context, layer, to, options);
+  options: Watched & CompressOptions = {},
+): Promise<PackedBlob | undefined> {
+  const { driver, threads } = context;
+  return giveBack(context, layer, {
+    replay: (record, diffId) => driver.replayTo(layer.driverId, record, diffId, to, options),
+    unkeep: (kept, diffId) => keptTarTo(threads, kept, diffId, to, options),
+  });
 }
 
 /** Rejects with `corrupt` where the layer's tar would not be given back as it came in. */
 export function verifyLayer(context: StoreContext, layer: LayerRow, options: Watched = {}): Promise<void> {
-  return giveBack(context, layer, undefined, options);
+  const { driver, threads } = context;
+  return giveBack(context, layer, {
+    replay: (record, diffId) => driver.verify(layer.driverId, record, diffId, options),
+    unkeep: (kept, diffId) => verifyKept(threads, kept, diffId, options),
+  });
 }
 
-async function giveBack(
-  context: StoreContext,
-  layer: LayerRow,
-  to: FilePlace | undefined,
-  options: Watched,
-): Promise<void> {
-  const { driver, threads } = context;
+/** The two ways a tar is given back. */
+interface Ways<T> {
+  replay(record: ByteString, diffId: Digest): Promise<T>;
+  unkeep(kept: ByteString, diffId: Digest): Promise<T>;
+}
+
+async function giveBack<T>(context: StoreContext, layer: LayerRow, ways: Ways<T>): Promise<T> {
   const { diffId, recordFile, keptFile } = layer;
   try {
     if (diffId !== undefined && recordFile !== undefined) {
-      const record = inRoot(context, recordFile);
-      if (to === undefined) return await driver.verify(layer.driverId, record, diffId, options);
-      return await driver.replayTo(layer.driverId, record, diffId, to, options);
+      return await ways.replay(inRoot(context, recordFile), diffId);
     }
-    if (diffId !== undefined && keptFile !== undefined) {
-      const kept = inRoot(context, keptFile);
-      if (to === undefined) return await verifyKept(threads, kept, diffId, options);
-      return await keptTarTo(threads, kept, diffId, to, watch(options));
-    }
+    if (diffId !== undefined && keptFile !== undefined) return await ways.unkeep(inRoot(context, keptFile), diffId);
     throw noTar(layer);
   } catch (error) {
     throw await explained(context, layer, error);

@@ -172,11 +172,12 @@ class Writable implements WritableLayer {
   }
 
   diff(options: Parameters<WritableLayer['diff']>[0] = {}): ReturnType<WritableLayer['diff']> {
-    const { onProgress, xattrs, signal } = options;
+    const { onProgress, xattrs, compress, signal } = options;
     return this.#context.driver.diff(this.#row.driverId, this.#row.parent, {
       mode: this.#row.overlayMode,
       ...(signal === undefined ? {} : { signal }),
       ...(xattrs === undefined ? {} : { xattrs }),
+      ...(compress === undefined ? {} : { compress }),
       ...(onProgress === undefined ? {} : { onBytes: (bytesDone) => onProgress({ step: 'pack', bytesDone }) }),
     });
   }

@@ -1,9 +1,13 @@
 import { write } from 'node:fs';
 import { promisify } from 'node:util';
 import { StorageError } from '../base/errors.ts';
+import { together } from '../base/together.ts';
 import type { ByteStream } from '../base/values.ts';
 import { absolute } from '../base/working-directory.ts';
+import type { Watched } from '../graph/fill.ts';
+import type { FilePlace } from '../graph/storage-driver.ts';
 import {
+  type ArchiveMember,
   dockerMembers,
   type ImageToSave,
   type LayerToSave,
@@ -15,13 +19,14 @@ import {
   planOci,
 } from '../transport/write-archive.ts';
 import { writeDirectory } from '../transport/write-directory.ts';
+import { compressLayers } from './compress-layers.ts';
 import type { StoreContext } from './context.ts';
 import { layerTar, layerTarTo } from './layer-tar.ts';
 import { fileError } from './layout.ts';
 import type { LayerRow } from './rows.ts';
-import type { Image, SaveOptions } from './types.ts';
+import type { Image, Progressing, SaveOptions } from './types.ts';
 
-interface Plan {
+interface Plan extends AsyncDisposable {
   /** By diff id. */
   readonly rows: ReadonlyMap<string, LayerRow>;
   readonly images: readonly ImageToSave[];
@@ -34,12 +39,17 @@ export async function* saveImages(
   asked: readonly (Image | string)[],
   options: SaveOptions = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const { images, open: openLayer } = await plan(context, asked, options);
+  refuseCompressedDocker(options);
+  await using planned = await plan(context, asked, options);
+  yield* archiveOf(planned, options);
+}
+
+function archiveOf({ images, open: openLayer }: Plan, options: SaveOptions): ByteStream {
   const tar = {
     mtimeNs: BigInt(options.epochSeconds ?? 0) * 1_000_000_000n,
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   };
-  yield* options.format === 'docker' ? planDocker(images, openLayer, tar) : planOci(images, openLayer, tar);
+  return options.format === 'docker' ? planDocker(images, openLayer, tar) : planOci(images, openLayer, tar);
 }
 
 /** As `saveImages`, into an open empty file, by as many threads as there are; the descriptor stays the caller's. */
@@ -49,35 +59,52 @@ export async function saveTo(
   fd: number,
   options: SaveOptions = {},
 ): Promise<void> {
-  const { images, rows, open: openLayer } = await plan(context, asked, options);
-  const members = (options.format === 'docker' ? dockerMembers : ociMembers)(images, openLayer);
-  const failed = new AbortController();
-  const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal]);
-  let failure: { readonly error: unknown } | undefined;
-  const note = (error: unknown): void => {
-    failure ??= { error };
-    failed.abort(error);
-  };
-  const writing: Promise<void>[] = [];
-  const mtimeNs = BigInt(options.epochSeconds ?? 0) * 1_000_000_000n;
-  for (const piece of piecesOf(members, { mtimeNs })) {
-    const { offset } = piece;
-    if ('bytes' in piece) {
-      if (piece.bytes.length > 0) writing.push(writeAt(fd, piece.bytes, offset).catch(note));
-      continue;
+  refuseCompressedDocker(options);
+  await using planned = await plan(context, asked, options);
+  const { images, rows, open: openLayer } = planned;
+  if (isCompressed(options)) {
+    let offset = 0;
+    for await (const bytes of archiveOf(planned, options)) {
+      await writeAt(fd, bytes, offset);
+      offset += bytes.length;
     }
-    const { diffId } = piece.layer;
-    const row = rows.get(diffId) as LayerRow;
-    const bytesTotal = row.tarBytes;
-    const watched = {
-      signal,
-      onBytes: (bytesDone: number) => options.onProgress?.({ step: 'pack', layer: diffId, bytesDone, bytesTotal }),
-    };
-    writing.push(layerTarTo(context, row, { fd, offset }, watched).catch(note));
+    return;
   }
-  await Promise.all(writing);
-  options.signal?.throwIfAborted();
-  if (failure !== undefined) throw failure.error;
+  const members = (options.format === 'docker' ? dockerMembers : ociMembers)(images, openLayer);
+  const mtimeNs = BigInt(options.epochSeconds ?? 0) * 1_000_000_000n;
+  await together(options, (signal) =>
+    piecesOf(members, { mtimeNs }).map((piece) => {
+      const { offset } = piece;
+      if ('bytes' in piece) return writeAt(fd, piece.bytes, offset);
+      const { diffId } = piece.layer;
+      const row = rows.get(diffId) as LayerRow;
+      return writeLayer(context, row, { fd, offset }, { ...options, signal });
+    }),
+  );
+}
+
+async function writeLayer(context: StoreContext, row: LayerRow, to: FilePlace, options: SaveOptions): Promise<void> {
+  await layerTarTo(context, row, to, watched(row, options));
+}
+
+/** Tells of the bytes of one layer's tar. */
+function watched({ diffId, tarBytes: bytesTotal }: LayerRow, { signal, onProgress }: Progressing): Watched {
+  return {
+    ...(signal === undefined ? {} : { signal }),
+    onBytes: (bytesDone) => onProgress?.({ step: 'pack', layer: diffId ?? '', bytesDone, bytesTotal }),
+  };
+}
+
+function isCompressed({ compress = 'none' }: SaveOptions): boolean {
+  return compress !== 'none';
+}
+
+function refuseCompressedDocker(options: SaveOptions): void {
+  if (options.format !== 'docker' || !isCompressed(options)) return;
+  throw new StorageError(
+    'invalid-argument',
+    'Cannot save: the layers of a docker archive are not compressed; take the format oci, or compress the whole archive',
+  );
 }
 
 async function writeAt(fd: number, bytes: Uint8Array, offset: number): Promise<void> {
@@ -94,9 +121,13 @@ export async function saveDirectory(
   options: SaveOptions = {},
 ): Promise<void> {
   const path = absolute(directory);
-  const { images, open: openLayer } = await plan(context, asked, options);
+  await using stack = new AsyncDisposableStack();
+  const members = async (): Promise<readonly ArchiveMember[]> => {
+    const { images, open: openLayer } = stack.use(await plan(context, asked, options));
+    return layoutMembers(images, openLayer);
+  };
   try {
-    await writeDirectory(path, layoutMembers(images, openLayer), options);
+    await writeDirectory(path, members, options);
   } catch (error) {
     throw error instanceof Error && 'errno' in error && 'syscall' in error ? fileError(error, 'save to', path) : error;
   }
@@ -121,16 +152,32 @@ async function plan(context: StoreContext, asked: readonly (Image | string)[], o
     });
   }
   if (images.size === 0) throw new StorageError('invalid-argument', 'Cannot save: no image is named');
-  const openLayer = (layer: LayerToSave): ByteStream => {
-    const row = rows.get(layer.diffId);
-    if (row === undefined) throw new StorageError('internal', `Cannot save: layer ${layer.diffId} was not planned`);
-    const bytesTotal = row.tarBytes;
-    return layerTar(context, row, {
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-      onBytes: (bytesDone) => options.onProgress?.({ step: 'pack', layer: layer.diffId, bytesDone, bytesTotal }),
-    });
+  const planned = { rows, images: [...images.values()] };
+  const { compress = 'none' } = options;
+  if (compress !== 'none') return withCompressed(context, planned, compress, options);
+  const openLayer = ({ diffId }: LayerToSave): ByteStream => {
+    const row = rows.get(diffId);
+    if (row === undefined) throw new StorageError('internal', `Cannot save: layer ${diffId} was not planned`);
+    return layerTar(context, row, watched(row, options));
   };
-  return { rows, images: [...images.values()], open: openLayer };
+  return { ...planned, open: openLayer, async [Symbol.asyncDispose]() {} };
+}
+
+/** The same images, of layers that are compressed by now. */
+async function withCompressed(
+  context: StoreContext,
+  { images, rows }: Pick<Plan, 'images' | 'rows'>,
+  compress: 'gzip' | 'zstd',
+  options: SaveOptions,
+): Promise<Plan> {
+  const compressed = await compressLayers(context, rows, compress, options);
+  const blob = (layer: LayerToSave): LayerToSave => compressed.layers.get(layer.diffId) ?? layer;
+  return {
+    rows,
+    images: images.map((image) => ({ ...image, layers: image.layers.map(blob) })),
+    open: (layer) => compressed.open(layer),
+    [Symbol.asyncDispose]: () => compressed[Symbol.asyncDispose](),
+  };
 }
 
 /** Asked by a name, an image goes out under that name; by id, under all it has. */

@@ -24,7 +24,8 @@ const IMAGE: Kind = is('an image or its name', (value) => {
 });
 const ABORTABLE = { signal: SIGNAL };
 const PROGRESSING = { ...ABORTABLE, onProgress: FUNCTION };
-const SAVE = options({ ...PROGRESSING, format: word('oci', 'docker'), epochSeconds: NUMBER });
+const COMPRESS = word('none', 'gzip', 'zstd');
+const SAVE = options({ ...PROGRESSING, format: word('oci', 'docker'), epochSeconds: NUMBER, compress: COMPRESS });
 const FORCE = options({ force: FLAG });
 const HOLD = options({ ...ABORTABLE, hold: FLAG });
 const NAME: Signature[number] = ['name', TEXT];
@@ -108,8 +109,8 @@ export const LAYER: Signatures<WritableLayer> = {
     remove: [['options', FORCE]],
   },
   throws: {
-    changes: [['options', options({ ...ABORTABLE, rendering: word('docker', 'core') })]],
-    diff: [['options', options({ ...PROGRESSING, xattrs: word('all', 'docker') })]],
+    changes: [['options', options({ ...ABORTABLE, rendering: word('docker', 'core'), renames: word('collapse') })]],
+    diff: [['options', options({ ...PROGRESSING, xattrs: word('all', 'docker'), compress: COMPRESS })]],
   },
 };
 

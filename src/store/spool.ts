@@ -134,7 +134,7 @@ function isErrno(error: unknown): boolean {
 }
 
 /** A file without a name: nothing of it is left, however this process ends. */
-async function temporaryFile(context: StoreContext): Promise<FileHandle> {
+export async function temporaryFile(context: StoreContext): Promise<FileHandle> {
   const { tmp } = context.database.layout;
   const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
   try {

@@ -94,6 +94,11 @@ export interface SaveOptions extends Progressing {
   readonly format?: 'oci' | 'docker';
   /** Seconds since the epoch for the archive's members. Default 0. */
   readonly epochSeconds?: number;
+  /**
+   * What layers are compressed with, for OCI forms. Default: none. The blobs are made in the store's `tmp` before the
+   * first byte goes out, which takes as much room there as they are long.
+   */
+  readonly compress?: 'none' | 'gzip' | 'zstd';
 }
 
 /** The images of a store. Where one is asked for, its reference or the beginning of its id will do. */
@@ -185,12 +190,19 @@ export interface WritableLayer extends AsyncDisposable {
   unmount(): Promise<boolean>;
   /** Whether it is mounted now, by anyone. */
   isMounted(): Promise<boolean>;
-  /** What differs from the image, sorted by path bytes; `docker` rendering (parents listed), or `core`. */
-  changes(options?: Abortable & { readonly rendering?: 'docker' | 'core' }): AsyncIterable<Change>;
+  /**
+   * What differs from the image, sorted by path bytes; `docker` rendering (parents listed), or `core`. `renames`: a
+   * directory that was moved is one `rename`, where the layer tells of it (it was written under `redirect_dir`).
+   */
+  changes(
+    options?: Abortable & { readonly rendering?: 'docker' | 'core'; readonly renames?: 'collapse' },
+  ): AsyncIterable<Change>;
   /** Which differ `changes` and `diff` use, and why. */
   explain(): Promise<string>;
-  /** The layer tar. */
-  diff(options?: Progressing & { readonly xattrs?: 'all' | 'docker' }): ByteStream;
+  /** The layer tar, perhaps compressed. */
+  diff(
+    options?: Progressing & { readonly xattrs?: 'all' | 'docker'; readonly compress?: 'none' | 'gzip' | 'zstd' },
+  ): ByteStream;
   /** Bytes of the files that it adds or changes. */
   sizeBytes(): Promise<number>;
   /** A new image; this layer stays writable. */

@@ -5,17 +5,18 @@ import type { Abortable } from '../base/values.ts';
 import type { ArchiveMember } from './write-archive.ts';
 
 /**
- * Writes `members` into the directory `path`, which is empty or absent; on failure it is left as it was. Failures of
+ * Writes `members` (where they take time: asked for when the directory is) into the directory `path`, which is empty or
+ * absent; on failure it is left as it was. Failures of
  * `node:fs` are thrown as they are.
  */
 export async function writeDirectory(
   path: string,
-  members: readonly ArchiveMember[],
+  members: readonly ArchiveMember[] | (() => Promise<readonly ArchiveMember[]>),
   { signal }: Abortable = {},
 ): Promise<void> {
   const made = await emptyDirectory(path);
   try {
-    for (const member of members) {
+    for (const member of typeof members === 'function' ? await members() : members) {
       signal?.throwIfAborted();
       const target = join(path, member.name);
       if (member.type === 'directory') {

@@ -14,7 +14,7 @@ import { dumpTree } from '../kit/tree-dump.ts';
 import { overlay, tmpfs } from './overlay.ts';
 
 const b = fromText;
-const LETTERS = { add: 'A', modify: 'C', delete: 'D' } as const;
+const LETTERS = { add: 'A', modify: 'C', delete: 'D', rename: 'R' } as const;
 
 function list(view: string, base: string | undefined, rendering: Rendering, options: WalkOptions = {}): string[] {
   const changes = walkChanges(b(view), base === undefined ? undefined : b(base), rendering, options);

@@ -4,10 +4,23 @@ import type { Context } from './context.ts';
 import { harmless } from './errors.ts';
 import { jsonLine, pathFields } from './json.ts';
 
-const LETTERS = { add: 'A', modify: 'C', delete: 'D' } as const;
+const LETTERS = { add: 'A', modify: 'C', delete: 'D', rename: 'R' } as const;
 
-/** `A /path`, the path's own bytes for a pipe and harmless for a terminal; or an object with `--json`. */
-export function lineOfChange(context: Pick<Context, 'json' | 'out'>, { kind, path }: Change): ByteString {
-  if (context.json) return fromText(jsonLine({ kind, ...pathFields(path) }));
-  return `${LETTERS[kind]} ${context.out.isTerminal ? fromText(harmless(path)) : path}` as ByteString;
+/** `A /path`, `R /from -> /path`, the path's own bytes for a pipe and harmless for a terminal; or an object with `--json`. */
+export function lineOfChange(context: Pick<Context, 'json' | 'out'>, change: Change): ByteString {
+  const { kind, path, from } = change;
+  if (context.json) return fromText(jsonLine(recordOf(change)));
+  const shown = (one: ByteString): ByteString => (context.out.isTerminal ? fromText(harmless(one)) : one);
+  return `${LETTERS[kind]} ${from === undefined ? '' : `${shown(from)} -> `}${shown(path)}` as ByteString;
+}
+
+/** As JSON: `from` (or `fromBase64`) beside the path for a rename. */
+export function recordOf({ kind, path, from }: Change): object {
+  if (from === undefined) return { kind, ...pathFields(path) };
+  const before = pathFields(from);
+  return {
+    kind,
+    ...('path' in before ? { from: before.path } : { fromBase64: before.pathBase64 }),
+    ...pathFields(path),
+  };
 }

@@ -28,13 +28,22 @@ export function say(context: Context, line: string): void {
   context.stderr.write(`${line}\n`);
 }
 
-/**
- * The store at the root. `create: false` where the command names something that must be there already: a store that
- * does not exist has it not, and none is made. Other commands make one, with nothing in it.
- */
-export async function openStoreOf(context: Context, { create }: { readonly create: boolean }): Promise<Store> {
+export interface OpenStoreOptions {
+  /**
+   * false where the command names something that must be there already: a store that does not exist has it not, and
+   * none is made. Other commands make one, with nothing in it.
+   */
+  readonly create: boolean;
+  /** Trees of removed layers are left as they are: what cannot be deleted would start one process after another. */
+  readonly leavesAside?: boolean;
+}
+
+/** The store at the root. */
+export async function openStoreOf(context: Context, { create, leavesAside = false }: OpenStoreOptions): Promise<Store> {
   const { openStore } = await import('../../index.ts');
-  const leftAside = (): void => deleteElsewhere(context);
+  const leftAside = (): void => {
+    if (!leavesAside) deleteElsewhere(context);
+  };
   const { root, driver, driverOptions, log, signal } = context;
   return openStore({
     root,

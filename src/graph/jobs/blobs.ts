@@ -5,7 +5,7 @@ import type { JobContext } from '../../base/pool.ts';
 import { Deflater } from '../../codec/deflate.ts';
 import type { InflateLimits } from '../../codec/inflate.ts';
 import { type FileRange, type InflateAnswer, inflateRange } from './inflate.ts';
-import { type Out, writerOf } from './out.ts';
+import { type Out, type PackedBlob, writerOf } from './out.ts';
 
 const PIECE_BYTES = 256 * 1024;
 
@@ -67,11 +67,11 @@ export interface UnkeepRequest {
   readonly to?: Out;
 }
 
-/** Job: a kept tar, unpacked; `corrupt` where it is not that of `diffId`. */
-export function unkeep(request: UnkeepRequest, context: JobContext): void {
+/** Job: a kept tar, unpacked; `corrupt` where it is not that of `diffId`. Answers what it became, where it is compressed. */
+export function unkeep(request: UnkeepRequest, context: JobContext): PackedBlob | undefined {
   const fd = openSync(toBytes(request.kept), 'r');
   try {
-    const writer = writerOf(request.to);
+    using writer = writerOf(request.to);
     const range = { fd, offset: 0, length: fstatSync(fd).size };
     const { diffId } = inflateRange(range, writer, { ratioMax: Number.POSITIVE_INFINITY }, context);
     if (diffId !== request.diffId) {
@@ -80,7 +80,7 @@ export function unkeep(request: UnkeepRequest, context: JobContext): void {
         actual: diffId,
       });
     }
-    writer.end();
+    return writer.end();
   } finally {
     closeSync(fd);
   }

@@ -5,7 +5,7 @@ import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import type { Change } from '../../base/values.ts';
 import { packTree } from '../../diff/pack.ts';
 import type { Rendering, WalkOptions } from '../../diff/types.ts';
-import { type UpperReading, whyNotUpper } from '../../diff/upper.ts';
+import { renamedDirectories, type UpperReading, whyNotUpper } from '../../diff/upper.ts';
 import { walkChanges, walkDifferences } from '../../diff/walk.ts';
 import { inodeKey, isDirectory } from '../../fs/stat.ts';
 import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
@@ -13,6 +13,7 @@ import { mount } from '../../linux/mount.ts';
 import type { Mount } from '../../mount/mount.ts';
 import { performMount } from '../../mount/perform.ts';
 import type { Jail } from './jail.ts';
+import { type Out, writeInto, writerOf } from './out.ts';
 
 /** Two trees to compare, as plans: they are mounted where only the job sees them, and vanish with it. */
 export interface Views {
@@ -70,12 +71,12 @@ export interface PackRequest {
   readonly views: Views;
   readonly ids: IdMaps;
   readonly xattrs: 'all' | 'docker';
-  readonly to: RingMemory;
+  readonly to: Out;
 }
 
-/** Job: the layer tar of what differs, into a ring. Answers what an archive cannot hold. */
+/** Job: the layer tar of what differs. Answers what an archive cannot hold. */
 export function pack(request: PackRequest, context: JobContext, jail: Jail): readonly string[] {
-  const writer = new RingWriter(request.to);
+  using writer = writerOf(request.to);
   const skipped: string[] = [];
   let bytes = 0;
   withViews(request.views, jail, (places) => {
@@ -90,7 +91,7 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
     };
     packTree(view, differences, options, (chunk) => {
       context.check();
-      writer.write(chunk);
+      writeInto(writer, chunk);
       bytes += chunk.length;
       context.done(bytes);
     });
@@ -102,20 +103,22 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
 export interface ChangesRequest {
   readonly views: Views;
   readonly rendering: Rendering;
+  /** Moved directories as one rename each, where the upper tells of them. */
+  readonly renames: boolean;
   readonly to: RingMemory;
 }
 
-const KINDS: Readonly<Record<Change['kind'], string>> = { add: 'A', modify: 'C', delete: 'D' };
+const KINDS: Readonly<Record<Change['kind'], string>> = { add: 'A', modify: 'C', delete: 'D', rename: 'R' };
 
-/** Job: what differs, as `A/path\0` records in a ring. */
+/** Job: what differs, as `A/path\0` records in a ring; `R/to\0/from\0` for a rename. */
 export function changes(request: ChangesRequest, context: JobContext, jail: Jail): void {
   const writer = new RingWriter(request.to);
   withViews(request.views, jail, (places) => {
     let records = '';
-    const options = walkOptions(request.views, places);
-    for (const { kind, path } of walkChanges(places.view, places.base, request.rendering, options)) {
+    const options = { ...walkOptions(request.views, places), ...renamesOf(request, places) };
+    for (const { kind, path, from } of walkChanges(places.view, places.base, request.rendering, options)) {
       context.check();
-      records += `${KINDS[kind]}${path}\0`;
+      records += `${KINDS[kind]}${path}\0${from === undefined ? '' : `${from}\0`}`;
       if (records.length < 32_768) continue;
       writer.write(Buffer.from(records, 'latin1'));
       records = '';
@@ -125,15 +128,28 @@ export function changes(request: ChangesRequest, context: JobContext, jail: Jail
   writer.end();
 }
 
+function renamesOf({ renames, views: { upper } }: ChangesRequest, { base }: Places): Pick<WalkOptions, 'renames'> {
+  if (!renames || upper === undefined || base === undefined) return {};
+  return { renames: renamedDirectories(upper.upper, base, upper.style) };
+}
+
 /** The changes in what `changes` wrote. */
 export async function* readChanges(records: AsyncIterable<Uint8Array>): AsyncGenerator<Change, void, undefined> {
   const kinds: Readonly<Record<string, Change['kind']>> = { A: 'add', C: 'modify', D: 'delete' };
   let rest = '';
+  let renamed: ByteString | undefined;
   for await (const chunk of records) {
     const parts = (rest + Buffer.from(chunk).toString('latin1')).split('\0');
     rest = parts.pop() ?? '';
     for (const part of parts) {
-      yield { kind: kinds[part.slice(0, 1)] ?? 'modify', path: part.slice(1) as ByteString };
+      if (renamed !== undefined) {
+        yield { kind: 'rename', path: renamed, from: part as ByteString };
+        renamed = undefined;
+        continue;
+      }
+      const path = part.slice(1) as ByteString;
+      if (part.startsWith(KINDS.rename)) renamed = path;
+      else yield { kind: kinds[part.slice(0, 1)] ?? 'modify', path };
     }
   }
 }

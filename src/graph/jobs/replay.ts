@@ -9,7 +9,7 @@ import { located } from '../../linux/libc.ts';
 import { SplitReader } from '../../tar/split.ts';
 import type { Extent } from '../../tar/types.ts';
 import { layerFiles } from '../layer-files.ts';
-import { type Out, type OutWriter, writerOf } from './out.ts';
+import { type Out, type OutWriter, type PackedBlob, writeInto, writerOf } from './out.ts';
 
 export interface ReplayRequest {
   /** The split record. */
@@ -21,13 +21,17 @@ export interface ReplayRequest {
   readonly to?: Out;
 }
 
-/** Job: a layer's tar from its record and files, byte for byte. Ends with `corrupt` where it is not the tar of `diffId`. */
-export function replay(request: ReplayRequest, context: JobContext): void {
-  const out = new HashedOut(writerOf(request.to), context);
+/**
+ * Job: a layer's tar from its record and files, byte for byte. Ends with `corrupt` where it is not the tar of `diffId`.
+ * Answers what it became, where it is compressed.
+ */
+export function replay(request: ReplayRequest, context: JobContext): PackedBlob | undefined {
+  using writer = writerOf(request.to);
+  const out = new HashedOut(writer, context);
   using files = layerFiles(request.root, (name, how) => changed(request, name, how));
   let ended = false;
   const split = new SplitReader({
-    onRaw: (bytes) => out.write(bytes),
+    onRaw: (bytes) => writeInto(out, bytes),
     onFile(name, payloadBytes, extents) {
       using file = files.open(name);
       const { fd, sizeBytes } = file;
@@ -56,7 +60,7 @@ export function replay(request: ReplayRequest, context: JobContext): void {
       { expected: request.diffId, actual: digest },
     );
   }
-  out.end();
+  return writer.end();
 }
 
 /** Gives a split record on disk to its reader. */
@@ -99,12 +103,12 @@ class HashedOut {
     this.#context = context;
   }
 
-  #room(): Uint8Array {
+  reserve(): Uint8Array {
     this.#slot ??= this.#writer.reserve();
     return this.#slot.subarray(this.#used);
   }
 
-  #filled(n: number): void {
+  commit(n: number): void {
     this.#used += n;
     this.bytes += n;
     if (this.#slot !== undefined && this.#used === this.#slot.length) this.#flush();
@@ -119,23 +123,13 @@ class HashedOut {
     this.#used = 0;
   }
 
-  write(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length; ) {
-      const room = this.#room();
-      const n = Math.min(room.length, bytes.length - at);
-      room.set(bytes.subarray(at, at + n));
-      this.#filled(n);
-      at += n;
-    }
-  }
-
   /** False where the file ends before. */
   copy(fd: number, offset: number, length: number): boolean {
     for (let at = 0; at < length; ) {
-      const room = this.#room();
+      const room = this.reserve();
       const n = readSync(fd, room, 0, Math.min(room.length, length - at), offset + at);
       if (n === 0) return false;
-      this.#filled(n);
+      this.commit(n);
       at += n;
     }
     return true;
@@ -144,10 +138,6 @@ class HashedOut {
   digest(): Digest {
     this.#flush();
     return `sha256:${this.#hash.digest('hex')}`;
-  }
-
-  end(): void {
-    this.#writer.end();
   }
 }
 

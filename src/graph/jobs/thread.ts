@@ -1,4 +1,5 @@
 import { type JobContext, type JobTable, serve } from '../../base/pool.ts';
+import { type GzipMemory, helpGzip } from '../../codec/gzip.ts';
 import { warm } from '../../codec/warm.ts';
 import { type ApplyAnswer, type ApplyRequest, apply, type SettleAnswer, type SettleRequest, settle } from './apply.ts';
 import { audit } from './audit.ts';
@@ -35,6 +36,7 @@ const TABLE: JobTable = {
   copy,
   makeDirectory,
   usage,
+  helpGzip: (memory: GzipMemory): void => helpGzip(memory),
   apply: (request: ApplyRequest, context: JobContext): ApplyAnswer => apply(request, context, jail),
   settle: (request: SettleRequest, context: JobContext): SettleAnswer => settle(request, context, jail),
   pack: (request: PackRequest, context: JobContext): readonly string[] => pack(request, context, jail),

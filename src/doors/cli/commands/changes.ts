@@ -5,17 +5,18 @@ import { type Command, defineCommand } from '../command.ts';
 import { openStoreOf, say } from '../context.ts';
 
 export const command: Command = defineCommand({
-  usage: 'ID [--explain]',
+  usage: 'ID [--explain] [--renames]',
   operands: [1, 1],
   options: {
     explain: { kind: 'flag', help: 'say which differ read it, and why' },
+    renames: { kind: 'flag', help: 'a moved directory as one line, "R /from -> /to", where redirect_dir tells of it' },
   },
-  async run(context, { explain }, operands) {
+  async run(context, { explain, renames }, operands) {
     const name = textOf(operands[0] as ByteString, 'the name');
     await using store = await openStoreOf(context, { create: false });
     await using layer = await store.layers.get(name);
     if (explain) say(context, await layer.explain());
-    for await (const change of layer.changes({ signal: context.signal })) {
+    for await (const change of layer.changes({ signal: context.signal, ...(renames ? { renames: 'collapse' } : {}) })) {
       await context.out.lineBytes(lineOfChange(context, change));
     }
     return 0;

@@ -16,7 +16,7 @@ export const command: Command = defineCommand({
   },
   async run(context, given) {
     const dryRun = given['dry-run'];
-    await using store = await openStoreOf(context, { create: false });
+    await using store = await openStoreOf(context, { create: false, leavesAside: given.removed });
     const { signal } = context;
     if (given.removed) {
       await store.upkeep.sweep({ signal });

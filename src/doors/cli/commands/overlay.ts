@@ -1,6 +1,7 @@
 import { type ByteString, fromText, quote } from '../../../base/bytes.ts';
 import type { RawMount } from '../../../mount/raw.ts';
 import { textOf } from '../arguments.ts';
+import { recordOf } from '../change-lines.ts';
 import { type Command, defineCommand, type Given, type OptionSpecs } from '../command.ts';
 import type { Context } from '../context.ts';
 import { checkDestination, writeStream } from '../destination.ts';
@@ -69,14 +70,23 @@ export const upperdir: Command = defineCommand({
 });
 
 export const changes: Command = defineCommand({
-  usage: '[--lower JSON]… --upper JSON [--walk]',
+  usage: '[--lower JSON]… --upper JSON [--walk] [--renames]',
   operands: [0, 0],
-  options: { ...SIDES, walk: WALK },
+  options: {
+    ...SIDES,
+    walk: WALK,
+    renames: { kind: 'flag', help: 'a moved directory as one record with "from", where redirect_dir tells of it' },
+  },
   async run(context, given) {
     const { upperChanges } = await import('../../../index.ts');
     const { lower, upper } = sidesOf(given);
-    for await (const { kind, path } of upperChanges(lower, upper, { walk: given.walk, signal: context.signal })) {
-      await context.out.line(jsonLine({ kind, ...pathFields(path) }));
+    const options = {
+      walk: given.walk,
+      signal: context.signal,
+      ...(given.renames ? { renames: 'collapse' as const } : {}),
+    };
+    for await (const change of upperChanges(lower, upper, options)) {
+      await context.out.line(jsonLine(recordOf(change)));
     }
     return 0;
   },

@@ -1,6 +1,7 @@
 import { fromText, quote } from '../../../base/bytes.ts';
 import { textOf } from '../arguments.ts';
 import { type Command, defineCommand } from '../command.ts';
+import { COMPRESS, compressionGiven } from '../compress.ts';
 import { openStoreOf, say } from '../context.ts';
 import { checkDestination, writeWith } from '../destination.ts';
 import { withTextPath } from '../directory.ts';
@@ -11,7 +12,7 @@ import { withProgress } from '../progress.ts';
 const FORMATS = ['oci', 'oci-dir', 'docker'] as const;
 
 export const command: Command = defineCommand({
-  usage: 'REF… [-o FILE|-] [--format oci|oci-dir|docker]',
+  usage: 'REF… [-o FILE|-] [--format oci|oci-dir|docker] [--compress gzip|zstd]',
   operands: [1, Number.POSITIVE_INFINITY],
   options: {
     output: { kind: 'value', short: 'o', value: 'FILE|-', help: 'where to (default: -, which must not be a terminal)' },
@@ -20,6 +21,7 @@ export const command: Command = defineCommand({
       value: 'FORMAT',
       help: 'oci (a tar, default), oci-dir (a directory) or docker (an archive)',
     },
+    compress: COMPRESS,
   },
   async run(context, given, operands) {
     const asked = given.format ?? fromText('oci');
@@ -30,12 +32,14 @@ export const command: Command = defineCommand({
       throw new UsageError('a directory is not for a stream: name it with -o');
     }
     if (directory === undefined) checkDestination(context, given.output);
+    const compress = compressionGiven(given.compress);
     const references = operands.map((operand) => textOf(operand, 'the reference'));
     const epochSeconds = sourceDateEpoch(context.env);
     await using store = await openStoreOf(context, { create: false });
     await withProgress(context, async (onProgress) => {
       const options = {
         ...(epochSeconds === undefined ? {} : { epochSeconds }),
+        ...(compress === undefined ? {} : { compress }),
         signal: context.signal,
         onProgress,
       };
@@ -49,7 +53,8 @@ export const command: Command = defineCommand({
     });
     // Until the blobs that came in are kept.
     if (format !== 'docker' && !context.quiet) {
-      say(context, 'note: layers are saved uncompressed, with a new manifest; their diff ids are the same');
+      const how = compress === undefined ? 'uncompressed' : `with ${compress}`;
+      say(context, `note: layers are saved ${how}, with a new manifest; their diff ids are the same`);
     }
     return 0;
   },
