@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { globSync, lstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -22,6 +23,30 @@ function inodesOf(home: string, ids: readonly string[]): string[] {
 }
 
 for (const driver of DRIVERS) {
+  test(`a program that is started beside a store gets none of its descriptors (${driver})`, async (t) => {
+    await withStore(t, driver, async (store) => {
+      const inherited = (): string[] =>
+        spawnSync('sh', ['-c', 'for fd in /proc/self/fd/*; do readlink "$fd"; done'], {
+          encoding: 'utf8',
+          stdio: ['ignore', 'pipe', 'ignore'],
+        })
+          .stdout.split('\n')
+          .filter((target) => target.startsWith('/') && target !== '/dev/null' && !target.startsWith('/proc/'));
+      const seen: string[][] = [];
+      const onProgress = (): void => void seen.push(inherited());
+      await store.images.load([ociImage([BASE, layer(file('big', 'x'.repeat(3_000_000)))], 'base')] as never, {
+        onProgress,
+      });
+      await using work = await store.layers.create('base:1');
+      await using mounted = await work.mount();
+      writeFileSync(join(toText(mounted.path), 'new'), 'new');
+      seen.push(inherited());
+      for await (const _ of work.diff()) seen.push(inherited());
+      assert.ok(seen.length >= 4);
+      assert.deepEqual(seen.flat(), []);
+    });
+  });
+
   test(`a store changes nothing outside of its root, a driver nothing outside of its home (invariant 1, ${driver})`, async (t) => {
     if (!need(t, 'root', 'mount')) return;
     await using disk = await filesystem('tmpfs', 64);
