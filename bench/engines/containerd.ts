@@ -41,7 +41,7 @@ async function containerd(peers: Peers, { name, where, config }: Flavour): Promi
       const home = join(directory, 'c');
       const mounted = join(directory, 'mounted');
       for (const dir of [home, mounted]) mkdirSync(dir);
-      const { path } = peers;
+      const path = peers.pathIn(where);
       const running = await startContainerd(home, {
         containerd: daemon,
         path,

@@ -40,13 +40,7 @@ async function docker(peers: Peers, { name, where, dockerd, driver }: Flavour): 
     async open({ directory, fixture }) {
       const home = join(directory, 'd');
       mkdirSync(home);
-      const path =
-        where === 'system'
-          ? peers.path
-              .split(':')
-              .slice(peers.directory === undefined ? 0 : 1)
-              .join(':')
-          : peers.path;
+      const path = peers.pathIn(where);
       const running = await startDockerd(home, { dockerd: daemon, path, ...(driver === undefined ? {} : { driver }) });
       const env = { DOCKER_HOST: `unix://${running.socket}`, DOCKER_CONFIG: home };
       const call = async (...args: string[]): Promise<string> => (await command(client, args, { env })).trim();

@@ -4,7 +4,7 @@ import { lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'n
 import { createInterface } from 'node:readline';
 import { type ByteString, fromBytes, fromText, toBytes } from '../../src/base/bytes.ts';
 import { type ErrorRecord, revive } from '../../src/base/errors.ts';
-import { IDENTITY } from '../../src/base/id-map.ts';
+import { IDENTITY, type IdMaps } from '../../src/base/id-map.ts';
 import type { LayerId } from '../../src/base/values.ts';
 import type { DriverSettings, LayerDriver, MountOptions } from '../../src/driver/driver.ts';
 import { parseLayerId } from '../../src/driver/ids.ts';
@@ -24,6 +24,7 @@ export type Open = (settings: DriverSettings) => Promise<LayerDriver>;
 
 export interface HouseOptions {
   readonly options?: readonly string[];
+  readonly idMaps?: IdMaps;
   /** Default: `run` beside the home. */
   readonly run?: ByteString;
   readonly perform?: (real: InlinePerformer) => DriverSettings['perform'];
@@ -39,7 +40,7 @@ export async function openHouse(root: ByteString, open: Open, house: HouseOption
     home: `${root}/home` as ByteString,
     run: house.run ?? (`${root}/run` as ByteString),
     options: house.options ?? [],
-    idMaps: IDENTITY,
+    idMaps: house.idMaps ?? IDENTITY,
     log: { debug: say('debug'), info: say('info'), warn: say('warn') },
     perform: house.perform?.(perform) ?? perform,
   };

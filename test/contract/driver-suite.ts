@@ -5,10 +5,12 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, 
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { type ByteString, fromText, toBytes } from '../../src/base/bytes.ts';
 import { isStorageError } from '../../src/base/errors.ts';
+import type { IdMaps } from '../../src/base/id-map.ts';
 import type { DriverName, LayerId } from '../../src/base/values.ts';
 import { FILESYSTEMS, type FilesystemName, filesystem, needsOf } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
 import { type Scratch, scratch } from '../kit/scratch.ts';
+import { diffDuties } from './diff-suite.ts';
 import { below, dump, type House, type HouseOptions, id, mountInChild, type Open, openHouse } from './driver-house.ts';
 
 // What every driver owes its callers (driver-behaviour D1 to D10), on every filesystem; the numbers are in the titles.
@@ -329,6 +331,28 @@ export function driverSuite(name: DriverName, open: Open): void {
       assert.equal(statSync(toBytes(h.driver.home)).mode & 0o7777, 0o710);
     });
 
+    test('the home is for the group of the mapped root, whose layer roots are, at every opening (D10, O3, O8)', async (t) => {
+      await using h = await house(t, { idMaps: MAPPED });
+      if (h === undefined) return;
+      const { home } = h.driver;
+      const owner = (path: ByteString): number[] => {
+        const { uid, gid } = statSync(toBytes(path));
+        return [uid, gid];
+      };
+      await h.driver.create(a, { writable: false });
+      await h.driver.create(b, { parent: a, writable: true });
+      spawnSync('chown', ['1:2', toBytes(home).toString()]);
+      await open(h.settings);
+      assert.deepEqual(owner(home), [0, 200_000]);
+      for (const layer of [a, b]) {
+        assert.deepEqual(owner((await h.driver.content(layer)).root), [100_000, 200_000], layer);
+        for (const readonly of [true, false]) {
+          await using mounted = await h.driver.mount(layer, { readonly });
+          assert.deepEqual(owner(mounted.path), [100_000, 200_000], layer);
+        }
+      }
+    });
+
     test('create() of a child keeps mode and owner of the root (O8)', async (t) => {
       await using h = await house(t);
       if (h === undefined) return;
@@ -417,8 +441,16 @@ export function driverSuite(name: DriverName, open: Open): void {
       await Promise.all(mounted.map((one) => one[Symbol.asyncDispose]()));
       assert.equal(await h.driver.isMounted(b), false);
     });
+
+    diffDuties(house);
   });
 }
+
+/** Ids that are not the host's own: users from 100,000 on, groups from 200,000. */
+export const MAPPED: IdMaps = {
+  uid: [{ container: 0, host: 100_000, size: 65_536 }],
+  gid: [{ container: 0, host: 200_000, size: 65_536 }],
+};
 
 /** A base `a` with a file, and a writable `b` on it. */
 export async function family(h: House): Promise<void> {

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { toText } from '../../src/index.ts';
 import { applyEdits, CAP_NET_RAW } from '../kit/edits.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
 import { dumpTree } from '../kit/tree-dump.ts';
+import { commitChanged } from './changed-image.ts';
 import { makeStrangeImage } from './strange-image.ts';
 import { skopeo, storeAt, tool, viewOf } from './tool.ts';
 
@@ -116,29 +116,7 @@ test('layer.commit() makes an image that skopeo and umoci take, with the tree th
   for (const driver of ['overlay2', 'vfs'] as const) {
     await using store = await storeAt(join(fs.path, driver), driver);
     await store.images.load(image.layout);
-    await using layer = await store.layers.create(image.reference, { name: 'work' });
-    let expected: string[];
-    {
-      await using mounted = await layer.mount();
-      const root = toText(mounted.path);
-      applyEdits(root, [
-        { do: 'delete', path: 'names' },
-        { do: 'delete', path: 'app/lib' },
-        { do: 'mkdir', path: 'app/lib' },
-        { do: 'create', path: 'app/lib/only', seed: 60 },
-        { do: 'append', path: 'etc/passwd', seed: 61 },
-        { do: 'xattr', path: 'etc/passwd', name: 'user.a', value: '\0\xff' },
-        { do: 'xattr', path: 'etc/gone', name: 'user.a', value: undefined },
-        { do: 'replace', path: 'data/kept', by: 'symlink' },
-        { do: 'fifo', path: 'new/fifo' },
-        { do: 'device', path: 'new/device', block: true, minor: 4 },
-        { do: 'link', path: 'new/a', to: 'new/c' },
-        { do: 'chmod', path: 'bin/ping', mode: 0o4755 },
-        { do: 'touch', path: 'new' },
-      ]);
-      expected = dumpTree(root);
-    }
-    const committed = await layer.commit('changed:2', { message: 'a change', changes: ['CMD ["true"]', 'ENV A=b=c'] });
+    const { image: committed, tree: expected } = await commitChanged(store, image.reference);
     const layout = join(fs.path, `${driver}.layout`);
     await store.images.saveDirectory([committed], layout);
 

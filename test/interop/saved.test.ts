@@ -7,6 +7,7 @@ import type { Store } from '../../src/index.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
 import { dumpTree } from '../kit/tree-dump.ts';
+import { commitChanged } from './changed-image.ts';
 import { makeStrangeImage, type StrangeImage } from './strange-image.ts';
 import { skopeo, storeAt, tool, viewOf } from './tool.ts';
 
@@ -83,30 +84,36 @@ test('images.saveDirectory() gives a layout that umoci unpacks to the same tree'
   });
 });
 
-test('images.save() gives archives that podman loads, and load() takes what podman saves of them', async (t) => {
-  await withSaved(t, ['podman', 'runc'], async ({ directory, image, forms }) => {
-    for (const form of ['oci', 'docker'] as const) {
-      // It takes 50 characters at most for its run directory.
-      using run = mkdtempDisposableSync('/tmp/lsp-');
-      const podman = podmanAt(join(directory, `podman-${form}`), run.path, directory);
-      const archive = (forms[form] as string).split(':')[1] as string;
-      await podman('load', '-q', '-i', archive);
-      const [inspected] = JSON.parse(await podman('image', 'inspect', 'strange:1')) as [
-        { Id: string; RootFS: { Layers: string[] } },
-      ];
-      assert.deepEqual(inspected.RootFS.Layers, image.diffIds, form);
-      assert.equal(`sha256:${inspected.Id}`, image.configDigest);
-      for (const format of ['docker-archive', 'oci-archive']) {
-        const saved = join(directory, `${form}.${format}.tar`);
-        await podman('save', '-q', '--format', format, '-o', saved, 'strange:1');
-        await using store = await storeAt(`${saved}.store`, 'overlay2');
-        const [loaded] = await store.images.load(saved);
-        assert.equal(loaded?.id, image.configDigest, `${form}, ${format}`);
-        assert.deepEqual(loaded?.diffIds, image.diffIds, `${form}, ${format}`);
+test('images.save() gives archives of loaded and committed images that podman loads, and load() takes what it saves of them', async (t) => {
+  await withSaved(t, ['podman', 'runc'], async ({ directory, image, store }) => {
+    await commitChanged(store, image.reference);
+    for (const reference of [image.reference, 'changed:2']) {
+      const { id, diffIds } = await store.images.get(reference);
+      const tree = await viewOf(store, reference);
+      for (const form of ['oci', 'docker'] as const) {
+        const at = (name: string): string => join(directory, `${reference.replace(':', '-')}-${form}-${name}`);
+        await pipeline(store.images.save([reference], { format: form }), createWriteStream(at('ours.tar')));
+        // It takes 50 characters at most for its run directory.
+        using run = mkdtempDisposableSync('/tmp/lsp-');
+        const podman = podmanAt(at('podman'), run.path, directory);
+        await podman('load', '-q', '-i', at('ours.tar'));
+        const [inspected] = JSON.parse(await podman('image', 'inspect', reference)) as [
+          { Id: string; RootFS: { Layers: string[] } },
+        ];
+        assert.deepEqual(inspected.RootFS.Layers, diffIds, form);
+        assert.equal(`sha256:${inspected.Id}`, id);
+        for (const format of ['docker-archive', 'oci-archive']) {
+          const saved = at(`${format}.tar`);
+          await podman('save', '-q', '--format', format, '-o', saved, reference);
+          await using again = await storeAt(`${saved}.store`, 'overlay2');
+          const [loaded] = await again.images.load(saved);
+          assert.equal(loaded?.id, id, `${form}, ${format}`);
+          assert.deepEqual(loaded?.diffIds, diffIds, `${form}, ${format}`);
+        }
+        // Its storage gives the root a mode of its own (0555).
+        const theirs = await mountedByPodman(podman, reference);
+        assert.deepEqual(theirs.slice(1), tree.slice(1), `${reference}, ${form}`);
       }
-      // Its storage gives the root a mode of its own (0555).
-      const [theirs, ours] = [await mountedByPodman(podman), await viewAfterLoad(directory, archive)];
-      assert.deepEqual(theirs.slice(1), ours.slice(1), form);
     }
   });
 });
@@ -129,17 +136,11 @@ function podmanAt(root: string, run: string, scratch: string): Podman {
   return (...args) => tool('podman', [...places, ...choices, ...args], { TMPDIR: scratch });
 }
 
-async function mountedByPodman(podman: Podman): Promise<string[]> {
-  const mounted = (await podman('image', 'mount', 'strange:1')).trim();
+async function mountedByPodman(podman: Podman, reference: string): Promise<string[]> {
+  const mounted = (await podman('image', 'mount', reference)).trim();
   try {
     return dumpTree(mounted);
   } finally {
-    await podman('image', 'unmount', 'strange:1');
+    await podman('image', 'unmount', reference);
   }
-}
-
-async function viewAfterLoad(directory: string, archive: string): Promise<string[]> {
-  await using store = await storeAt(join(directory, 'again'), 'overlay2');
-  const [loaded] = await store.images.load(archive);
-  return await viewOf(store, loaded?.id ?? '');
 }

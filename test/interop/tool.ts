@@ -17,6 +17,15 @@ export function skopeo(...args: readonly string[]): Promise<string> {
   return tool('skopeo', ['--insecure-policy', ...args]);
 }
 
+/** A docker client that speaks to one daemon, and has the existing directory `config` for its own things. */
+export function dockerOn(
+  client: string,
+  socket: string,
+  config: string,
+): (...args: readonly string[]) => Promise<string> {
+  return (...args) => tool(client, args, { DOCKER_HOST: `unix://${socket}`, DOCKER_CONFIG: config });
+}
+
 /** A store that fails the test when it warns. */
 export function storeAt(root: string, driver: NonNullable<StoreOptions['driver']>): Promise<Store> {
   const log: Log = {

@@ -2,18 +2,31 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { type Scratch, scratch } from './scratch.ts';
 
-/** A kind of filesystem that a suite can run on. */
-export type FilesystemName = 'ext4' | 'tmpfs';
+/** A kind of filesystem that a test can have. */
+export type FilesystemName = 'ext4' | 'tmpfs' | 'xfs';
 
+/** Those that suites run on. */
 export const FILESYSTEMS: readonly FilesystemName[] = ['ext4', 'tmpfs'];
+
+const MKFS: Readonly<Record<Exclude<FilesystemName, 'tmpfs'>, readonly string[]>> = {
+  ext4: ['mkfs.ext4', '-q', '-F', '-E', 'lazy_itable_init=0,lazy_journal_init=0'],
+  xfs: ['mkfs.xfs', '-q', '-m', 'reflink=1'],
+};
 
 /** What `need` is to be asked for before `filesystem`. */
 export function needsOf(name: FilesystemName): readonly string[] {
-  return name === 'ext4' ? ['root', 'mount', 'mkfs.ext4'] : ['root', 'mount'];
+  return name === 'tmpfs' ? ['root', 'mount'] : ['root', 'mount', `mkfs.${name}`];
 }
 
-/** A fresh filesystem of this test's own (ext4: journaled, on a sparse loop image), unmounted and gone at the end of the block. */
-export async function filesystem(name: FilesystemName, sizeMiB = 512): Promise<Scratch> {
+/**
+ * A fresh filesystem of this test's own (ext4: journaled; xfs: with reflinks; on a sparse loop image), unmounted and
+ * gone at the end of the block. `features`: more arguments for mkfs.
+ */
+export async function filesystem(
+  name: FilesystemName,
+  sizeMiB = 512,
+  features: readonly string[] = [],
+): Promise<Scratch> {
   const dir = await scratch(name);
   const path = `${dir.path}/fs`;
   mkdirSync(path);
@@ -23,7 +36,8 @@ export async function filesystem(name: FilesystemName, sizeMiB = 512): Promise<S
       const image = `${dir.path}/image`;
       writeFileSync(image, '');
       truncateSync(image, sizeMiB * 1024 * 1024);
-      run('mkfs.ext4', '-q', '-F', '-E', 'lazy_itable_init=0,lazy_journal_init=0', image);
+      const [mkfs = '', ...usual] = MKFS[name];
+      run(mkfs, ...usual, ...features, image);
       run('mount', '-o', 'loop', image, path);
     }
   } catch (error) {

@@ -4,6 +4,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isRequired } from './require.ts';
 
 /** What the kernel takes as a socket's path. */
 const SOCKET_PATH_BYTES_MAX = 107;
@@ -13,13 +14,15 @@ const STOP_MS_MAX = 20_000;
 /** Programs of other engines: those of one directory first, then the system's. */
 export interface Peers {
   readonly directory: string | undefined;
-  /** PATH with which all of them are found in that order. */
-  readonly path: string;
+  /** PATH for an engine of that place: it finds its helpers there, those of the system after those of the directory. */
+  pathIn(where: PeersPlace): string;
   /** Absolute path of a program, or undefined. */
   find(program: string): string | undefined;
   /** As `find`, only in the directory, or only outside of it. */
-  findIn(where: 'directory' | 'system', program: string): string | undefined;
+  findIn(where: PeersPlace, program: string): string | undefined;
 }
+
+export type PeersPlace = 'directory' | 'system';
 
 /** `directory` holds today's engines (LAYERSTORE_PEERS where absent); a distribution's are in its usual places. */
 export function peersIn(directory: string | undefined = process.env['LAYERSTORE_PEERS'] || undefined): Peers {
@@ -30,7 +33,7 @@ export function peersIn(directory: string | undefined = process.env['LAYERSTORE_
     dirs.map((dir) => join(dir, program)).find((file) => existsSync(file));
   return {
     directory,
-    path: [...own, ...system].join(':'),
+    pathIn: (where) => [...(where === 'directory' ? own : []), ...system].join(':'),
     find: (program) => look([...own, ...system], program),
     findIn: (where, program) => look(where === 'directory' ? own : system, program),
   };
@@ -143,15 +146,15 @@ async function end(child: ChildProcess, ended: Promise<void>): Promise<void> {
 }
 
 /**
- * True when `directory` of the peers has all `programs`. Otherwise skips the test with the reason, or fails it where
- * REQUIRE names `peers`.
+ * True when all `programs` are in the directory of the peers, or in the system's places. Otherwise skips the test with
+ * the reason, or fails it where `peers`, or such a program of the system's, `isRequired`.
  */
-export function needPeers(t: TestContext, peers: Peers, ...programs: readonly string[]): boolean {
-  const missing = programs.filter((program) => peers.findIn('directory', program) === undefined);
+export function needPeers(t: TestContext, peers: Peers, where: PeersPlace, ...programs: readonly string[]): boolean {
+  const missing = programs.filter((program) => peers.findIn(where, program) === undefined);
   if (missing.length === 0) return true;
-  const reason = `no ${missing.join(', ')} in ${peers.directory ?? 'LAYERSTORE_PEERS, which is not set'}`;
-  if ((process.env['REQUIRE'] ?? '').split(',').includes('peers'))
-    throw new Error(`REQUIRE names peers, but: ${reason}`);
+  const places = where === 'system' ? 'PATH' : (peers.directory ?? 'LAYERSTORE_PEERS, which is not set');
+  const reason = `no ${missing.join(', ')} in ${places}`;
+  if ((where === 'system' ? missing : ['peers']).some(isRequired)) throw new Error(`REQUIRE names it, but: ${reason}`);
   t.skip(reason);
   return false;
 }

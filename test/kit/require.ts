@@ -31,16 +31,27 @@ function lacking(need: string): string | undefined {
   return found ? undefined : `no ${need} in PATH`;
 }
 
+/** What no installation brings: it depends on where the checkout lies, and what lies beside it. */
+const PLACES: readonly string[] = ['open-checkout', 'shared', 'peers'];
+
+/**
+ * Whether REQUIRE (comma separated; CI sets it) makes a failure of the lack of `name`. `all` in it means every right and
+ * every program, those of tests to come too; places are named one by one.
+ */
+export function isRequired(name: string): boolean {
+  const required = (process.env['REQUIRE'] ?? '').split(',');
+  return required.includes(name) || (required.includes('all') && !PLACES.includes(name));
+}
+
 /**
  * True when everything in `needs` (a right, or a program's name) is there. Otherwise skips the test with the reason,
- * or fails it where REQUIRE (comma separated; CI sets it) names the need.
+ * or fails it where it `isRequired`.
  */
 export function need(t: TestContext, ...needs: readonly string[]): boolean {
-  const required = new Set((process.env['REQUIRE'] ?? '').split(','));
   for (const name of needs) {
     const reason = lacking(name);
     if (reason === undefined) continue;
-    if (required.has(name)) throw new Error(`REQUIRE names ${name}, but: ${reason}`);
+    if (isRequired(name)) throw new Error(`REQUIRE names ${name}, but: ${reason}`);
     t.skip(reason);
     return false;
   }

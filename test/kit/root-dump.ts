@@ -20,7 +20,8 @@ export function rootDump(root: string, { aside = false }: { readonly aside?: boo
       const at = path === '' ? name : `${path}/${name}`;
       if (!aside && ASIDE.test(at)) continue;
       if (!FURNITURE.test(at)) found.push(at);
-      if (lstatSync(bytesOf(at)).isDirectory()) walk(at);
+      // What other processes take away meanwhile is not there.
+      if (lstatSync(bytesOf(at), { throwIfNoEntry: false })?.isDirectory()) walk(at);
     }
   };
   walk('');
