@@ -4,7 +4,14 @@ import { LowerView } from '../fs/lower-view.ts';
 import { Root } from '../fs/rooted.ts';
 import { type InodeType, isDirectory, isWhiteout, sameInode, typeOf } from '../fs/stat.ts';
 import { walkTree } from '../fs/walk.ts';
-import { overlayMarks, parseWhiteout, type Whiteout, type WhiteoutStyle } from '../fs/whiteouts.ts';
+import {
+  OPAQUE,
+  overlayMarks,
+  overlayPrefix,
+  parseWhiteout,
+  type Whiteout,
+  type WhiteoutStyle,
+} from '../fs/whiteouts.ts';
 import { keepXattr, mapXattrs, viaProc, type Xattrs, xattrsOf } from '../fs/xattrs.ts';
 import {
   AT_FDCWD,
@@ -86,6 +93,8 @@ export class TreeAudit implements TarSink, Disposable {
   /** What the archive makes, and the directories that lead there. */
   readonly #known = new PathSet();
   readonly #deleted = new PathSet();
+  /** Directories that the archive marks as opaque. */
+  readonly #opaque = new PathSet();
   readonly #faults = new Map<ByteString, string>();
   /** Faults of symlinks, which a later entry may explain. */
   readonly #links = new Set<ByteString>();
@@ -184,6 +193,7 @@ export class TreeAudit implements TarSink, Disposable {
 
   #mark(mark: Whiteout, place: Place): void {
     if (mark.kind === 'opaque' && place.path === ROOT) this.#rootIsOpaque = true;
+    else if (mark.kind === 'opaque') this.#opaque.add(place.path);
     if (mark.kind !== 'whiteout') return;
     const path = joinPath(place.path, mark.of);
     this.#deleted.add(path);
@@ -252,9 +262,9 @@ export class TreeAudit implements TarSink, Disposable {
   /** All entries are in: looks for what none of them made. Answers the faults by path, and how many more there are. */
   finish(): { readonly faults: readonly TreeFault[]; readonly more: number } {
     if (this.#unclear) return { faults: [], more: 0 };
-    for (const { path, stat } of walkTree(this.#rootPath)) {
+    for (const { path, stat, dirFd, name } of walkTree(this.#rootPath)) {
       const own = path.slice(1) as ByteString;
-      const fault = this.#isKnown(own, stat) ? undefined : this.#stranger(own, stat);
+      const fault = this.#isKnown(own, stat) ? this.#overlayFault(own, stat, dirFd, name) : this.#stranger(own, stat);
       if (fault === undefined) continue;
       if (this.#faults.size >= FAULTS_MAX) this.#uncounted++;
       else if (!this.#faults.has(own)) this.#faults.set(own, fault);
@@ -267,6 +277,23 @@ export class TreeAudit implements TarSink, Disposable {
     if (this.#known.has(path)) return true;
     if (this.#options.whiteouts === 'none' || !isWhiteout(stat)) return false;
     return this.#deleted.has(path) || (this.#rootIsOpaque && !path.includes('/'));
+  }
+
+  /** What overlayfs would read of an entry beside what it is: marks that the archive did not make, or that are gone. */
+  #overlayFault(path: ByteString, stat: Stat, dirFd: number, name: ByteString): string | undefined {
+    const prefix = overlayPrefix(this.#options.whiteouts);
+    if (prefix === undefined || isWhiteout(stat)) return undefined;
+    const marks = xattrsOf(viaProc(dirFd, name), (key) => key.startsWith(prefix));
+    const opaque = marks.get(`${prefix}opaque` as ByteString)?.toString('latin1') === OPAQUE;
+    for (const mark of ['redirect', 'metacopy', 'whiteout']) {
+      if (marks.has(`${prefix}${mark}` as ByteString)) return `it is marked for overlayfs (${mark}), not by the layer`;
+    }
+    if (!isDirectory(stat)) return undefined;
+    const hides = this.#opaque.has(path) || this.#deleted.has(path) || (this.#rootIsOpaque && !path.includes('/'));
+    if (opaque && !hides) return 'it is marked as opaque, not by the layer';
+    if (opaque || !hides || this.#isHidden(parentPath(path))) return undefined;
+    const below = this.#below?.lookup(path);
+    return below !== undefined && isDirectory(below.stat) ? 'it hides no more what lies below' : undefined;
   }
 
   #stranger(path: ByteString, stat: Stat): string | undefined {

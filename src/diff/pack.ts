@@ -21,6 +21,7 @@ import { ENOENT, located } from '../linux/libc.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
 import { encodeEntry, paddingFor, trailer } from '../tar/write.ts';
 import type { Difference, PackOptions } from './types.ts';
+import { ofReading } from './walk.ts';
 
 const BUFFER_BYTES = 1024 * 1024;
 const SECOND = 1_000_000_000n;
@@ -66,7 +67,7 @@ class Packer implements Disposable {
     try {
       this.#add(difference);
     } catch (error) {
-      throw located(error, difference.path);
+      throw ofReading(located(error, difference.path), difference.path);
     }
   }
 

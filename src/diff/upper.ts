@@ -5,6 +5,7 @@ import { overlayMarks, overlayPrefix, type WhiteoutStyle } from '../fs/whiteouts
 import { lstatat, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
 import { fgetxattr } from '../linux/xattr.ts';
+import { ofReading } from './walk.ts';
 
 // What an upper directory says of a view, and whether that is enough. A path whose ancestors are all in the upper, as
 // directories that show nothing but themselves and what the base has there, can only differ if it is in the upper too:
@@ -86,7 +87,7 @@ function statIn(view: Descent, name: ByteString, path: ByteString): Stat | undef
   try {
     return lstatat(view.fd, name, ENOENT);
   } catch (error) {
-    throw located(error, path);
+    throw ofReading(located(error, path), path);
   }
 }
 

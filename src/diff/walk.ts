@@ -1,4 +1,5 @@
-import type { ByteString } from '../base/bytes.ts';
+import { type ByteString, quote } from '../base/bytes.ts';
+import { isStorageError, StorageError } from '../base/errors.ts';
 import { Descent } from '../fs/descent.ts';
 import { inodeKey, isDirectory, isWhiteout, sameInode } from '../fs/stat.ts';
 import { overlayMarks, type WhiteoutStyle } from '../fs/whiteouts.ts';
@@ -115,8 +116,24 @@ function* walkSteps(
   try {
     yield* steps(viewRoot, baseRoot, rendering, options, at);
   } catch (error) {
-    throw located(error, at.path);
+    throw ofReading(located(error, at.path), at.path);
   }
+}
+
+/** What the kernel says of a tree that somebody changes, or whose marks nobody could have written, in the reader's words. */
+export function ofReading(error: unknown, path: ByteString): unknown {
+  if (!isStorageError(error) || error.syscall === undefined) return error;
+  const { errno } = error;
+  const facts = { path, cause: error, ...(errno === undefined ? {} : { errno }) };
+  if (errno === 'ENOENT' || errno === 'ESTALE') {
+    const what = `Cannot read ${quote(path)}: it vanished while it was read; stop what writes to the layer and try again`;
+    return new StorageError('failed-precondition', what, facts);
+  }
+  if (errno === 'EINVAL' || errno === 'ELOOP') {
+    const what = `Cannot read ${quote(path)}: the kernel refuses what the layer says of it (${errno}); its marks (redirect, metacopy) lead nowhere`;
+    return new StorageError('corrupt', what, facts);
+  }
+  return error;
 }
 
 /** `here` says where it is, for errors. */

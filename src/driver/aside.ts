@@ -33,11 +33,15 @@ export function listAside(home: ByteString): ByteString[] {
 /** At opening: they are the settings' to delete later, or are deleted now. */
 export async function clearAside(
   paths: readonly ByteString[],
-  { leftAside, perform }: Pick<DriverSettings, 'leftAside' | 'perform'>,
+  { leftAside, perform, log }: Pick<DriverSettings, 'leftAside' | 'perform' | 'log'>,
 ): Promise<void> {
   if (paths.length === 0) return;
-  if (leftAside === undefined) for (const path of paths) await deleteAside(path, perform, { others: 'leave' });
-  else leftAside();
+  if (leftAside !== undefined) return leftAside();
+  for (const path of paths) {
+    await deleteAside(path, perform, { others: 'leave' }).catch((error: unknown) => {
+      log.warn(`A removed layer still takes space: ${error instanceof Error ? error.message : String(error)}`);
+    });
+  }
 }
 
 /**
@@ -67,8 +71,19 @@ export async function sweepAside(
   counted: CountedMounts,
   options: SweepOptions,
 ): Promise<void> {
+  /** One that cannot be deleted keeps nobody else's space. */
+  const failures: unknown[] = [];
+  const remove = async (path: ByteString): Promise<void> => {
+    try {
+      await deleteAside(path, perform, options);
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      failures.push(error);
+    }
+  };
   if (options.others !== 'leave') {
-    for (const path of listAside(home)) await deleteAside(path, perform, options);
+    for (const path of listAside(home)) await remove(path);
+    if (failures.length > 0) throw failures[0];
     await counted.sweeping(async () => {}); // takes the lock file of a killed one away
     return;
   }
@@ -76,9 +91,10 @@ export async function sweepAside(
   const sweep = async (): Promise<void> => {
     for (const path of listAside(home)) {
       seen.add(path);
-      await deleteAside(path, perform, options);
+      await remove(path);
     }
   };
   // Again after the lock is free: whoever set something aside meanwhile found it taken, and left it to us.
-  while (await counted.sweeping(sweep)) if (listAside(home).every((path) => seen.has(path))) return;
+  while ((await counted.sweeping(sweep)) && !listAside(home).every((path) => seen.has(path))) {}
+  if (failures.length > 0) throw failures[0];
 }

@@ -1,12 +1,14 @@
 import { type ByteString, fromText, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
-import type { DriverName } from '../base/values.ts';
+import type { DriverName, LayerId } from '../base/values.ts';
 import type { DriverSettings, LayerDriver, Performer } from './driver.ts';
 import { canonicalHome, listNames } from './home-files.ts';
+import { probeMarks, RIGHTS_REMEDY } from './marks.ts';
 import { ownOptions, parseDriverOptions } from './options.ts';
+import { listLayers } from './overlay/home.ts';
 import { openOverlay2, probeDirectory } from './overlay/overlay2.ts';
 import { probeOverlay, whyNot } from './overlay/probe.ts';
-import { openVfs } from './vfs.ts';
+import { listTrees, openVfs } from './vfs.ts';
 
 export interface ChooseOptions {
   /** The driver that the user wants; absent: by the layers that are there, else the first that works. */
@@ -28,19 +30,39 @@ export interface DriverChoice {
 interface Driver {
   readonly open: (settings: DriverSettings) => Promise<LayerDriver>;
   /** Why it cannot be used with this home, or undefined. */
-  readonly fault: (home: ByteString, perform: Performer) => Promise<string | undefined>;
+  readonly fault: (home: ByteString, perform: Performer) => Promise<Fault | undefined>;
+
+  /** Those of a home, without opening it. */
+  readonly layers: (home: ByteString) => readonly LayerId[];
+}
+
+interface Fault {
+  readonly because: string;
+  /** For want of rights no driver works. */
+  readonly lacksRights: boolean;
 }
 
 const DRIVERS: Readonly<Record<DriverName, Driver>> = {
   overlay2: {
     open: openOverlay2,
+    layers: listLayers,
     fault: async (home, perform) => {
       const directory = probeDirectory(home);
       const findings = await probeOverlay(directory, perform);
-      return findings.overlay.holds ? undefined : whyNot(directory, findings);
+      return findings.overlay.holds ? undefined : { because: whyNot(directory, findings), lacksRights: false };
     },
   },
-  vfs: { open: openVfs, fault: async () => undefined },
+  vfs: {
+    open: openVfs,
+    layers: listTrees,
+    fault: async (home) => {
+      // A home with layers was tried when it was made; on a full disk they can still be read and removed.
+      if (listTrees(home).length > 0) return undefined;
+      const directory = probeDirectory(home);
+      const { holds, because, lacksRights } = probeMarks(directory);
+      return holds ? undefined : { because: `vfs is not possible in ${quote(directory)}: ${because}`, lacksRights };
+    },
+  },
 };
 
 /** In the order they are tried. */
@@ -63,7 +85,7 @@ export async function chooseDriver(root: ByteString, choose: ChooseOptions): Pro
   const prior = PRIOR.filter((name) => hasLayers(`${root}/${name}` as ByteString));
   const [only, ...others] = prior;
   if (only !== undefined && others.length > 0) {
-    const remedy = 'Name the one to use, or remove the others';
+    const remedy = 'Name the one to use (--driver), or remove the others';
     throw new StorageError(
       'failed-precondition',
       `Cannot choose a driver in ${quote(root)}: there are layers of ${prior.map((name) => `"${name}"`).join(' and ')}. ${remedy}`,
@@ -74,18 +96,26 @@ export async function chooseDriver(root: ByteString, choose: ChooseOptions): Pro
     const because = 'its layers are there already';
     return await take(root, known(only, because), choose, because);
   }
-  const faults: string[] = [];
+  const faults: Fault[] = [];
   for (const name of PRIORITY) {
     const options = read(name, choose);
     const home = canonicalHome(`${root}/${name}` as ByteString);
     const fault = await DRIVERS[name].fault(home, choose.perform);
     if (fault === undefined) {
-      const because = faults.length === 0 ? 'it is the first choice and works here' : faults.join('; ');
+      const because = faults.length === 0 ? 'it is the first choice and works here' : whyOf(faults);
       return { name, home, options, because };
     }
     faults.push(fault);
   }
-  throw new StorageError('unsupported', `Cannot choose a driver in ${quote(root)}: ${faults.join('; ')}`);
+  throw refusal(`Cannot choose a driver in ${quote(root)}`, faults);
+}
+
+/** The drivers of ours whose homes in `root` have layers. */
+export function driversWithLayers(root: ByteString): DriverName[] {
+  return PRIORITY.filter((name) => {
+    const home = `${root}/${name}` as ByteString;
+    return hasLayers(home) && DRIVERS[name].layers(home).length > 0;
+  });
 }
 
 async function take(root: ByteString, name: DriverName, choose: ChooseOptions, because: string): Promise<DriverChoice> {
@@ -93,7 +123,19 @@ async function take(root: ByteString, name: DriverName, choose: ChooseOptions, b
   const home = canonicalHome(`${root}/${name}` as ByteString);
   const fault = await DRIVERS[name].fault(home, choose.perform);
   if (fault === undefined) return { name, home, options, because };
-  throw new StorageError('unsupported', `Cannot use the driver "${name}" (${because}): ${fault}`);
+  throw refusal(`Cannot use the driver "${name}" (${because})`, [fault]);
+}
+
+function whyOf(faults: readonly Fault[]): string {
+  return faults.map(({ because }) => because).join('; ');
+}
+
+function refusal(action: string, faults: readonly Fault[]): StorageError {
+  const lacking = faults.some(({ lacksRights }) => lacksRights);
+  const message = `${action}: ${whyOf(faults)}`;
+  return lacking
+    ? new StorageError('permission-denied', message, { remedy: RIGHTS_REMEDY })
+    : new StorageError('unsupported', message);
 }
 
 function read(name: DriverName, { options }: ChooseOptions): string[] {

@@ -36,6 +36,7 @@ import {
 } from './home-files.ts';
 import { isLayerId, parseLayerId } from './ids.ts';
 import { parseDriverOptions, parseLayerSettings, refuseLimit } from './options.ts';
+import { sweepProbes } from './overlay/probe.ts';
 
 // HOME/dir/ID is a layer, a whole copy of its parent and what was done to it since; HOME/layers/ID says what it is.
 // Writers get the directory itself; a read-only view is a bind mount on HOME/mnt/ID.
@@ -78,6 +79,7 @@ export async function openVfs(settings: DriverSettings): Promise<LayerDriver> {
 /** Removes what kills left, in homes of our own only. Nobody changes the home meanwhile. */
 async function sweep(home: ByteString, settings: DriverSettings): Promise<void> {
   const { perform, log } = settings;
+  await sweepProbes((home.slice(0, home.lastIndexOf('/')) || '/') as ByteString, perform); // of whoever was killed choosing
   if (!isOurs(home)) return;
   const left = listNames(home).filter((name) => name.startsWith(TEMPORARY_PREFIX));
   const aside = listAside(home);
@@ -89,6 +91,14 @@ async function sweep(home: ByteString, settings: DriverSettings): Promise<void> 
   for (const name of left) await perform.removeTree(`${home}/${name}` as ByteString);
   if (left.length > 0) log.info(`Removed ${left.length} left-overs of killed processes from ${quote(home)}`);
   await clearAside(aside, settings);
+}
+
+/** The layers of a home, or of one that may become a home. */
+export function listTrees(home: ByteString): LayerId[] {
+  return listNames(`${home}/dir` as ByteString)
+    .filter(isLayerId)
+    .map((name) => name as string as LayerId)
+    .filter((id) => isDirectoryAt(treePath(home, id)));
 }
 
 function treePath(home: ByteString, id: LayerId): ByteString {
@@ -234,10 +244,7 @@ class Vfs implements LayerDriver {
   }
 
   async list(): Promise<LayerId[]> {
-    return listNames(`${this.home}/dir` as ByteString)
-      .filter(isLayerId)
-      .map((name) => name as string as LayerId)
-      .filter((id) => isDirectoryAt(treePath(this.home, id)));
+    return listTrees(this.home);
   }
 
   async parent(id: LayerId): Promise<LayerId | undefined> {

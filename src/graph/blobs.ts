@@ -6,7 +6,7 @@ import type { Abortable, ByteStream } from '../base/values.ts';
 import type { InflateLimits } from '../codec/inflate.ts';
 import type { CompressOptions } from './crew.ts';
 import type { Watched } from './fill.ts';
-import type { KeepRequest, SpoolRequest, UnkeepRequest } from './jobs/blobs.ts';
+import type { CopyRangeRequest, KeepRequest, SpoolRequest, UnkeepRequest } from './jobs/blobs.ts';
 import type { FileRange, InflateAnswer } from './jobs/inflate.ts';
 import type { Out, PackedBlob } from './jobs/out.ts';
 import { jobStream, writeFile } from './streams.ts';
@@ -28,6 +28,11 @@ export function spoolBlob(
 /** Keeps a layer's tar in the new file `to`, compressed. */
 export function keepTar(threads: Threads, request: KeepRequest, options: Abortable = {}): Promise<void> {
   return threads.jobs.run({ name: 'keep', request }, { signal: options.signal });
+}
+
+/** Copies a run of one open file into another. */
+export function copyRange(threads: Threads, request: CopyRangeRequest, options: RunOptions): Promise<void> {
+  return threads.jobs.run({ name: 'copyRange', request }, options);
 }
 
 /** A kept tar as it came in; verified against `diffId` at its end. */

@@ -1,13 +1,10 @@
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
-import { type ByteString, fromText } from '../base/bytes.ts';
-import type { Finding } from '../base/values.ts';
+import { existsSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { fromText } from '../base/bytes.ts';
+import { probeMarks, RIGHTS_REMEDY } from '../driver/marks.ts';
 import { probeOverlay } from '../driver/overlay/probe.ts';
-import { makeWhiteout } from '../fs/whiteouts.ts';
-import { AT_FDCWD } from '../linux/inode.ts';
 import { kernelVersion } from '../linux/kernel.ts';
-import { statfs } from '../linux/statfs.ts';
-import { lsetxattr } from '../linux/xattr.ts';
+import { hasSelinux } from '../linux/label.ts';
 import { openThreads } from './threads.ts';
 
 /** One thing that a driver can or cannot do on this machine, found by trying. */
@@ -42,13 +39,13 @@ export async function doctor(root: string): Promise<readonly Diagnosis[]> {
     say('overlay2', 'overlay', false, 'only root can try it', 'run it as root');
     return found;
   }
-  const marks = canMark(directory);
+  const marks = probeMarks(fromText(directory));
   say(
     'vfs',
     'works',
     marks.holds,
     marks.because,
-    'put the root on another filesystem, or give CAP_SYS_ADMIN and CAP_MKNOD',
+    marks.lacksRights ? RIGHTS_REMEDY : 'put the root on another filesystem',
   );
   await using threads = await openThreads(2);
   const { overlay, dType, backing, index, copyUp } = await probeOverlay(fromText(directory), threads.perform);
@@ -61,6 +58,13 @@ export async function doctor(root: string): Promise<readonly Diagnosis[]> {
     index ? 'the kernel knows the option' : 'the kernel has no such option, and no index',
   );
   say('overlay2', 'backing filesystem', backing !== '<unknown>', backing);
+  const selinux = hasSelinux();
+  say(
+    'overlay2',
+    'SELinux labels',
+    selinux,
+    `this kernel runs ${selinux ? '' : 'no '}SELinux${selinux ? '' : ': labels of mounts are dropped'}`,
+  );
   if (copyUp !== undefined) {
     const { nativeDiff, copiesOpaque, redirects, metacopy } = copyUp;
     const fast = copiesOpaque.holds
@@ -76,21 +80,4 @@ export async function doctor(root: string): Promise<readonly Diagnosis[]> {
 
 function nearestDirectory(path: string): string {
   return existsSync(path) ? path : nearestDirectory(dirname(path));
-}
-
-/** Whether layers can be unpacked there: deletions are device nodes 0:0 and attributes of root's, for every driver. */
-function canMark(directory: string): Finding {
-  const fs = statfs(fromText(directory)).name;
-  let probe: string | undefined;
-  try {
-    probe = mkdtempSync(join(directory, '.layerstore-probe-'));
-    const path = fromText(probe);
-    lsetxattr(path, 'trusted.overlay.opaque' as ByteString, Buffer.from('y'));
-    makeWhiteout(AT_FDCWD, fromText(`${probe}/whiteout`));
-    return { holds: true, because: `${fs} takes the marks of deletions` };
-  } catch (error) {
-    return { holds: false, because: `${fs} does not take the marks of deletions: ${(error as Error).message}` };
-  } finally {
-    if (probe !== undefined) rmSync(probe, { recursive: true, force: true });
-  }
 }

@@ -112,7 +112,9 @@ export async function fill(
         const { sizeBytes, notes } = await threads.jobs.run<SettleAnswer>({ name: 'settle', request }, { signal });
         if (staged !== undefined) {
           const merge: MergeRequest = { staged, target: content.root };
-          await threads.jobs.run({ name: 'merge', request: merge }, { signal });
+          signal?.throwIfAborted();
+          // From here on it is done to the end: given up in the middle it would leave half of the changes.
+          await threads.jobs.run({ name: 'merge', request: merge });
         }
         return { ...found, sizeBytes, notes: [...found.notes, ...notes] };
       } finally {

@@ -16,6 +16,8 @@ import type {
   RemoveOptions,
   SweepOptions,
 } from '../driver/driver.ts';
+import { AT_FDCWD, close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat } from '../linux/inode.ts';
+import { LOCK_EX, tryFlock } from '../linux/sync.ts';
 import type { Mount } from '../mount/mount.ts';
 import type { CompressOptions } from './crew.ts';
 import {
@@ -128,24 +130,58 @@ class Graph implements StorageDriver {
   }
 
   async unpack(id: LayerId, tar: FileRange | ByteStream, options: ApplyOptions = {}): Promise<Unpacked> {
-    const direct = options.parent === undefined || options.parent === (await this.#driver.parent(id));
-    if (!direct) return this.#unpackMounted(id, tar, options);
-    return fill(this.#threads, await this.#target(id), options, (request) =>
-      unpackTar(this.#threads, tar, request, options),
+    const { parent, fresh } = options;
+    const target = await this.#target(id);
+    if (fresh === true) return this.#unpackInto(target, tar, options);
+    const direct = parent === undefined || parent === (await this.#driver.parent(id));
+    if (!direct && (parent === id || !(await this.#driver.has(parent)))) {
+      const why = parent === id ? 'it is the layer itself' : 'there is no such layer';
+      throw new StorageError('not-found', `Cannot unpack into layer "${id}" against "${parent}": ${why}`, {
+        layer: id,
+      });
+    }
+    await this.#refuseSealed(id);
+    const lock = lockLayer(target);
+    try {
+      const unpacked = direct
+        ? await this.#unpackInto(target, tar, options)
+        : await this.#unpackMounted(target, tar, options);
+      const settle = (): Promise<ApplyReport> => unpacked.settle().finally(() => close(lock));
+      return { ...unpacked, settle };
+    } catch (error) {
+      close(lock);
+      throw error;
+    }
+  }
+
+  #unpackInto(target: FillTarget, tar: FileRange | ByteStream, options: ApplyOptions): Promise<Unpacked> {
+    return fill(this.#threads, target, options, (request) => unpackTar(this.#threads, tar, request, options));
+  }
+
+  /** What is below others, or was committed, is never written again (invariant 2). */
+  async #refuseSealed(id: LayerId): Promise<void> {
+    const [plan] = await this.#driver.mounts(id);
+    const writable = plan?.type === 'bind' ? !plan.readonly : plan?.upper !== undefined;
+    if (writable) return;
+    throw new StorageError(
+      'failed-precondition',
+      `Cannot unpack into layer "${id}": it is read-only, committed or below others`,
+      {
+        layer: id,
+        remedy: 'make a new layer on it',
+      },
     );
   }
 
   /** Changes of a tree that is not what lies below the layer: they are done to what the layer shows. */
-  async #unpackMounted(id: LayerId, tar: FileRange | ByteStream, options: ApplyOptions): Promise<Unpacked> {
-    const target = await this.#target(id);
-    const mounted = await this.#driver.mount(id, options.signal === undefined ? {} : { signal: options.signal });
+  async #unpackMounted(target: FillTarget, tar: FileRange | ByteStream, options: ApplyOptions): Promise<Unpacked> {
+    const { signal } = options;
+    const mounted = await this.#driver.mount(target.id, signal === undefined ? {} : { signal });
     try {
       const { path } = mounted;
       const content: LayerContent = { ...target.content, root: path, lowers: [path], whiteouts: 'none' };
       // What the layer has already is what the changes are done to.
-      const unpacked = await fill(this.#threads, { ...target, content }, { ...options, fresh: true }, (request) =>
-        unpackTar(this.#threads, tar, request, options),
-      );
+      const unpacked = await this.#unpackInto({ ...target, content }, tar, { ...options, fresh: true });
       const settle = async (): Promise<ApplyReport> => {
         try {
           return await unpacked.settle();
@@ -370,4 +406,12 @@ class Graph implements StorageDriver {
 /** Whether nothing that was mounted so can have left an index; a bind has no other layers whose links could be kept. */
 function isWithoutIndex(plan: Mount): boolean {
   return plan.type === 'bind' || plan.index === 'off';
+}
+
+/** A descriptor that keeps others, in any process, from filling the layer at the same time. */
+function lockLayer({ id, content }: FillTarget): number {
+  const fd = openat(AT_FDCWD, content.root, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (tryFlock(fd, LOCK_EX)) return fd;
+  close(fd);
+  throw new StorageError('busy', `Cannot unpack into layer "${id}": somebody is unpacking into it`, { layer: id });
 }

@@ -73,9 +73,22 @@ export function upperDirectory(lower: readonly RawMount[], upper: readonly RawMo
       `layer ${other + 1} from below is ${quote(layers[other] as ByteString)}, not ${quote(common[other] as ByteString)}`,
     );
   }
+  const option = differentReading(below, above);
+  if (option !== undefined) throw refused(`the lower and the upper are not mounted with the same ${option}`);
   const top = layers.at(-1) as ByteString;
   if (top === '') throw refused('the upper directory has no name');
   return top;
+}
+
+/** The option by which the two read their layers differently: then what one shows is no base of the other. */
+function differentReading(below: RawMount, above: RawMount): string | undefined {
+  if (below.type === 'bind') return undefined;
+  const [one, other] = [parseOverlay(below), parseOverlay(above)];
+  if (one.userxattr !== other.userxattr) return 'userxattr';
+  if (one.metacopy !== other.metacopy) return 'metacopy';
+  const follows = ({ redirect }: OverlayMount): boolean => redirect !== 'nofollow';
+  if (follows(one) !== follows(other)) return 'redirect_dir';
+  return `${one.dataOnly}` === `${other.dataOnly}` ? undefined : 'data-only directories';
 }
 
 function layersOf(mount: RawMount): readonly ByteString[] {

@@ -45,8 +45,11 @@ export class Sweeper implements AsyncDisposable {
 
   /** Deletes all that is aside; what others are deleting is waited for, or left to them. */
   async finish(options: SweepOptions = {}): Promise<void> {
-    await this.#driver.sweep(options);
-    this.#owed = false;
+    try {
+      await this.#driver.sweep(options);
+    } finally {
+      this.#owed = false; // what could not be deleted now is found by the next who opens
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

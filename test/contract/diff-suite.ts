@@ -152,6 +152,28 @@ export function diffDuties(house: Fixture): void {
     });
   });
 
+  test('apply() takes no parent that is not there, no layer that is read-only, and one archive at a time (D2, D9)', async (t) => {
+    await onDriver(t, async (driver) => {
+      await make(driver, a, BASE);
+      await driver.create(b, { writable: true, parent: a });
+      for (const parent of [id('absent'), b]) {
+        await assert.rejects(driver.apply(b, pieces(TOP), { parent }), { code: 'not-found' });
+      }
+      await make(driver, d, layer());
+      const before = await shown(driver, a);
+      for (const options of [{}, { parent: d }]) {
+        await assert.rejects(driver.apply(a, pieces(TOP), options), { code: 'failed-precondition' });
+      }
+      assert.deepEqual(await shown(driver, a), before);
+      const all = await Promise.allSettled([1, 2, 3].map(() => driver.apply(b, pieces(TOP), { parent: d })));
+      assert.equal(all.filter(({ status }) => status === 'fulfilled').length, 1, JSON.stringify(all));
+      for (const one of all) if (one.status === 'rejected') assert.equal(one.reason.code, 'busy', one.reason);
+      await driver.create(c, { writable: true, parent: a });
+      await driver.apply(c, pieces(TOP));
+      assert.deepEqual(await shown(driver, b), await shown(driver, c));
+    });
+  });
+
   test('apply() to what a layer shows goes through no symlink of it (invariant 7)', async (t) => {
     await onDriver(t, async (driver) => {
       const outside = `${toText(driver.home)}-outside`;
@@ -292,19 +314,21 @@ export function diffDuties(house: Fixture): void {
   test('apply() into a layer that has entries already is refused, and changes nothing (D9)', async (t) => {
     await onDriver(t, async (driver) => {
       await make(driver, a, BASE);
-      const refuses = async (layerId: LayerId): Promise<void> => {
+      const refuses = async (layerId: LayerId, sealed = false): Promise<void> => {
         const was = await shown(driver, layerId);
         const { root } = await driver.content(layerId);
-        const message = `Cannot unpack into ${quote(root)}: the layer has entries already`;
+        const entries = `Cannot unpack into ${quote(root)}: the layer has entries already`;
+        const message = sealed ? /it is read-only, committed or below others$/ : entries;
         await assert.rejects(driver.apply(layerId, pieces(layer(file('etc/f', 'x')))), {
           code: 'failed-precondition',
           message,
         });
         assert.deepEqual(await shown(driver, layerId), was);
       };
-      await refuses(a);
+      await refuses(a, true);
       for (const [n, first] of [file('f', 'x'), whiteout('low'), file('low', 'low'), directory('new/')].entries()) {
-        await make(driver, id(`n${n}`), layer(first), a);
+        await driver.create(id(`n${n}`), { parent: a, writable: false });
+        await driver.apply(id(`n${n}`), pieces(layer(first)));
         await refuses(id(`n${n}`));
       }
       await driver.create(b, { parent: a, writable: true });

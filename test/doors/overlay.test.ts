@@ -8,6 +8,7 @@ import { mount, umount } from '../../src/linux/mount.ts';
 import { lsetxattr } from '../../src/linux/xattr.ts';
 import { readTar } from '../../src/tar/read.ts';
 import { tmpfs } from '../diff/overlay.ts';
+import { mountsBelow } from '../faults/small-disk.ts';
 import { need } from '../kit/require.ts';
 import { layerstore, type Ran } from './run-cli.ts';
 
@@ -83,7 +84,7 @@ test('overlay upperdir, changes and write read an upper in every mode, and leave
       rmSync(`${merged}/gone`, { recursive: true });
       writeFileSync(`${merged}/new`, 'new');
     });
-    const before = readFileSync('/proc/self/mountinfo', 'utf8');
+    const before = mountsBelow(made.path);
     const upperdir = layerstore('', ['overlay', 'upperdir', ...layer.flags]);
     assert.deepEqual([upperdir.status, upperdir.stdout], [0, `${layer.dirs.at(-1)}\n`]);
     const moved = [
@@ -116,7 +117,7 @@ test('overlay upperdir, changes and write read an upper in every mode, and leave
     const names: string[] = [];
     for await (const { entry } of readTar([tars[0] as Buffer] as never)) names.push(toText(entry.name));
     assert.ok(names.includes('.wh.gone') && names.includes('new'), names.join());
-    assert.equal(readFileSync('/proc/self/mountinfo', 'utf8'), before);
+    assert.deepEqual(mountsBelow(made.path), before);
   }
 });
 

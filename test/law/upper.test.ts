@@ -149,7 +149,14 @@ for (const mode of MODES) {
           for (const rendering of ['core', 'docker'] as const) {
             assert.deepEqual(list(view, base, rendering, guided), list(view, base, rendering, {}), rendering);
           }
-          assert.ok(tar(view, base, guided).equals(tar(view, base, {})), 'the tars differ');
+          const [one, other] = [guided, {}].map((options) => tryTo(() => tar(view, base, options)));
+          if (Buffer.isBuffer(one) && Buffer.isBuffer(other)) assert.ok(one.equals(other), 'the tars differ');
+          else {
+            // Edited by hand into a file whose data are not what its metadata say.
+            unreadable++;
+            const what = (error: unknown): unknown[] => (isStorageError(error) ? [error.code, error.path] : [error]);
+            assert.deepEqual(what(one), what(other));
+          }
         }
       }),
       { numRuns: SCRIPTS },

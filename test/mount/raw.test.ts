@@ -51,6 +51,12 @@ test('upperDirectory() finds the one directory more, or says which rule failed (
     [/the upper has 4 layers and the lower 2/, lower, [overlay('lowerdir=/3:/2:/1', 'upperdir=/4')]],
     [/layer 1 from below is "\/2", not "\/1"/, lower, [overlay('lowerdir=/1:/2', 'upperdir=/3')]],
     [/layer 2 from below is "\/2\/", not "\/2"/, lower, [overlay('lowerdir=/2/:/1', 'upperdir=/3')]],
+    [/not mounted with the same userxattr/, lower, [overlay('userxattr', 'lowerdir=/2:/1', 'upperdir=/3')]],
+    [
+      /not mounted with the same redirect_dir/,
+      lower,
+      [overlay('redirect_dir=nofollow', 'lowerdir=/2:/1', 'upperdir=/3')],
+    ],
     [/option "newer=1"/, lower, [overlay('newer=1', 'lowerdir=/2:/1', 'upperdir=/3')]],
   ];
   for (const [message, one, other] of refused) {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fromText } from '../../src/base/bytes.ts';
 import { openStore, type Store } from '../../src/index.ts';
-import { lsetxattr } from '../../src/linux/xattr.ts';
+import { lremovexattr, lsetxattr } from '../../src/linux/xattr.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import {
   device,
@@ -145,6 +145,15 @@ for (const driver of DRIVERS) {
           },
           top,
         );
+      }
+      if (!vfs) {
+        const mark = (name: string) => (path: string) =>
+          attribute(path, `trusted.overlay.${name}`, name === 'opaque' ? 'y' : '');
+        change('implied/a', /^it is marked as opaque, not by the layer$/, mark('opaque'));
+        change('implied/a/b', /^it is marked for overlayfs \(metacopy\), not by the layer$/, mark('metacopy'));
+        change('etc', /^it is marked for overlayfs \(redirect\), not by the layer$/, mark('redirect'), top);
+        const opaqueMark = fromText('trusted.overlay.opaque');
+        change('gone', /^it hides no more what lies below$/, (path) => lremovexattr(fromText(path), opaqueMark), top);
       }
       const found: Record<string, string> = {};
       for (const { what, where } of await store.upkeep.check({ deep: true })) {

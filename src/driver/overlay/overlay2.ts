@@ -170,7 +170,11 @@ class Overlay2 implements LayerDriver {
       throw new StorageError(
         'failed-precondition',
         `Cannot create layer ${text(id)}: max depth exceeded, it would have ${depth} layers below it, at most ${LOWERS_MAX} are possible`,
-        { layer: id },
+        {
+          layer: id,
+          remedy:
+            'join layers of it in one ("layerstore export" writes the whole tree as one tar), or use the driver vfs',
+        },
       );
     }
     if (!layer.committed && this.#counted.isMountedWritable(parent)) {

@@ -37,13 +37,14 @@ export interface OverlayFindings {
   readonly copyUp?: CopyUpFindings;
 }
 
-const PREFIX = '.layerstore-probe-';
+/** Of the directories in which something is tried out. */
+export const PROBE_PREFIX = '.layerstore-probe-';
 /** A probe is locked as soon as it is made; one that is younger may not have come to it yet. */
 const UNLOCKED_NS_MAX = 10_000_000_000n;
 
 /** Tries it out in `directory`, by a real mount in a directory of its own that is gone afterwards. */
 export async function probeOverlay(directory: ByteString, perform: Performer): Promise<OverlayFindings> {
-  const probe = `${directory}/${PREFIX}${randomUUID()}` as ByteString;
+  const probe = `${directory}/${PROBE_PREFIX}${randomUUID()}` as ByteString;
   const at = (...parts: string[]): ByteString => [probe, ...parts].join('/') as ByteString;
   mkdirSync(toBytes(probe), { mode: 0o700 });
   const lock = openat(AT_FDCWD, probe, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
@@ -122,7 +123,7 @@ async function removeProbe(probe: ByteString, perform: Performer): Promise<void>
 /** Removes what killed probes left in `directory`. */
 export async function sweepProbes(directory: ByteString, perform: Performer): Promise<void> {
   for (const name of listNames(directory)) {
-    if (!name.startsWith(PREFIX)) continue;
+    if (!name.startsWith(PROBE_PREFIX)) continue;
     const probe = `${directory}/${name}` as ByteString;
     const fd = openat(AT_FDCWD, probe, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, ENOENT);
     if (fd < 0) continue;

@@ -6,6 +6,7 @@ import { Deflater } from '../../codec/deflate.ts';
 import type { InflateLimits } from '../../codec/inflate.ts';
 import { type FileRange, type InflateAnswer, inflateRange } from './inflate.ts';
 import { type Out, type PackedBlob, writerOf } from './out.ts';
+import { openOwn } from './own-file.ts';
 
 const PIECE_BYTES = 256 * 1024;
 
@@ -60,6 +61,25 @@ export function keep(request: KeepRequest, context: JobContext): void {
   }
 }
 
+export interface CopyRangeRequest {
+  readonly from: FileRange;
+  /** An open file, and where in it. */
+  readonly to: { readonly fd: number; readonly offset: number };
+}
+
+/** Job: a run of one open file into another. */
+export function copyRange({ from, to }: CopyRangeRequest, context: JobContext): void {
+  using writer = writerOf({ kind: 'file', ...to });
+  for (let at = 0; at < from.length; ) {
+    context.check();
+    const room = writer.reserve();
+    const n = readSync(from.fd, room, 0, Math.min(room.length, from.length - at), from.offset + at);
+    if (n === 0) throw new StorageError('internal', `Cannot copy ${from.length} bytes: there are ${at}`);
+    writer.commit(n);
+    at += n;
+  }
+}
+
 export interface UnkeepRequest {
   readonly kept: ByteString;
   readonly diffId: string;
@@ -69,7 +89,7 @@ export interface UnkeepRequest {
 
 /** Job: a kept tar, unpacked; `corrupt` where it is not that of `diffId`. Answers what it became, where it is compressed. */
 export function unkeep(request: UnkeepRequest, context: JobContext): PackedBlob | undefined {
-  const fd = openSync(toBytes(request.kept), 'r');
+  const fd = openOwn(request.kept);
   try {
     using writer = writerOf(request.to);
     const range = { fd, offset: 0, length: fstatSync(fd).size };

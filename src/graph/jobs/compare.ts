@@ -34,6 +34,8 @@ export interface Views {
 interface Places {
   readonly view: ByteString;
   readonly base: ByteString | undefined;
+  /** The upper without what somebody mounted inside it: the view shows none of that. */
+  readonly upper: UpperReading | undefined;
 }
 
 function withViews<T>(views: Views, jail: Jail, task: (places: Places) => T): T {
@@ -42,19 +44,36 @@ function withViews<T>(views: Views, jail: Jail, task: (places: Places) => T): T 
     mount(none, views.scratch, 'tmpfs' as ByteString, 0, 'mode=700,size=64k' as ByteString);
     const place = (name: string, plan: Mount): ByteString => {
       const path = joinBytes(views.scratch, name as ByteString);
-      mkdirat(AT_FDCWD, path, 0o700);
+      mkdirAt(path);
       performMount(plan, path);
       return path;
     };
+    /** A single layer shows its own marks where it is bound; as an overlay it shows what the view makes of them. */
+    const asOverlay = (plan: Mount): Mount => {
+      if (plan.type !== 'bind' || views.view.type !== 'overlay') return plan;
+      const nothing = joinBytes(views.scratch, 'nothing' as ByteString);
+      mkdirAt(nothing);
+      const { upper: _, work: __, short: ___, lower: ____, dataOnly: _____, ...reading } = views.view;
+      return { ...reading, lower: [plan.source, nothing] };
+    };
+    const { upper } = views;
     return task({
       view: place('view', views.view),
-      base: views.base === undefined ? undefined : place('base', views.base),
+      base: views.base === undefined ? undefined : place('base', asOverlay(views.base)),
+      upper:
+        upper === undefined
+          ? undefined
+          : { ...upper, upper: place('upper', { type: 'bind', source: upper.upper, readonly: true }) },
     });
   });
 }
 
+function mkdirAt(path: ByteString): void {
+  mkdirat(AT_FDCWD, path, 0o700);
+}
+
 /** The cheapest way that finds everything. */
-function walkOptions({ upper, createdNs, whole }: Views, { view }: Places): WalkOptions {
+function walkOptions({ createdNs, whole }: Views, { view, upper }: Places): WalkOptions {
   if (upper === undefined) return createdNs === undefined ? {} : { createdNs };
   const enough = whole === undefined && whyNotUpper(view, upper) === undefined;
   return { upper: upper.upper, ...(enough ? { guide: upper.style } : {}) };
@@ -62,9 +81,7 @@ function walkOptions({ upper, createdNs, whole }: Views, { view }: Places): Walk
 
 /** Job: why the upper does not tell what differs, undefined where it does. */
 export function whyWalk(views: Views, _context: JobContext, jail: Jail): string | undefined {
-  const { upper } = views;
-  if (upper === undefined) return undefined;
-  return withViews(views, jail, ({ view }) => whyNotUpper(view, upper));
+  return withViews(views, jail, ({ view, upper }) => (upper === undefined ? undefined : whyNotUpper(view, upper)));
 }
 
 export interface PackRequest {
@@ -128,7 +145,7 @@ export function changes(request: ChangesRequest, context: JobContext, jail: Jail
   writer.end();
 }
 
-function renamesOf({ renames, views: { upper } }: ChangesRequest, { base }: Places): Pick<WalkOptions, 'renames'> {
+function renamesOf({ renames }: ChangesRequest, { base, upper }: Places): Pick<WalkOptions, 'renames'> {
   if (!renames || upper === undefined || base === undefined) return {};
   return { renames: renamedDirectories(upper.upper, base, upper.style) };
 }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { closeSync, openSync, readSync } from 'node:fs';
-import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
+import { closeSync, readSync } from 'node:fs';
+import { type ByteString, quote } from '../../base/bytes.ts';
 import type { Digest } from '../../base/digest.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
@@ -10,6 +10,7 @@ import { SplitReader } from '../../tar/split.ts';
 import type { Extent } from '../../tar/types.ts';
 import { layerFiles } from '../layer-files.ts';
 import { type Out, type OutWriter, type PackedBlob, writeInto, writerOf } from './out.ts';
+import { openOwn } from './own-file.ts';
 
 export interface ReplayRequest {
   /** The split record. */
@@ -65,7 +66,7 @@ export function replay(request: ReplayRequest, context: JobContext): PackedBlob 
 
 /** Gives a split record on disk to its reader. */
 export function feedRecord(path: ByteString, split: SplitReader): void {
-  const fd = openSync(toBytes(path), 'r');
+  const fd = openOwn(path);
   const room = Buffer.allocUnsafe(256 * 1024);
   // The record is our own file; headers repeat so much that no ratio tells it from a bomb.
   const limits = { ratioMax: Number.POSITIVE_INFINITY };

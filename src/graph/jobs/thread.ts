@@ -3,7 +3,7 @@ import { type GzipMemory, helpGzip } from '../../codec/gzip.ts';
 import { warm } from '../../codec/warm.ts';
 import { type ApplyAnswer, type ApplyRequest, apply, type SettleAnswer, type SettleRequest, settle } from './apply.ts';
 import { audit } from './audit.ts';
-import { keep, spool, unkeep } from './blobs.ts';
+import { copyRange, keep, spool, unkeep } from './blobs.ts';
 import {
   type ChangesRequest,
   changes,
@@ -30,6 +30,7 @@ const TABLE: JobTable = {
   spool,
   keep,
   unkeep,
+  copyRange,
   replay,
   audit,
   merge,
