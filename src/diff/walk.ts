@@ -129,7 +129,9 @@ export function ofReading(error: unknown, path: ByteString): unknown {
     const what = `Cannot read ${quote(path)}: it vanished while it was read; stop what writes to the layer and try again`;
     return new StorageError('failed-precondition', what, facts);
   }
-  if (errno === 'EINVAL' || errno === 'ELOOP') {
+  // Root is refused by no mode: what it may not read is a mark that leads out, or that the mount does not follow.
+  const refused = process.geteuid?.() === 0 && (errno === 'EACCES' || errno === 'EPERM');
+  if (refused || errno === 'EINVAL' || errno === 'ELOOP') {
     const what = `Cannot read ${quote(path)}: the kernel refuses what the layer says of it (${errno}); its marks (redirect, metacopy) lead nowhere`;
     return new StorageError('corrupt', what, facts);
   }

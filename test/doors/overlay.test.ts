@@ -163,6 +163,52 @@ test('upperChanges() reads whiteouts that are attributes, marks of the mount\u20
   assert.deepEqual(found, await list(dataLower, dataView, true).catch((error: Error) => error.message));
 });
 
+test('upperChanges() sees what the view shows: marks of a single lower, nothing that is mounted inside the upper', async (t) => {
+  await using made = await rig(t);
+  if (made === undefined) return;
+  const set = (path: string, name: string, value: string): unknown =>
+    lsetxattr(fromText(path), fromText(name), Buffer.from(value));
+  // The lower hides a name by an attribute: neither the base nor the view has it.
+  writeFileSync(`${made.base}/d/hidden`, '');
+  set(`${made.base}/d`, 'trusted.overlay.opaque', 'x');
+  set(`${made.base}/d/hidden`, 'trusted.overlay.whiteout', '');
+  const [upper, work] = [`${made.path}/upper`, `${made.path}/work`] as const;
+  mkdirSync(`${upper}/d/e`, { recursive: true });
+  mkdirSync(work);
+  writeFileSync(`${upper}/d/e/f`, 'changed');
+  // Somebody mounts something on a directory of the upper: the view goes on showing what is below.
+  mount(fromText('tmpfs'), fromText(`${upper}/d/e`), fromText('tmpfs'), 0, fromText('size=64k'));
+  try {
+    writeFileSync(`${upper}/d/e/foreign`, '');
+    const lower = [{ type: 'bind', source: fromText(made.base), options: [fromText('ro')] }];
+    const options = [`lowerdir=${made.base}`, `upperdir=${upper}`, `workdir=${work}`].map(fromText);
+    const above = [{ type: 'overlay', source: fromText('overlay'), options }];
+    for (const walk of [false, true]) {
+      const found: string[] = [];
+      for await (const { kind, path } of upperChanges(lower, above, { walk })) found.push(`${kind} ${toText(path)}`);
+      assert.deepEqual(found, ['modify /d/e/f'], `walk: ${walk}`);
+    }
+  } finally {
+    umount(fromText(`${upper}/d/e`));
+  }
+});
+
+test('changes of an upper whose marks lead nowhere are corrupt, by path', async (t) => {
+  await using made = await rig(t);
+  if (made === undefined) return;
+  const [upper, other] = [`${made.path}/upper`, `${made.path}/other`] as const;
+  for (const dir of [`${upper}/moved`, other]) mkdirSync(dir, { recursive: true });
+  lsetxattr(fromText(`${upper}/moved`), fromText('trusted.overlay.redirect'), Buffer.from('/d/../../x'));
+  const overlay = (...options: string[]) => [
+    { type: 'overlay', source: fromText('overlay'), options: options.map(fromText) },
+  ];
+  const changes = upperChanges(
+    overlay(`lowerdir=${other}:${made.base}`),
+    overlay(`lowerdir=${upper}:${other}:${made.base}`),
+  );
+  await assert.rejects(Array.fromAsync(changes), { code: 'corrupt', message: /^Cannot read "\/moved": the kernel refuses/ });
+});
+
 test('overlay verbs refuse in one line what they cannot read, before the first change', async (t) => {
   await using made = await rig(t);
   if (made === undefined) return;
