@@ -1,12 +1,19 @@
 // Lists the images of an archive or layout and writes them as a docker archive, without a store; any system with Node 24.
-//   node examples/convert-archive.ts IMAGE.tar|LAYOUT DOCKER.tar
+//   ./try examples/convert-archive.ts IMAGE.tar|LAYOUT DOCKER.tar
 import { createWriteStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { openArchive, writeArchive } from '../src/oci-entry.ts';
 
+process.on('uncaughtException', ({ message }: Error) => {
+  console.error(message);
+  process.exit(1);
+});
+
 const [source, result] = process.argv.slice(2);
-if (source === undefined || result === undefined)
-  throw new Error('usage: convert-archive.ts IMAGE.tar|LAYOUT DOCKER.tar');
+if (source === undefined || result === undefined) {
+  console.error('usage: convert-archive.ts IMAGE.tar|LAYOUT DOCKER.tar');
+  process.exit(2);
+}
 
 await using archive = await openArchive(source);
 const images = archive.images();

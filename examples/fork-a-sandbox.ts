@@ -1,11 +1,17 @@
 // Several writable layers on one image: each sees the same files, none sees another's changes.
-//   node examples/fork-a-sandbox.ts ROOT REFERENCE [COUNT]
+//   ./try examples/fork-a-sandbox.ts ROOT REFERENCE [COUNT]
 import { readFile, writeFile } from 'node:fs/promises';
 import { isStorageError, openStore, toText } from '../src/index.ts';
 
+process.on('uncaughtException', ({ message }: Error) => {
+  console.error(message);
+  process.exit(1);
+});
+
 const [root, reference, count = '3'] = process.argv.slice(2);
 if (root === undefined || reference === undefined) {
-  throw new Error('usage: fork-a-sandbox.ts ROOT REFERENCE [COUNT]');
+  console.error('usage: fork-a-sandbox.ts ROOT REFERENCE [COUNT]');
+  process.exit(2);
 }
 
 await using store = await openStore({ root, create: false });

@@ -1,9 +1,17 @@
 // What is in a store: images, their layers, who uses them.
-//   node examples/list-images.ts ROOT
+//   ./try examples/list-images.ts ROOT
 import { openStore } from '../src/index.ts';
 
+process.on('uncaughtException', ({ message }: Error) => {
+  console.error(message);
+  process.exit(1);
+});
+
 const [root] = process.argv.slice(2);
-if (root === undefined) throw new Error('usage: list-images.ts ROOT');
+if (root === undefined) {
+  console.error('usage: list-images.ts ROOT');
+  process.exit(2);
+}
 
 await using store = await openStore({ root, create: false });
 for (const image of await store.images.list()) {

@@ -1,13 +1,19 @@
 // Loads an image, changes it in a writable layer, commits and saves the result.
-//   node examples/load-and-change.ts ROOT IMAGE.tar NEW.tar
+//   ./try examples/load-and-change.ts ROOT IMAGE.tar NEW.tar
 import { createReadStream, createWriteStream } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { openStore, toText } from '../src/index.ts';
 
+process.on('uncaughtException', ({ message }: Error) => {
+  console.error(message);
+  process.exit(1);
+});
+
 const [root, archive, result] = process.argv.slice(2);
 if (root === undefined || archive === undefined || result === undefined) {
-  throw new Error('usage: load-and-change.ts ROOT IMAGE.tar NEW.tar');
+  console.error('usage: load-and-change.ts ROOT IMAGE.tar NEW.tar');
+  process.exit(2);
 }
 
 await using store = await openStore({ root });

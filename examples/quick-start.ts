@@ -36,7 +36,8 @@ const session = new Session(directory, {
 });
 try {
   await show(session);
-  session.say(`\nDone in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
+  const gone = keep ? '' : ` Its directory is removed again; "./try examples/quick-start.ts --keep" leaves it.`;
+  session.say(`\nDone in ${((performance.now() - began) / 1000).toFixed(1)} s.${gone}`);
 } catch (error) {
   await setImmediate(); // The handler has its turn.
   console.error(`quick start: ${interrupted ? 'interrupted' : (error as Error).message}`);
@@ -51,13 +52,15 @@ async function show(session: Session): Promise<void> {
   );
   const layers = makeImage(join(directory, 'image.oci.tar'), 'docker.io/library/demo:1');
   for (const [i, layer] of layers.entries()) session.say(`   layer ${i + 1}: ${layer.about} (${sizesOf(layer)})`);
-  session.say(`\n   "layerstore" is bin/layerstore. The store is below ${directory}, for it says:`);
+  session.say(`\n   "layerstore" is bin/layerstore. The store will be below ${directory}, for it says:`);
   session.say(`   export LAYERSTORE_ROOT=${join(directory, 'store')}`);
-  session.run('layerstore info');
-
   session.say('\n2. Load it: digests are checked and the layers unpacked, once for all images that share them.');
   session.run('layerstore load -i image.oci.tar');
+  session.run('layerstore info');
   session.run('layerstore images');
+  session.say(
+    '\n   "load" prints the digest of the manifest, "images" the id: the digest of the config, whatever the form.',
+  );
   session.run('layerstore layers demo:1');
 
   session.say(

@@ -52,10 +52,12 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   return open(given);
 }
 
+export type { CompressOptions } from './graph/crew.ts';
 export type { Diagnosis } from './graph/doctor.ts';
 export type { ApplyOptions, ApplyReport, Unpacked, Watched } from './graph/fill.ts';
 export type { AuditAnswer } from './graph/jobs/audit.ts';
 export type { FileRange } from './graph/jobs/inflate.ts';
+export type { PackedBlob } from './graph/jobs/out.ts';
 export type { LayerFile, LayerFiles } from './graph/layer-files.ts';
 export type { OpenDriverOptions } from './graph/open-driver.ts';
 export type { OverlayDiffOptions } from './graph/overlay-diff.ts';

@@ -1,5 +1,6 @@
-import type { ByteString } from '../base/bytes.ts';
-import { cstring, EAGAIN, judge, libc, NR, systemError } from './libc.ts';
+import { type ByteString, quote } from '../base/bytes.ts';
+import { StorageError } from '../base/errors.ts';
+import { cstring, EAGAIN, EINVAL, judge, libc, NR, systemError } from './libc.ts';
 
 // One function per system call. Each answers ≥ 0, or the negative errno where the caller named that errno in
 // `tolerated`, and throws on every other failure. Paths are relative to `dir`, or to the working directory for AT_FDCWD.
@@ -152,13 +153,25 @@ export function fchmod(fd: number, mode: number, ...tolerated: number[]): number
 }
 
 export function fchown(fd: number, uid: number, gid: number): void {
-  judge(libc.fchown(fd, uid, gid), 'change owner of', `descriptor ${fd}`, []);
+  const result = judge(libc.fchown(fd, uid, gid), 'change owner of', `descriptor ${fd}`, [EINVAL]);
+  if (result < 0) throw unmapped(`descriptor ${fd}` as ByteString, uid, gid);
 }
 
 /** Owner and group; a symlink at the end is itself changed. */
 export function lchownat(dir: number, path: ByteString, uid: number, gid: number, ...tolerated: number[]): number {
   const result = libc.fchownat(dir, cstring(path), uid, gid, AT_SYMLINK_NOFOLLOW);
-  return judge(result, 'change owner of', path, tolerated);
+  const judged = judge(result, 'change owner of', path, [...tolerated, EINVAL]);
+  if (judged === -EINVAL && !tolerated.includes(EINVAL)) throw unmapped(path, uid, gid);
+  return judged;
+}
+
+/** EINVAL of chown(2) means one thing only: this user namespace has no such id (user_namespaces(7)). */
+function unmapped(path: ByteString, uid: number, gid: number): StorageError {
+  return new StorageError(
+    'permission-denied',
+    `Cannot change owner of ${quote(path)} to ${uid}:${gid}: this user namespace does not map these ids (EINVAL)`,
+    { path, syscall: 'change owner of', errno: 'EINVAL', remedy: "run it as the host's root, or with more ids mapped" },
+  );
 }
 
 const UTIME_OMIT = 0x3ffffffen;

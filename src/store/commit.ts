@@ -59,6 +59,14 @@ export async function commitWritable(
     const parsed = parseConfig(bytes, 'the new config');
     const chain = chainId(chainIds(diffIds).at(-1), report.diffId);
     notes = report.notes;
+    const { lowersMax } = await driver.capabilities();
+    const depth = below.length + 1;
+    if (depth > lowersMax) {
+      notes = [
+        ...notes,
+        `the image has ${depth} layers, and ${driver.name} mounts a writable layer on at most ${lowersMax}: it can be saved and exported, no layer can be created on it`,
+      ];
+    }
     committed = await database.commitImages({
       layers: [
         {

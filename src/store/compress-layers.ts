@@ -1,7 +1,10 @@
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { together } from '../base/together.ts';
-import type { ByteStream } from '../base/values.ts';
+import type { Abortable, ByteStream } from '../base/values.ts';
+import { copyRange } from '../graph/blobs.ts';
+import type { FileRange } from '../graph/jobs/inflate.ts';
 import type { PackedBlob } from '../graph/jobs/out.ts';
+import type { FilePlace } from '../graph/storage-driver.ts';
 import { OCI_LAYER_TAR } from '../oci/media-type.ts';
 import { blobBytes } from '../transport/layer-streams.ts';
 import type { LayerToSave } from '../transport/write-archive.ts';
@@ -16,6 +19,7 @@ import type { Progressing } from './types.ts';
 export interface CompressedLayers extends AsyncDisposable {
   readonly layers: ReadonlyMap<string, LayerToSave>;
   open(layer: LayerToSave): ByteStream;
+  write(layer: LayerToSave, to: FilePlace, options: Abortable): Promise<void>;
 }
 
 /** Larger tars have all threads, one after another; others have one each, side by side. */
@@ -40,6 +44,9 @@ export async function compressLayers(
     end += roomFor(tarBytes);
   }
   const placeOf = (diffId: string): number => places.get(diffId) as number;
+  const rangeOf = ({ diffId, sizeBytes }: LayerToSave): FileRange => {
+    return { fd, offset: placeOf(diffId), length: sizeBytes };
+  };
   try {
     const blobs = await together(options, (signal) => {
       let before: Promise<unknown> = Promise.resolve();
@@ -71,7 +78,8 @@ export async function compressLayers(
     const layers = blobs.map(([diffId, blob]) => [diffId, { diffId, ...blob, mediaType } as LayerToSave] as const);
     return {
       layers: new Map(layers),
-      open: ({ diffId, sizeBytes }) => blobBytes({ fd, offset: placeOf(diffId), length: sizeBytes }, options),
+      open: (layer) => blobBytes(rangeOf(layer), options),
+      write: (layer, to, { signal }) => copyRange(context.threads, { from: rangeOf(layer), to }, { signal }),
       [Symbol.asyncDispose]: () => file.close(),
     };
   } catch (error) {

@@ -1,5 +1,6 @@
 import type { Digest } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
+import { familiarReference, parseReference } from '../oci/reference.ts';
 import type { Connection } from './connection.ts';
 import {
   candidates,
@@ -109,13 +110,27 @@ export function digestOfKey(db: Connection, { text, reference, prefix }: ImageKe
   if (found.length === 0) {
     throw new StorageError(
       'not-found',
-      `Cannot find the image ${shownPath(text)}: the store has none of that name or id`,
+      `Cannot find the image ${shownPath(text)}: ${soughtOf({ text, ...(reference === undefined ? {} : { reference }) })}`,
+      { remedy: '"layerstore images" lists what there is' },
     );
   }
   throw new StorageError(
     'invalid-argument',
     `Cannot tell which image ${shownPath(text)} is: ${candidates(found.map((row) => row.digest.slice(0, 19)))} begin so; give more of the id`,
   );
+}
+
+/** What was looked for and is not there: a name gets its tag when it is read. */
+function soughtOf({ text, reference }: ImageKey): string {
+  const name = reference === undefined ? text : short(reference);
+  return name === text
+    ? 'the store has none of that name or id'
+    : `the store has none named ${shownPath(name)}, and no id that begins so`;
+}
+
+/** `x:1` for `docker.io/library/x:1`. */
+function short(reference: string): string {
+  return familiarReference(parseReference(reference));
 }
 
 export function image(db: Connection, key: ImageKey): Image {
@@ -235,7 +250,7 @@ export function removeImages(db: Connection, keys: readonly ImageKey[], force: b
     if (!byName && names.length > 1 && !force) {
       throw new StorageError(
         'busy',
-        `Cannot remove image ${shownPath(key.text)}: it has ${names.length} names (${candidates(names)}); remove them by name, or all with force`,
+        `Cannot remove image ${shownPath(key.text)}: it has ${names.length} names (${candidates(names.map(short))}); remove them by name, or all with --force`,
       );
     }
     const untagged = byName ? [key.reference] : names;

@@ -97,6 +97,16 @@ export function layersByChain(db: Connection, chainIds: readonly Digest[]): Laye
   });
 }
 
+/** The chain ids that begin with `prefix` (`sha256:…`), a few of them. */
+export function chainsFrom(db: Connection, prefix: string): Digest[] {
+  const found = db.all<{ chain_id: Digest }>(
+    'SELECT DISTINCT chain_id FROM layers WHERE chain_id >= ? AND chain_id < ? ORDER BY 1 LIMIT 6',
+    prefix,
+    `${prefix}g`,
+  );
+  return found.map((row) => row.chain_id);
+}
+
 /** All committed layers, parents before children, with their row ids. */
 export function committedRows(db: Connection): ReadonlyMap<number, LayerRow & { readonly parentRow: number | null }> {
   const found = db.all<LayerColumns & { readonly parent_row: number | null }>(

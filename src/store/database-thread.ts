@@ -69,7 +69,7 @@ function serve(): Requests {
       busyMs = options.busyMs;
       const state = examineRoot(root);
       if (state === 'store') return connect();
-      if (!options.create) throw refusal('not-found', root, 'there is none');
+      if (!options.create) throw refusal('not-found', root, 'there is no store');
       if (state === 'absent') rootIsNew = makeRoot(root);
       return undefined;
     },
@@ -96,6 +96,7 @@ function serve(): Requests {
     layer: (driverId) => read((db) => layers.layer(db, driverId)),
     imageLayers: (key) => read((db) => images.imageLayers(db, key)),
     layersByChain: (chainIds) => read((db) => layers.layersByChain(db, chainIds)),
+    chainsFrom: (prefix) => read((db) => layers.chainsFrom(db, prefix)),
     storedLayers: (key) => read((db) => images.storedLayers(db, key)),
     pin: (pin, chainIds) => write((db) => layers.pin(db, pin, chainIds)),
     unpin: (pin) => write((db) => layers.unpin(db, pin)),

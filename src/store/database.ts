@@ -195,6 +195,12 @@ export class Database implements AsyncDisposable {
     return this.#thread.ask('layersByChain', chainIds);
   }
 
+  /** The chain ids that a text of people begins: up to 6, none where it is no part of an id. */
+  async chainsFrom(text: string): Promise<Digest[]> {
+    const { prefix } = imageKey(text);
+    return prefix === undefined ? [] : this.#thread.ask('chainsFrom', prefix);
+  }
+
   /** As `layersByChain`, and none of them is removed until `commitImages` with this pin, `unpin`, or this handle's end. */
   async pin(chainIds: readonly Digest[]): Promise<{ readonly pin: string; readonly layers: LayerRow[] }> {
     const pin = `${this.#maker().session}/${this.#pins++}`;

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { fromText } from '../base/bytes.ts';
-import { asDigest } from '../base/digest.ts';
-import { isStorageError, StorageError } from '../base/errors.ts';
+import { isStorageError, record, StorageError } from '../base/errors.ts';
 import { expecting } from '../base/kinds.ts';
 import type { LayerId } from '../base/values.ts';
 import { absolute } from '../base/working-directory.ts';
@@ -11,6 +10,7 @@ import { newLayerId, type StoreContext } from './context.ts';
 import { discard, discardOrWarn } from './discard.ts';
 import { layerName } from './given-name.ts';
 import { isHeld } from './held.ts';
+import { shownPath } from './layout.ts';
 import type { LayerRow, NewWritable, WritableRow } from './rows.ts';
 import { LAYER, LAYERS } from './signatures.ts';
 import type { CreateLayerOptions, Image, Layers, WritableLayer } from './types.ts';
@@ -46,15 +46,23 @@ export function layersOf(context: StoreContext): Layers {
   return expecting(layers, 'layers', LAYERS);
 }
 
-async function releaseAt({ driver }: StoreContext, path: string): Promise<boolean> {
+async function releaseAt(context: StoreContext, path: string): Promise<boolean> {
+  const { database, driver } = context;
   const wanted = fromText(absolute(path));
   for (const [id] of path.matchAll(/[0-9a-f]{64}/g)) {
     if (!(await driver.has(id as LayerId))) continue;
     const { merged, upper } = await driver.metadata(id as LayerId);
     const own = wanted.startsWith(`${driver.home}/`) && wanted.endsWith(`/${id}`); // a mount point named by the id
-    if (own || wanted === merged || wanted === upper) return driver.release(id as LayerId, HOLD);
+    if (!own && wanted !== merged && wanted !== upper) continue;
+    const row = (await database.writables()).find(({ driverId }) => driverId === id);
+    const layer = row === undefined ? undefined : new Writable(context, row);
+    if (await (layer?.unmount() ?? driver.release(id as LayerId, HOLD))) return true;
+    if (await driver.isMounted(id as LayerId)) return false;
   }
-  return false;
+  throw new StorageError(
+    'not-found',
+    `Cannot unmount ${shownPath(path)}: nothing of this store is mounted there; "layerstore ls" lists what is mounted`,
+  );
 }
 
 async function createWritable(
@@ -110,11 +118,16 @@ async function baseOf({ database }: StoreContext, asked: Image | string | undefi
     return { base: { image: image.id }, ...top(await database.imageLayers(image.id)) };
   } catch (error) {
     // What names no image may be a chain of layers.
-    const chainId = asDigest(asked);
-    if (chainId === undefined || !isStorageError(error, 'not-found')) throw error;
-    const layers = await database.layersByChain([chainId]);
-    if (layers.length === 0) throw error;
-    return { base: { chainId }, ...top(layers) };
+    if (typeof asked !== 'string' || !isStorageError(error, 'not-found')) throw error;
+    const [chainId, ...others] = await database.chainsFrom(asked);
+    if (chainId === undefined) throw error;
+    if (others.length > 0) {
+      throw new StorageError(
+        'invalid-argument',
+        `Cannot tell which chain ${shownPath(asked)} is: several begin so; give more of it`,
+      );
+    }
+    return { base: { chainId }, ...top(await database.layersByChain([chainId])) };
   }
 }
 
@@ -128,10 +141,19 @@ export async function makeDirectory(context: StoreContext, row: WritableRow, sig
   });
 }
 
+/** An error of the driver's about a writable layer, with the layer's name in place of its id. */
+function named(error: unknown, { driverId, name }: WritableRow): unknown {
+  if (!isStorageError(error) || error.layer !== driverId) return error;
+  const { code, message, stack: _, cause: __, ...facts } = record(error);
+  const text = message.replace(`layer "${driverId}"`, () => `layer ${shownPath(name)}`);
+  return text === message ? error : new StorageError(code, text, { ...facts, cause: error });
+}
+
 class Writable implements WritableLayer {
   readonly id: string;
   readonly name: string;
   readonly image?: NonNullable<WritableRow['image']>;
+  readonly chainId?: NonNullable<WritableRow['chainId']>;
   readonly createdAt: string;
   readonly #context: StoreContext;
   readonly #row: WritableRow;
@@ -142,20 +164,32 @@ class Writable implements WritableLayer {
     this.id = row.driverId;
     this.name = row.name;
     if (row.image !== undefined) this.image = row.image;
+    if (row.chainId !== undefined) this.chainId = row.chainId;
     this.createdAt = new Date(Number(row.createdNs / 1_000_000n)).toISOString();
     expecting(this as WritableLayer, 'layer', LAYER);
   }
 
   mount(options: Parameters<WritableLayer['mount']>[0] = {}): Promise<Mounted> {
-    return this.#context.driver.mount(this.#row.driverId, {
-      mode: this.#row.overlayMode,
-      ...(options.hold === true ? { holdName: HOLD } : {}),
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-    });
+    return this.#named(
+      this.#context.driver.mount(this.#row.driverId, {
+        mode: this.#row.overlayMode,
+        ...(options.hold === true ? { holdName: HOLD } : {}),
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      }),
+    );
   }
 
   unmount(): Promise<boolean> {
-    return this.#context.driver.release(this.#row.driverId, HOLD);
+    return this.#named(this.#context.driver.release(this.#row.driverId, HOLD));
+  }
+
+  /** The driver knows layers by ids; people gave this one a name. */
+  async #named<T>(call: Promise<T>): Promise<T> {
+    try {
+      return await call;
+    } catch (error) {
+      throw named(error, this.#row);
+    }
   }
 
   isMounted(): Promise<boolean> {
@@ -191,9 +225,9 @@ class Writable implements WritableLayer {
   }
 
   async remove(options: { readonly force?: boolean } = {}): Promise<void> {
-    const { database, driver } = this.#context;
+    const { database } = this.#context;
     const { driverId, name } = this.#row;
-    if (options.force === true) while (await driver.release(driverId, HOLD)) {} // every named hold
+    if (options.force === true) while (await this.unmount()) {} // every named hold
     if (await isHeld(this.#context, driverId)) {
       throw new StorageError('busy', `Cannot remove layer "${name}": it is mounted; unmount it first`, { layer: name });
     }

@@ -9,7 +9,7 @@ import type { ArchivedImage, ArchivedLayer } from '../transport/source.ts';
 import { inRoot, newLayerId, newLayerMakings, type StoreContext } from './context.ts';
 import { discardOrWarn } from './discard.ts';
 import type { BlobRow, Committed, NewImage } from './rows.ts';
-import { openSource } from './spool.ts';
+import { inSource, openSource } from './spool.ts';
 import type { Bytes, LoadedImage, LoadOptions } from './types.ts';
 import { type FilledLayer, type PlannedLayer, type UnpackOptions, unpackLayers } from './unpack-layers.ts';
 
@@ -22,6 +22,14 @@ export async function loadImages(
   source: Bytes,
   options: LoadOptions = {},
 ): Promise<LoadedImage[]> {
+  try {
+    return await load(context, source, options);
+  } catch (error) {
+    throw inSource(source, error);
+  }
+}
+
+async function load(context: StoreContext, source: Bytes, options: LoadOptions): Promise<LoadedImage[]> {
   const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
   await using archive = await openSource(context, source, options);
   const images = archive.images(platform === undefined ? {} : { platform });
@@ -29,16 +37,16 @@ export async function loadImages(
   let committed: Committed;
   try {
     await loading.plan(images);
-    const load = async (): Promise<Committed> => {
+    const unpack = async (): Promise<Committed> => {
       await loading.unpack();
       return loading.commit();
     };
     const { missing } = loading;
     const afterOthers = async (): Promise<Committed> => {
       await loading.plan(images); // what they unpacked meanwhile is there now
-      return load();
+      return unpack();
     };
-    committed = missing.length === 0 ? await load() : await context.turns.take(missing, afterOthers, options);
+    committed = missing.length === 0 ? await unpack() : await context.turns.take(missing, afterOthers, options);
   } catch (error) {
     await loading.undo();
     throw error;

@@ -1,10 +1,11 @@
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fromText, toText } from '../base/bytes.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { IDENTITY } from '../base/id-map.ts';
 import { SILENT } from '../base/log.ts';
 import type { LayerDriver } from '../driver/driver.ts';
-import { chooseDriver, type DriverChoice, openLayerDriver } from '../driver/open.ts';
+import { chooseDriver, type DriverChoice, driversWithLayers, openLayerDriver } from '../driver/open.ts';
 import { ownOptions, parseDriverOptions } from '../driver/options.ts';
 import { lazyDriver } from '../graph/lazy-driver.ts';
 import { type StorageDriver, storageDriver } from '../graph/storage-driver.ts';
@@ -14,7 +15,7 @@ import { type Database, openDatabase } from './database.ts';
 import { discard } from './discard.ts';
 import { imagesOf } from './images.ts';
 import { layersOf, makeDirectory } from './layers.ts';
-import { homeOf } from './layout.ts';
+import { homeOf, layoutOf, refusal } from './layout.ts';
 import type { WritableRow } from './rows.ts';
 import { Sweeper } from './sweeper.ts';
 import { Turns } from './turns.ts';
@@ -39,6 +40,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       create,
       ...(asked === undefined ? {} : { asked }),
       async choose(at) {
+        refuseLayers(at);
         choice = await chooseDriver(fromText(at), {
           options: driverOptions,
           perform: threads.perform,
@@ -91,6 +93,19 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     await threads[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+/** A store is not made where a driver without one has layers: from then on their owner could not write them. */
+function refuseLayers(root: string): void {
+  const drivers = driversWithLayers(fromText(root));
+  // A store that another process made meanwhile has its database before its first layer.
+  if (drivers.length === 0 || existsSync(layoutOf(root).database)) return;
+  const remedy = 'name another root, or use the layers by the driver alone ("layerstore driver")';
+  throw refusal(
+    'failed-precondition',
+    root,
+    `there is none, but the driver ${drivers.join(' and ')} has layers there already; a new store would take them from their owner; ${remedy}`,
+  );
 }
 
 /** A layer that the driver cannot find and the store has: not the asker's mistake, but a directory that was taken away. */

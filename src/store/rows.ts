@@ -185,6 +185,7 @@ export interface Requests {
   layer(driverId: string): LayerRow | undefined;
   imageLayers(key: ImageKey): LayerRow[];
   layersByChain(chainIds: readonly Digest[]): LayerRow[];
+  chainsFrom(prefix: string): Digest[];
   storedLayers(key: ImageKey | undefined): StoredLayer[];
   pin(pin: string, chainIds: readonly Digest[]): LayerRow[];
   unpin(pin: string): void;

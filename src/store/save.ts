@@ -2,7 +2,7 @@ import { write } from 'node:fs';
 import { promisify } from 'node:util';
 import { StorageError } from '../base/errors.ts';
 import { together } from '../base/together.ts';
-import type { ByteStream } from '../base/values.ts';
+import type { Abortable, ByteStream } from '../base/values.ts';
 import { absolute } from '../base/working-directory.ts';
 import type { Watched } from '../graph/fill.ts';
 import type { FilePlace } from '../graph/storage-driver.ts';
@@ -27,10 +27,10 @@ import type { LayerRow } from './rows.ts';
 import type { Image, Progressing, SaveOptions } from './types.ts';
 
 interface Plan extends AsyncDisposable {
-  /** By diff id. */
-  readonly rows: ReadonlyMap<string, LayerRow>;
   readonly images: readonly ImageToSave[];
   readonly open: OpenLayer;
+  /** As `open`, into an open file. */
+  write(layer: LayerToSave, to: FilePlace, options: Abortable): Promise<void>;
 }
 
 /** One archive with the images that were asked for; each layer once. */
@@ -61,30 +61,15 @@ export async function saveTo(
 ): Promise<void> {
   refuseCompressedDocker(options);
   await using planned = await plan(context, asked, options);
-  const { images, rows, open: openLayer } = planned;
-  if (isCompressed(options)) {
-    let offset = 0;
-    for await (const bytes of archiveOf(planned, options)) {
-      await writeAt(fd, bytes, offset);
-      offset += bytes.length;
-    }
-    return;
-  }
-  const members = (options.format === 'docker' ? dockerMembers : ociMembers)(images, openLayer);
+  const members = (options.format === 'docker' ? dockerMembers : ociMembers)(planned.images, planned.open);
   const mtimeNs = BigInt(options.epochSeconds ?? 0) * 1_000_000_000n;
   await together(options, (signal) =>
     piecesOf(members, { mtimeNs }).map((piece) => {
       const { offset } = piece;
       if ('bytes' in piece) return writeAt(fd, piece.bytes, offset);
-      const { diffId } = piece.layer;
-      const row = rows.get(diffId) as LayerRow;
-      return writeLayer(context, row, { fd, offset }, { ...options, signal });
+      return planned.write(piece.layer, { fd, offset }, { signal });
     }),
   );
-}
-
-async function writeLayer(context: StoreContext, row: LayerRow, to: FilePlace, options: SaveOptions): Promise<void> {
-  await layerTarTo(context, row, to, watched(row, options));
 }
 
 /** Tells of the bytes of one layer's tar. */
@@ -95,12 +80,8 @@ function watched({ diffId, tarBytes: bytesTotal }: LayerRow, { signal, onProgres
   };
 }
 
-function isCompressed({ compress = 'none' }: SaveOptions): boolean {
-  return compress !== 'none';
-}
-
-function refuseCompressedDocker(options: SaveOptions): void {
-  if (options.format !== 'docker' || !isCompressed(options)) return;
+function refuseCompressedDocker({ format, compress = 'none' }: SaveOptions): void {
+  if (format !== 'docker' || compress === 'none') return;
   throw new StorageError(
     'invalid-argument',
     'Cannot save: the layers of a docker archive are not compressed; take the format oci, or compress the whole archive',
@@ -152,31 +133,30 @@ async function plan(context: StoreContext, asked: readonly (Image | string)[], o
     });
   }
   if (images.size === 0) throw new StorageError('invalid-argument', 'Cannot save: no image is named');
-  const planned = { rows, images: [...images.values()] };
   const { compress = 'none' } = options;
-  if (compress !== 'none') return withCompressed(context, planned, compress, options);
-  const openLayer = ({ diffId }: LayerToSave): ByteStream => {
+  if (compress !== 'none') {
+    const compressed = await compressLayers(context, rows, compress, options);
+    const blobOf = (layer: LayerToSave): LayerToSave => compressed.layers.get(layer.diffId) ?? layer;
+    return {
+      images: [...images.values()].map((image) => ({ ...image, layers: image.layers.map(blobOf) })),
+      open: (layer) => compressed.open(layer),
+      write: (...given) => compressed.write(...given),
+      [Symbol.asyncDispose]: () => compressed[Symbol.asyncDispose](),
+    };
+  }
+  const rowOf = ({ diffId }: LayerToSave): LayerRow => {
     const row = rows.get(diffId);
     if (row === undefined) throw new StorageError('internal', `Cannot save: layer ${diffId} was not planned`);
-    return layerTar(context, row, watched(row, options));
+    return row;
   };
-  return { ...planned, open: openLayer, async [Symbol.asyncDispose]() {} };
-}
-
-/** The same images, of layers that are compressed by now. */
-async function withCompressed(
-  context: StoreContext,
-  { images, rows }: Pick<Plan, 'images' | 'rows'>,
-  compress: 'gzip' | 'zstd',
-  options: SaveOptions,
-): Promise<Plan> {
-  const compressed = await compressLayers(context, rows, compress, options);
-  const blob = (layer: LayerToSave): LayerToSave => compressed.layers.get(layer.diffId) ?? layer;
   return {
-    rows,
-    images: images.map((image) => ({ ...image, layers: image.layers.map(blob) })),
-    open: (layer) => compressed.open(layer),
-    [Symbol.asyncDispose]: () => compressed[Symbol.asyncDispose](),
+    images: [...images.values()],
+    open: (layer) => layerTar(context, rowOf(layer), watched(rowOf(layer), options)),
+    async write(layer, to, { signal }) {
+      const row = rowOf(layer);
+      await layerTarTo(context, row, to, watched(row, { ...options, ...(signal === undefined ? {} : { signal }) }));
+    },
+    async [Symbol.asyncDispose]() {},
   };
 }
 

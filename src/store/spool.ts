@@ -5,17 +5,41 @@ import { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
-import { StorageError } from '../base/errors.ts';
+import { type ErrorCode, isStorageError, record, StorageError } from '../base/errors.ts';
 import { until } from '../base/until.ts';
 import { spoolBlob } from '../graph/blobs.ts';
 import { openArchive, outerCompression } from '../transport/open-archive.ts';
 import type { ImageArchive } from '../transport/source.ts';
 import type { StoreContext } from './context.ts';
-import { fileError } from './layout.ts';
+import { fileError, shownPath } from './layout.ts';
 import type { Bytes, Progressing } from './types.ts';
 
 /** An archive that can be read at any place, from whatever the caller has: pipes and compressed files go to disk first. */
 export async function openSource(context: StoreContext, source: Bytes, options: Progressing): Promise<ImageArchive> {
+  try {
+    return await openBytes(context, source, options);
+  } catch (error) {
+    if (!isStorageError(error, 'corrupt') || !error.message.endsWith(NO_TAR)) throw error;
+    // gzip and zstd were unpacked before, other compressions refused by name.
+    throw new StorageError('corrupt', `${error.message} (nor gzip or zstd around one)`, { cause: error });
+  }
+}
+
+/** What a load failed of, with the file that the archive came from: who loads several must know which is broken. */
+export function inSource(source: Bytes, error: unknown): unknown {
+  if (typeof source !== 'string' || !isStorageError(error)) return error;
+  if (!ARCHIVES_FAULTS.has(error.code) || error.path === source) return error;
+  const { code, message, stack: _, cause: __, ...facts } = record(error);
+  const text = message.includes(' the archive')
+    ? message.replace(' the archive', () => ` the archive ${shownPath(source)}`)
+    : `Cannot load ${shownPath(source)}: ${message.replace(/^Cannot /, 'cannot ')}`;
+  return new StorageError(code, text, { ...facts, cause: error });
+}
+
+const NO_TAR = 'it is no tar archive';
+const ARCHIVES_FAULTS: ReadonlySet<ErrorCode> = new Set(['corrupt', 'unsupported']);
+
+async function openBytes(context: StoreContext, source: Bytes, options: Progressing): Promise<ImageArchive> {
   if (typeof source !== 'string') return openSpooled(context, source as AsyncIterable<Uint8Array>, options);
   try {
     const stat = statSync(source);

@@ -183,6 +183,8 @@ export interface WritableLayer extends AsyncDisposable {
   readonly name: string;
   /** The image it was made on, if any. */
   readonly image?: Digest;
+  /** Of the layers below it, if any. */
+  readonly chainId?: Digest;
   readonly createdAt: string;
   /** Mounts it, or joins the mount that is there. `hold`: a named hold that outlives this process. */
   mount(options?: Abortable & { readonly hold?: boolean }): Promise<Mounted>;
@@ -213,7 +215,7 @@ export interface WritableLayer extends AsyncDisposable {
 
 /** The layers of a store: writable ones, and those of images. */
 export interface Layers {
-  /** A writable layer on an image (or its reference, or a chain id), or on nothing. */
+  /** A writable layer on an image (or its reference, or the beginning of a chain id), or on nothing. */
   create(base?: Image | string, options?: CreateLayerOptions): Promise<WritableLayer>;
   /** By name, or by an id's unambiguous prefix. */
   get(name: string): Promise<WritableLayer>;
@@ -225,7 +227,10 @@ export interface Layers {
   stored(image?: Image | string): Promise<StoredLayer[]>;
   /** A read-only view of an image's tree, counted like any mount. */
   view(image: Image | string, options?: Abortable & { readonly hold?: boolean }): Promise<Mounted>;
-  /** Lets go of what is mounted at the path that `mount` or `view` gave, with `hold`; false when there was none. */
+  /**
+   * Lets go of what is mounted at the path that `mount` or `view` gave, with `hold`; false when only others hold it,
+   * `not-found` where nothing of this store is mounted.
+   */
   releaseAt(path: string): Promise<boolean>;
   /** Lets go of the named view; false when there was none. */
   releaseView(image: Image | string): Promise<boolean>;

@@ -20,6 +20,9 @@ export const NS_PER_SECOND: bigint = 1_000_000_000n;
 /** Why bytes are no archive, still without the place; the lexer adds entry and offset and makes it a StorageError. */
 export class Malformed extends Error {}
 
+/** What stands where a header should is none: its checksum does not hold, and it has no magic. */
+export class NoHeader extends Malformed {}
+
 /** A field of the header block: offset, length, and its name for messages. */
 export type Field = readonly [at: number, length: number, what: string];
 
@@ -81,9 +84,22 @@ export function verifyChecksum(block: Uint8Array, base: number): void {
     sum += 0x20 - byte;
     high -= byte >> 7;
   }
-  const stored = readNumber(block, base, CHECKSUM);
+  const stored = checksumOf(block, base);
   if (stored !== sum && stored !== sum - 256 * high) {
-    throw new Malformed(`its header's checksum is ${stored}, the bytes add up to ${sum}`);
+    const why = `its header's checksum is ${stored}, the bytes add up to ${sum}`;
+    throw hasMagic(block, base) ? new Malformed(why) : new NoHeader(why);
+  }
+}
+
+function hasMagic(block: Uint8Array, base: number): boolean {
+  return Buffer.from(block.buffer, block.byteOffset + base + MAGIC, 5).toString('latin1') === 'ustar';
+}
+
+function checksumOf(block: Uint8Array, base: number): number {
+  try {
+    return readNumber(block, base, CHECKSUM);
+  } catch (error) {
+    throw error instanceof Malformed && !hasMagic(block, base) ? new NoHeader(error.message) : error;
   }
 }
 

@@ -7,6 +7,7 @@ import {
   dialectOf,
   isZeroBlock,
   Malformed,
+  NoHeader,
   paddingOf,
   readNumber,
   SIZE,
@@ -139,7 +140,7 @@ export class TarLexer {
         if (this.#carried === 0) return;
         this.#headerAt = this.#base - this.#carried;
         this.#draft = undefined;
-        throw new Malformed('the archive ends inside a header; it is cut off');
+        throw new NoHeader('the archive ends inside a header; it is cut off');
       case SKIP:
         // Padding may be missing, a payload not.
         if (this.#left <= this.#padding) return;
@@ -383,7 +384,11 @@ export class TarLexer {
 
   #die(error: unknown): never {
     this.#error = error;
-    if (error instanceof Malformed) {
+    if (error instanceof NoHeader && this.#headerAt === 0) {
+      this.#error = new StorageError('corrupt', 'Cannot read the archive: it is no tar archive', {
+        remedy: 'unpack it first, if it is compressed',
+      });
+    } else if (error instanceof Malformed) {
       const name = this.#longName ?? this.#draft?.name;
       const shown = name === undefined ? 'it' : `entry ${quote(name.slice(0, 256) as ByteString)}`;
       this.#error = new StorageError(

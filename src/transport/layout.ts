@@ -9,7 +9,7 @@ import { MANIFEST_BYTES_MAX, parseManifest } from '../oci/manifest.ts';
 import { mediaKind, requireKind } from '../oci/media-type.ts';
 import type { Platform } from '../oci/platform.ts';
 import { defaultPlatform, formatPlatform, platformRank } from '../oci/platform.ts';
-import { formatReference, isTag, parseReference } from '../oci/reference.ts';
+import { familiarReference, formatReference, isTag, parseReference } from '../oci/reference.ts';
 import type { Documents } from './documents.ts';
 import { blobName, MissingBlob } from './documents.ts';
 import type { ArchivedImage, ArchivedLayer, ImagesOptions } from './source.ts';
@@ -44,7 +44,7 @@ export function layoutImages(docs: Documents, { platform }: ImagesOptions = {}):
     else group.push(top);
   }
   const chosen = [...groups].flatMap(([key, tops]) => {
-    const best = choose(docs, tops, platform, key === UNNAMED ? 'index.json' : `the image ${shown(key)}`);
+    const best = choose(docs, tops, platform, key === UNNAMED ? 'index.json' : `the image ${shown(shortName(key))}`);
     // Entries without a name are no spellings of one image: all that serve the platform equally well are meant. An entry
     // with a name means one image, and several of one name that serve it equally well are several images.
     const seen = new Set<Top>();
@@ -143,6 +143,11 @@ interface Candidate {
   readonly claim: Descriptor;
   readonly top: Top;
   readonly held: boolean;
+}
+
+/** A full name as people write it; of a tag alone as it is. */
+function shortName(key: string): string {
+  return key.startsWith(':') ? key : familiarReference(parseReference(key));
 }
 
 /** The manifests below `tops` that serve the platform best: one or several, the first ones first. */

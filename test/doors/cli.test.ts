@@ -90,6 +90,7 @@ test('load takes both images of one name, gives it to the later one, and says so
   assert.equal(status, 0, stderr);
   assert.match(stdout, /^<none> sha256:[0-9a-f]{64}\nx:1 sha256:[0-9a-f]{64}\n$/);
   assert.match(stderr, new RegExp(`^note: ${idOf(one!)} is without the name "x:1": a later image [^\\n]+\\n$`));
+  assert.match(c.fails(3, 'load', '-i', archive, '--platform', 'plan9/mips'), /from the image "x:1": /);
   const listed = json(c.ok('images', '--json')) as { id: string; names: string[] }[];
   assert.deepEqual(
     listed.map(({ id, names }) => [id, names]).sort(),
@@ -257,6 +258,7 @@ test('exit codes and messages of what users get wrong', (t) => {
   const c = cli(t);
   if (c === undefined) return;
   c.ok('create', 'sample:1', '--name', 'job');
+  c.ok('tag', 'sample:1', 'x:2');
   const rows: readonly (readonly [number, RegExp, ...string[]])[] = [
     [2, /no command/],
     [2, /no such command/, 'nope'],
@@ -272,13 +274,24 @@ test('exit codes and messages of what users get wrong', (t) => {
     [3, /nope/, 'rm', 'job', 'nope'],
     [3, /nope/, 'rmi', 'nope', 'sample:1'],
     [3, /\/nope/, 'load', '-i', '/nope'],
+    [3, /nothing of this store is mounted there/, 'umount', dir.path],
+    [3, /none named "nope:latest".*"layerstore images"/, 'tag', 'nope', 'x:1'],
     [3, /./, '--root', join(dir.path, 'no-store'), 'inspect', 'x'],
     [4, /job/, 'create', '--name', 'job'],
-    [4, /job|in use|writable/, 'rmi', 'sample:1'],
     [5, /not mounted|holds it/, 'umount', 'job'],
-    [6, /./, 'load', '-i', '/etc/passwd'],
+    [
+      6,
+      /the archive "\/etc\/passwd": it is no tar archive \(nor gzip or zstd around one\)\n/,
+      'load',
+      '-i',
+      '/etc/passwd',
+    ],
+    [6, /"\/dev\/null": it is empty/, 'load', '-i', '/dev/null'],
+    [4, /has 2 names \(sample:1, x:2\); .* --force/, 'rmi', image.configDigest],
   ];
   for (const [status, message, ...args] of rows) assert.match(c.fails(status, ...args), message, args.join(' '));
+  c.ok('rmi', 'x:2');
+  assert.match(c.fails(4, 'rmi', 'sample:1'), /writable layers are on it \("job"\)/);
   // A refused command took nothing away.
   assert.match(c.ok('ls'), / job /);
   assert.match(c.ok('images'), /^sample:1 /m);
@@ -287,7 +300,9 @@ test('exit codes and messages of what users get wrong', (t) => {
   assert.match(c.fails(4, 'rm', 'job'), /mounted/);
   fs.writeFileSync(join(mounted, 'x'), '');
   const held = fs.openSync(join(mounted, 'x'), 'r');
-  assert.match(c.fails(4, 'umount', 'job'), new RegExp(`${process.pid}`));
+  assert.match(c.fails(4, 'umount', 'job'), new RegExp(`layer "job": .*${process.pid}`));
+  assert.match(c.fails(4, 'umount', mounted), /layer "job"/);
+  assert.match(c.fails(4, 'rm', '--force', 'job'), /layer "job"/);
   fs.closeSync(held);
   c.ok('umount', 'job');
 });
@@ -298,10 +313,32 @@ test('a truncated archive is refused with 6, leaves nothing, and the whole one t
   const bytes = fs.readFileSync(image.archive);
   const broken = join(dir.path, 'broken.tar');
   fs.writeFileSync(broken, bytes.subarray(0, bytes.length / 2));
-  c.fails(6, 'load', '-i', broken);
+  assert.match(c.fails(6, 'load', '-i', broken), /broken\.tar".*cut off/);
   assert.equal(c.run(['load'], { input: bytes.subarray(0, 5000) }).status, 6);
   assert.deepEqual(JSON.parse(c.ok('info', '--json')).layers, 0);
   c.ok('load', '-i', image.archive);
+});
+
+test('commands that only read make no store of a mistyped root, and say what makes one', (t) => {
+  const c = cli(t, { load: false });
+  if (c === undefined) return;
+  for (const line of ['images', 'ls', 'layers', 'info', 'history x', 'gc', 'driver list', 'driver exists x']) {
+    const what = line.startsWith('driver') ? /no home of .*"layerstore driver create"/ : /no store; "layerstore load"/;
+    assert.match(c.fails(3, ...line.split(' ')), what, line);
+    assert.equal(fs.existsSync(c.root), false, line);
+  }
+});
+
+test('create takes the beginning of a chain id, as layers shows it, and ls shows the chain', (t) => {
+  const c = cli(t);
+  if (c === undefined) return;
+  const [, chain = ''] = /^\S+ +([0-9a-f]{12}) .*\n$/m.exec(c.ok('layers').split('\n').slice(2).join('\n')) ?? [];
+  c.ok('create', chain, '--name', 'on-chain');
+  assert.match(c.ok('ls'), new RegExp(` on-chain +${chain} `));
+  const [listed] = json(c.ok('ls', '--json')) as { chainId: string; image?: string }[];
+  assert.equal(listed?.chainId.slice(7, 19), chain);
+  assert.equal(listed?.image, undefined);
+  c.fails(3, 'create', 'sha256:00');
 });
 
 test('an ordinary user is told in one line, exit 9, but has version and help', (t) => {
@@ -320,7 +357,7 @@ test('an ordinary user is told in one line, exit 9, but has version and help', (
 test('an interrupted load ends with 130, leaves nothing half made, and then works', async (t) => {
   const c = cli(t, { load: false });
   if (c === undefined) return;
-  c.ok('info');
+  c.ok('create');
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     const waiting = waitingOnInput(c.root, ['load']);
     await setTimeout(1000);

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chownSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { filesystem } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
 import { layerstore, shell } from './run-cli.ts';
+import { makeSampleImage } from './sample-image.ts';
 
 for (const name of ['overlay2', 'vfs']) {
   test(`driver verbs on ${name}: from a tar to a layer, its changes and its tar`, async (t) => {
@@ -20,15 +22,26 @@ for (const name of ['overlay2', 'vfs']) {
     writeFileSync(join(dir.path, 'tree/d/file'), 'x'.repeat(1000));
     writeFileSync(join(dir.path, 'tree/gone'), '');
 
+    assert.equal(layerstore(root, ['--driver', name, 'driver', 'status']).status, 3);
+    assert.equal(existsSync(root), false, 'a verb that only reads makes no home');
+    assert.equal(run('create', 'base'), 'base\n');
     assert.match(run('status'), /^Backing Filesystem: \S+\n/);
     assert.ok(JSON.parse(run('status', '--json')).every((pair: unknown[]) => pair.length === 2));
-    assert.equal(run('create', 'base'), 'base\n');
     assert.equal(layerstore(root, ['--driver', name, 'driver', 'create', 'base']).status, 4);
     const applied = shell(root, `tar -C ${dir.path}/tree -c . | $L --driver ${name} driver apply base`);
     assert.deepEqual([applied.status, applied.stdout], [0, '1000\n'], applied.stderr);
     run('create', 'work', '--parent', 'base', '--read-write');
     assert.equal(run('list'), 'base\nwork\n');
     assert.deepEqual([run('exists', 'work'), run('exists', 'nope')], ['true\n', 'false\n']);
+
+    assert.equal(run('create', 'text'), 'text\n');
+    const noTar = layerstore(root, ['--driver', name, 'driver', 'apply', 'text'], { input: 'x'.repeat(5000) });
+    assert.equal(noTar.status, 6);
+    assert.equal(
+      noTar.stderr,
+      'layerstore: Cannot read the archive: it is no tar archive; unpack it first, if it is compressed\n',
+    );
+    run('remove', 'text');
 
     const path = run('get', 'work').trim();
     assert.equal(run('get', 'work').trim(), path);
@@ -75,4 +88,62 @@ test('driver verbs leave the layers of a store alone', async (t) => {
   writeFileSync(join(path, 'x'), '');
   assert.equal(layerstore(dir.path, ['driver', 'put', id]).status, 0);
   assert.equal(layerstore(dir.path, ['rm', 'job']).status, 0);
+});
+
+test('driver get --label says where the kernel has no SELinux, and doctor does', async (t) => {
+  if (!need(t, 'root', 'mount') || existsSync('/sys/fs/selinux/enforce')) return;
+  await using dir = await scratch('verbs');
+  const root = join(dir.path, 'root');
+  assert.equal(layerstore(root, ['driver', 'create', 'x', '--read-write']).status, 0);
+  const got = layerstore(root, ['driver', 'get', 'x', '--label', 'system_u:object_r:x_t:s0']);
+  assert.equal(got.status, 0);
+  assert.match(got.stderr, /^note: the label "system_u:object_r:x_t:s0" is dropped: .*no SELinux\n$/);
+  assert.equal(layerstore(root, ['driver', 'put', 'x']).status, 0);
+  assert.match(layerstore(root, ['doctor']).stdout, /^overlay2 +SELinux labels +no +/m);
+});
+
+test('a bare driver with layers keeps its root: no store is made there, by whatever command', async (t) => {
+  if (!need(t, 'root', 'mount', 'tar')) return;
+  await using dir = await scratch('verbs');
+  const { archive } = makeSampleImage(dir.path);
+  for (const driver of ['overlay2', 'vfs']) {
+    const root = join(dir.path, driver);
+    assert.equal(layerstore(root, ['--driver', driver, 'driver', 'create', 'mine']).status, 0);
+    assert.equal(layerstore(root, ['info']).status, 3);
+    for (const args of [
+      ['load', '-i', archive],
+      ['create', '--name', 'x'],
+    ]) {
+      const { status, stderr } = layerstore(root, args);
+      assert.equal(status, 5, stderr);
+      assert.match(
+        stderr,
+        new RegExp(`the driver ${driver} has layers there already.*another root.*layerstore driver`),
+      );
+    }
+    assert.equal(existsSync(join(root, 'store.db')), false);
+    assert.equal(layerstore(root, ['--driver', driver, 'driver', 'remove', 'mine']).status, 0, 'still its own');
+    assert.equal(layerstore(root, ['load', '-i', archive]).status, 0, 'a home without layers is no hindrance');
+  }
+});
+
+test('a user namespace without rights: no driver is chosen, nothing is made; ids it has not are 9 with a remedy', async (t) => {
+  if (!need(t, 'root', 'mount', 'tar', 'unshare')) return;
+  await using disk = await filesystem('tmpfs', 64);
+  const { archive } = makeSampleImage(disk.path);
+  const inside = (root: string, line: string) => shell(root, `unshare -r $L ${line}`);
+  const none = join(disk.path, 'none');
+  const refused = inside(none, `load -i '${archive}'`);
+  assert.equal(refused.status, 9, refused.stderr);
+  assert.match(refused.stderr, /overlay2 is not possible.*; vfs is not possible.*not permitted.*host's root/);
+  assert.equal(existsSync(none), false);
+  const tree = join(disk.path, 'tree');
+  mkdirSync(tree);
+  writeFileSync(join(tree, 'file'), '');
+  chownSync(join(tree, 'file'), 1234, 1234);
+  const store = join(disk.path, 'store');
+  assert.equal(layerstore(store, ['--driver', 'vfs', 'driver', 'create', 'x']).status, 0);
+  const unmapped = shell(store, `tar -C '${tree}' -c file | unshare -r $L --driver vfs driver apply x`);
+  assert.equal(unmapped.status, 9, unmapped.stderr);
+  assert.match(unmapped.stderr, /^layerstore: .* to 1234:1234: .*does not map.*; run it as the host's root[^\n]*\n$/);
 });

@@ -35,3 +35,18 @@ test('examples run one after another on one store', async (t) => {
   assert.ok(listed.includes(`docker.io/library/sample:1 ${configDigest}`), listed);
   assert.ok(listed.includes('docker.io/library/example:changed '), listed);
 });
+
+test('an example that fails, or is given too little, ends in one line', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using dir = await scratch('examples');
+  const lines = (name: string, ...args: string[]): readonly [number | null, number] => {
+    const path = fileURLToPath(new URL(`../../examples/${name}`, import.meta.url));
+    const { status, stderr } = spawnSync(process.execPath, [path, ...args], { encoding: 'utf8', timeout: 60_000 });
+    return [status, stderr.trimEnd().split('\n').length];
+  };
+  const none = join(dir.path, 'none');
+  for (const name of ['list-images.ts', 'fork-a-sandbox.ts', 'convert-archive.ts', 'load-and-change.ts']) {
+    assert.deepEqual(lines(name), [2, 1], name);
+    assert.deepEqual(lines(name, none, none, none), [1, 1], name);
+  }
+});

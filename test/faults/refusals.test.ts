@@ -35,7 +35,7 @@ test('openStore() refuses a newer store, another driver, a damaged one, what is 
     [{ root: at('home') }, 'failed-precondition', /not a store and not empty.*"\.ssh"/],
     [{ root: at('file') }, 'failed-precondition', /no directory/],
     [{ root: at('file/below') }, 'failed-precondition', /no directory/],
-    [{ root: at('absent'), create: false }, 'not-found', /there is none/],
+    [{ root: at('absent'), create: false }, 'not-found', /there is no store/],
     [{ root: at('absent'), driver: 'zfs' as 'vfs' }, 'unsupported', /"zfs"/],
     [{ root: at('absent'), driverOptions: ['nonsense'] }, 'invalid-argument', /nonsense/],
     [{ root: at('absent'), driver: 'overlay2', driverOptions: ['overlay2.color=red'] }, 'invalid-argument', /color/],

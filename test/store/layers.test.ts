@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { toText } from '../../src/base/bytes.ts';
 import { digestOf } from '../../src/base/digest.ts';
-import { type Change, openStore, type Store, type WritableLayer } from '../../src/index.ts';
+import { type Change, isStorageError, openStore, type Store, type WritableLayer } from '../../src/index.ts';
 import { parseConfig } from '../../src/oci/config.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { type ImageSpec, idOf, ociTar } from '../kit/images.ts';
@@ -206,7 +206,7 @@ eachStore('view() is read-only, counted, and may be held by name', async (store)
   const held = await store.layers.view('app:1', { hold: true });
   await held[Symbol.asyncDispose]();
   assert.equal(readFileSync(join(held.path, 'opt/tool'), 'utf8'), 'tool', 'the hold outlives its handle');
-  assert.equal(await store.layers.releaseAt(join(held.path, 'opt')), false);
+  await assert.rejects(store.layers.releaseAt(join(held.path, 'opt')), fails('not-found', /nothing of this store/));
   assert.equal(await store.layers.releaseAt(held.path), true);
   await assert.rejects(store.layers.view('nobody:1'), fails('not-found'));
 });
@@ -282,3 +282,21 @@ for (const driver of DRIVERS) {
     assert.deepEqual(await store.upkeep.check({ deep: true }), []);
   });
 }
+
+eachStore('commit() notes an image that is too deep to be mounted, and create() on it has a remedy', async (store) => {
+  if (store.driver.name !== 'overlay2') return;
+  const layers = Array.from({ length: 128 }, (_, i) => layer(file(`f${i}`, String(i))));
+  const tar = ociTar({ layers, names: ['docker.io/library/deep:1'] });
+  await store.images.load(
+    (async function* () {
+      yield tar;
+    })(),
+  );
+  await using work = await store.layers.create('deep:1');
+  const { notes } = await work.commit('deep:2');
+  assert.match(notes.join(), /129 layers, and overlay2 mounts a writable layer on at most 128/);
+  await assert.rejects(
+    store.layers.create('deep:2'),
+    (error) => isStorageError(error, 'failed-precondition') && /join layers/.test(error.remedy ?? ''),
+  );
+});

@@ -111,8 +111,8 @@ test('openDatabase() makes a store beside drivers\u2019 homes and a filesystem\u
 
 test('openDatabase() with create: false never makes a store', async () => {
   await using dir = await scratch('db');
-  await refuses(open(join(dir.path, 'none'), { create: false }), 'not-found', /there is none/);
-  await refuses(open(dir.path, { create: false }), 'not-found', /there is none/);
+  await refuses(open(join(dir.path, 'none'), { create: false }), 'not-found', /there is no store/);
+  await refuses(open(dir.path, { create: false }), 'not-found', /there is no store/);
   assert.deepEqual(readdirSync(dir.path), []);
 });
 

@@ -57,7 +57,14 @@ refused('a device minor of 21 bits', /device 0:1048576/, [header({ type: '4', mi
 
 // Headers
 refused('a wrong checksum', /checksum is 1,/, [header({ checksum: '0000001\0' }), END]);
-refused('a block of garbage', /checksum/, [Buffer.alloc(512, 0xff), END]);
+test('TarLexer says of what is no archive at all that it is none', () => {
+  const text = 'root:x:0:0:root:/root:/bin/bash\n';
+  const none = { code: 'corrupt', message: 'Cannot read the archive: it is no tar archive' };
+  for (const bytes of [Buffer.alloc(1024, 0xff), Buffer.from(text.repeat(40)), Buffer.from(text)]) {
+    for (const size of [bytes.length, 509]) assert.throws(() => lex(bytes, [size]), none);
+  }
+});
+refused('garbage after an entry', /checksum/, [FILE, Buffer.alloc(512, 0xff), END]);
 for (const type of ['M', 'N', 'X', 'A', 'Z', '8', '9', '\xff', ' ']) {
   refused(`the type ${JSON.stringify(type)}`, /unknown|another volume/, [header({ type }), END]);
 }

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { constants, setPriority } from 'node:os';
+import { isStorageError, StorageError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { DriverName } from '../../base/values.ts';
 import type { Store } from '../../store/types.ts';
@@ -30,8 +31,8 @@ export function say(context: Context, line: string): void {
 
 export interface OpenStoreOptions {
   /**
-   * false where the command names something that must be there already: a store that does not exist has it not, and
-   * none is made. Other commands make one, with nothing in it.
+   * true where the command writes what needs nothing that is there already. Other commands make no store: the root may
+   * be a mistyped one.
    */
   readonly create: boolean;
   /** Trees of removed layers are left as they are: what cannot be deleted would start one process after another. */
@@ -45,7 +46,7 @@ export async function openStoreOf(context: Context, { create, leavesAside = fals
     if (!leavesAside) deleteElsewhere(context);
   };
   const { root, driver, driverOptions, log, signal } = context;
-  return openStore({
+  const opening = openStore({
     root,
     // The store knows its drivers and refuses other names.
     ...(driver === undefined ? {} : { driver: driver as DriverName }),
@@ -54,6 +55,11 @@ export async function openStoreOf(context: Context, { create, leavesAside = fals
     signal,
     create,
     leftAside,
+  });
+  return opening.catch((error: unknown) => {
+    if (create || !isStorageError(error, 'not-found')) throw error;
+    const { code, message } = error;
+    throw new StorageError(code, message, { remedy: '"layerstore load" makes one', cause: error });
   });
 }
 

@@ -16,6 +16,7 @@ export async function findEither(store: Store, name: string): Promise<Found> {
     throw new StorageError(
       'not-found',
       `Cannot find ${quote(fromText(name))}: no image and no writable layer has this name or id`,
+      { remedy: '"layerstore images" and "layerstore ls" list what there is' },
     );
   }
   if ('refusal' in layer) return { kind: 'image', image: (image as { found: Image }).found };

@@ -1,10 +1,11 @@
-import { type ByteString, toText } from '../../../base/bytes.ts';
+import { type ByteString, quote, toText } from '../../../base/bytes.ts';
 import type { LayerId } from '../../../base/values.ts';
+import { hasSelinux } from '../../../linux/label.ts';
 import { textOf } from '../arguments.ts';
 import { openDriverOf } from '../bare-driver.ts';
 import { lineOfChange } from '../change-lines.ts';
 import { type Command, defineCommand, type OptionSpecs } from '../command.ts';
-import type { Context } from '../context.ts';
+import { type Context, say } from '../context.ts';
 import { checkDestination, writeStream } from '../destination.ts';
 import { jsonDocument, jsonLine } from '../json.ts';
 import { keyValues } from '../key-values.ts';
@@ -74,6 +75,9 @@ export const get: Command = defineCommand({
       ...(given.label === undefined ? {} : { label: textOf(given.label, 'the label') }),
       signal: context.signal,
     });
+    if (given.label !== undefined && !hasSelinux()) {
+      say(context, `note: the label ${quote(given.label)} is dropped: this kernel runs no SELinux`);
+    }
     await print(context, path, { path: toText(path) });
     return 0;
   },

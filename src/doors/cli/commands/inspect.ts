@@ -24,7 +24,7 @@ export const command: Command = defineCommand({
 });
 
 async function layerFields(layer: WritableLayer): Promise<Readonly<Record<string, unknown>>> {
-  const { id, name, image, createdAt } = layer;
+  const { id, name, image, chainId, createdAt } = layer;
   const [mounted, sizeBytes, differ] = await Promise.all([layer.isMounted(), layer.sizeBytes(), layer.explain()]);
-  return { id, name, image, createdAt, mounted, sizeBytes, differ };
+  return { id, name, image, chainId, createdAt, mounted, sizeBytes, differ };
 }

@@ -14,7 +14,7 @@ export const command: Command = defineCommand({
   },
   async run(context, given) {
     const whole = given['no-trunc'];
-    await using store = await openStoreOf(context, { create: true });
+    await using store = await openStoreOf(context, { create: false });
     const layers = await store.layers.list();
     if (given.quiet) {
       for (const { id } of layers) await context.out.line(context.json ? jsonLine({ id }) : shownId(id, whole));
@@ -26,11 +26,11 @@ export const command: Command = defineCommand({
     const lines = context.json
       ? states.map(jsonLine)
       : table(
-          ['ID', 'NAME', 'IMAGE', 'MOUNTED', 'SIZE', 'CREATED'],
-          states.map(({ id, name, image, mounted, sizeBytes, createdAt }) => [
+          ['ID', 'NAME', 'IMAGE OR CHAIN', 'MOUNTED', 'SIZE', 'CREATED'],
+          states.map(({ id, name, image, chainId, mounted, sizeBytes, createdAt }) => [
             shownId(id, whole),
             shownText(name),
-            image === undefined ? '-' : imageName(image, images.get(image), whole),
+            image === undefined ? shownId(chainId ?? '-', whole) : imageName(image, images.get(image), whole),
             mounted ? 'yes' : 'no',
             humanSize(sizeBytes),
             shownTime(createdAt),
@@ -41,15 +41,22 @@ export const command: Command = defineCommand({
   },
 });
 
-type State = Pick<WritableLayer, 'id' | 'name' | 'image' | 'createdAt'> & {
+type State = Pick<WritableLayer, 'id' | 'name' | 'image' | 'chainId' | 'createdAt'> & {
   readonly mounted: boolean;
   readonly sizeBytes: number;
 };
 
 async function stateOf(layer: WritableLayer): Promise<State> {
-  const { id, name, image, createdAt } = layer;
+  const { id, name, image, chainId, createdAt } = layer;
   const fields = { mounted: await layer.isMounted(), sizeBytes: await layer.sizeBytes() };
-  return { id, name, ...(image === undefined ? {} : { image }), createdAt, ...fields };
+  return {
+    id,
+    name,
+    ...(image === undefined ? {} : { image }),
+    ...(chainId === undefined ? {} : { chainId }),
+    createdAt,
+    ...fields,
+  };
 }
 
 function imageName(id: string, image: Image | undefined, whole: boolean): string {
