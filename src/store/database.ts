@@ -32,13 +32,15 @@ export interface DatabaseOptions {
   readonly choose: (root: string) => Promise<DriverName>;
   /** How long a request waits for other processes before it is `busy`. Default 10,000. */
   readonly busyMs?: number;
+  /** true: no thread is started, requests are done where they are asked; waiting for other processes then blocks. */
+  readonly inline?: boolean;
 }
 
 /** The loaded database of the store at `root`, made where there is none. */
 export async function openDatabase(root: string, options: DatabaseOptions): Promise<Database> {
   const { asked, busyMs = 10_000 } = options;
   const path = resolve(root);
-  const thread = new Thread(path);
+  const thread = options.inline === true ? await startInline(path) : new Thread(path);
   try {
     let opened = await thread.ask('open', path, { create: options.create, busyMs });
     opened ??= await thread.ask('make', await options.choose(path));
@@ -61,8 +63,32 @@ function closedHandle(root: string): StorageError {
   return refusal('failed-precondition', root, 'this handle of it is closed; open it again');
 }
 
+/** Whoever answers what is asked of the database. */
+interface Asked {
+  ask<K extends keyof Requests>(ask: K, ...values: Parameters<Requests[K]>): Promise<ReturnType<Requests[K]>>;
+  /** After what was asked before it; safe to repeat. */
+  close(): Promise<void>;
+}
+
+/** In this thread: loaded only where it is wanted. */
+async function startInline(root: string): Promise<Asked> {
+  const { answering } = await import('./database-requests.ts');
+  const requests = answering();
+  let closed = false;
+  return {
+    async ask(ask, ...values) {
+      if (closed) throw closedHandle(root);
+      return (requests[ask] as (...values: readonly unknown[]) => never)(...values);
+    },
+    async close() {
+      if (!closed) requests.close();
+      closed = true;
+    },
+  };
+}
+
 /** The far end of the database's thread. The thread keeps the process alive exactly while an answer is owed. */
-class Thread {
+class Thread implements Asked {
   readonly #root: string;
   readonly #worker: Worker;
   readonly #owed = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
@@ -129,12 +155,12 @@ export class Database implements AsyncDisposable {
   readonly layout: Layout;
   readonly driver: DriverName;
   readonly uuid: string;
-  readonly #thread: Thread;
+  readonly #thread: Asked;
   #session: Session | undefined;
   #pins = 0;
   #closed = false;
 
-  constructor(thread: Thread, opened: Opened) {
+  constructor(thread: Asked, opened: Opened) {
     this.#thread = thread;
     this.layout = layoutOf(opened.root);
     this.driver = opened.driver;

@@ -38,6 +38,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
     let choice: DriverChoice | undefined;
     const database = await openDatabase(resolve(root), {
       create,
+      inline: options.brief ?? false,
       ...(asked === undefined ? {} : { asked }),
       async choose(at) {
         refuseLayers(at);

@@ -38,6 +38,7 @@ export const STORE_OPTIONS: Kind = record({
   threads: maybe(NUMBER),
   create: maybe(FLAG),
   leftAside: maybe(FUNCTION),
+  brief: maybe(FLAG),
   signal: maybe(SIGNAL),
 });
 

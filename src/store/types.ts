@@ -32,6 +32,8 @@ export interface StoreOptions extends Abortable {
   readonly threads?: number;
   /** false: never make a store where there is none (`not-found` instead). Default true. */
   readonly create?: boolean;
+  /** true: no thread is started for the database. For programs that do little and end: what waits for others then blocks. */
+  readonly brief?: boolean;
   /**
    * Called at closing where trees of removed layers are still to be deleted: the caller sees to it that some process
    * calls `upkeep.sweep()`. Absent: a thread of this process deletes them while the store is open.

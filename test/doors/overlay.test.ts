@@ -206,7 +206,10 @@ test('changes of an upper whose marks lead nowhere are corrupt, by path', async 
     overlay(`lowerdir=${other}:${made.base}`),
     overlay(`lowerdir=${upper}:${other}:${made.base}`),
   );
-  await assert.rejects(Array.fromAsync(changes), { code: 'corrupt', message: /^Cannot read "\/moved": the kernel refuses/ });
+  await assert.rejects(Array.fromAsync(changes), {
+    code: 'corrupt',
+    message: /^Cannot read "\/moved": the kernel refuses/,
+  });
 });
 
 test('overlay verbs refuse in one line what they cannot read, before the first change', async (t) => {

@@ -35,12 +35,17 @@ export interface OpenStoreOptions {
    * be a mistyped one.
    */
   readonly create: boolean;
+  /** true where the command reads little and ends: a thread for the database would take longer to start than it saves. */
+  readonly brief?: boolean;
   /** Trees of removed layers are left as they are: what cannot be deleted would start one process after another. */
   readonly leavesAside?: boolean;
 }
 
 /** The store at the root. */
-export async function openStoreOf(context: Context, { create, leavesAside = false }: OpenStoreOptions): Promise<Store> {
+export async function openStoreOf(
+  context: Context,
+  { create, brief = false, leavesAside = false }: OpenStoreOptions,
+): Promise<Store> {
   const { openStore } = await import('../../index.ts');
   const leftAside = (): void => {
     if (!leavesAside) deleteElsewhere(context);
@@ -54,6 +59,7 @@ export async function openStoreOf(context: Context, { create, leavesAside = fals
     log,
     signal,
     create,
+    brief,
     leftAside,
   });
   return opening.catch((error: unknown) => {

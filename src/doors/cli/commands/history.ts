@@ -16,7 +16,7 @@ export const command: Command = defineCommand({
   async run(context, given, operands) {
     const whole = given['no-trunc'];
     const name = textOf(operands[0]!, 'the reference');
-    await using store = await openStoreOf(context, { create: false });
+    await using store = await openStoreOf(context, { create: false, brief: true });
     const entries = await store.images.history(name);
     const lines = context.json
       ? entries.map(jsonLine)

@@ -13,7 +13,7 @@ export const command: Command = defineCommand({
     'no-trunc': { kind: 'flag', help: 'whole ids' },
   },
   async run(context, given) {
-    await using store = await openStoreOf(context, { create: false });
+    await using store = await openStoreOf(context, { create: false, brief: true });
     const images = await store.images.list();
     const whole = given['no-trunc'];
     const lines = given.quiet

@@ -7,7 +7,7 @@ export const command: Command = defineCommand({
   operands: [0, 0],
   options: {},
   async run(context) {
-    await using store = await openStoreOf(context, { create: false });
+    await using store = await openStoreOf(context, { create: false, brief: true });
     const { root, driver } = store;
     const counts = await store.upkeep.counts();
     const status = await driver.status();

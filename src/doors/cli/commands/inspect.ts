@@ -12,7 +12,7 @@ export const command: Command = defineCommand({
   options: {},
   async run(context, _given, operands) {
     const name = textOf(operands[0]!, 'the name');
-    await using store = await openStoreOf(context, { create: false });
+    await using store = await openStoreOf(context, { create: false, brief: true });
     const found = await findEither(store, name);
     const fields =
       found.kind === 'layer'

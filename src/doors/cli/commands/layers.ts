@@ -14,7 +14,7 @@ export const command: Command = defineCommand({
   async run(context, given, operands) {
     const whole = given['no-trunc'];
     const name = operands[0] === undefined ? undefined : textOf(operands[0], 'the reference');
-    await using store = await openStoreOf(context, { create: false });
+    await using store = await openStoreOf(context, { create: false, brief: true });
     const layers = await store.layers.stored(name);
     const lines = context.json
       ? layers.map(jsonLine)

@@ -14,7 +14,7 @@ export const command: Command = defineCommand({
   },
   async run(context, given) {
     const whole = given['no-trunc'];
-    await using store = await openStoreOf(context, { create: false });
+    await using store = await openStoreOf(context, { create: false, brief: true });
     const layers = await store.layers.list();
     if (given.quiet) {
       for (const { id } of layers) await context.out.line(context.json ? jsonLine({ id }) : shownId(id, whole));
