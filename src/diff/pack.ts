@@ -2,6 +2,7 @@ import { type ByteString, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { IDENTITY, toContainer } from '../base/id-map.ts';
 import { Descent } from '../fs/descent.ts';
+import { ReadAhead } from '../fs/read-ahead.ts';
 import { inodeKey, sameInode, typeOf } from '../fs/stat.ts';
 import { readSome } from '../fs/transfer.ts';
 import { WHITEOUT_PREFIX } from '../fs/whiteouts.ts';
@@ -48,6 +49,7 @@ class Packer implements Disposable {
   readonly #options: PackOptions;
   readonly #at: Descent;
   readonly #output: Output;
+  readonly #ahead: ReadAhead;
   /** Archive name of the first name of each inode that has several. */
   readonly #linked = new Map<string, ByteString>();
   /** The directories from the root to the last entry that the archive holds already. */
@@ -56,10 +58,12 @@ class Packer implements Disposable {
   constructor(root: ByteString, options: PackOptions, out: (bytes: Uint8Array) => void) {
     this.#options = options;
     this.#output = new Output(out);
+    this.#ahead = new ReadAhead((bytes) => this.#output.write(bytes));
     this.#at = Descent.open(root);
   }
 
   [Symbol.dispose](): void {
+    this.#ahead[Symbol.dispose]();
     this.#at[Symbol.dispose]();
   }
 
@@ -69,6 +73,7 @@ class Packer implements Disposable {
     } catch (error) {
       throw ofReading(located(error, difference.path), difference.path);
     }
+    this.#ahead.advance(); // its errors are of other paths
   }
 
   #add(difference: Difference): void {
@@ -86,6 +91,7 @@ class Packer implements Disposable {
   }
 
   finish(): void {
+    this.#ahead.drain();
     this.#output.write(trailer());
     this.#output.flush();
   }
@@ -148,20 +154,33 @@ class Packer implements Disposable {
     if (fd < 0) throw changed(archived, 'it vanished');
     try {
       this.#header('file', archived, stat, xattrsOfFd(fd, this.#keep), { sizeBytes: stat.sizeBytes });
-      if (!this.#output.copy(fd, stat.sizeBytes, archived)) throw changed(archived, 'it shrank');
-      const after = fstat(fd);
-      if (!sameInode(stat, after)) throw changed(archived, 'another file took its place');
-      if (after.sizeBytes !== stat.sizeBytes) {
-        throw changed(archived, `it went from ${stat.sizeBytes} to ${after.sizeBytes} bytes`);
-      }
-      this.#output.write(paddingFor(stat.sizeBytes));
-    } finally {
+    } catch (error) {
       close(fd);
+      throw error;
     }
+    const file = { fd, sizeBytes: stat.sizeBytes, [Symbol.dispose]: () => close(fd) };
+    this.#ahead.file(file, () => {
+      try {
+        this.#content(fd, archived, stat);
+      } catch (error) {
+        const path = `/${archived}` as ByteString;
+        throw ofReading(located(error, path), path);
+      }
+    });
+  }
+
+  #content(fd: number, archived: ByteString, stat: Stat): void {
+    if (!this.#output.copy(fd, stat.sizeBytes, archived)) throw changed(archived, 'it shrank');
+    const after = fstat(fd);
+    if (!sameInode(stat, after)) throw changed(archived, 'another file took its place');
+    if (after.sizeBytes !== stat.sizeBytes) {
+      throw changed(archived, `it went from ${stat.sizeBytes} to ${after.sizeBytes} bytes`);
+    }
+    this.#output.write(paddingFor(stat.sizeBytes));
   }
 
   #whiteout(prefix: string, name: ByteString): void {
-    this.#output.write(
+    this.#ahead.bytes(
       encodeEntry({
         type: 'file',
         name: `${prefix}${WHITEOUT_PREFIX}${name}` as ByteString,
@@ -187,7 +206,7 @@ class Packer implements Disposable {
   ): void {
     const ids = this.#options.ids ?? IDENTITY;
     const isDevice = type === 'character-device' || type === 'block-device';
-    this.#output.write(
+    this.#ahead.bytes(
       encodeEntry({
         type,
         name,
@@ -219,12 +238,13 @@ class Output {
     this.#out = out;
   }
 
-  write(bytes: Buffer): void {
+  write(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; ) {
       if (this.#used === BUFFER_BYTES) this.flush();
-      const copied = bytes.copy(this.#buffer, this.#used, at);
-      this.#used += copied;
-      at += copied;
+      const part = bytes.subarray(at, at + BUFFER_BYTES - this.#used);
+      this.#buffer.set(part, this.#used);
+      this.#used += part.length;
+      at += part.length;
     }
   }
 

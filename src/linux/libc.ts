@@ -36,6 +36,7 @@ type CallName =
   | 'flistxattr'
   | 'fsetxattr'
   | 'copy_file_range'
+  | 'posix_fadvise'
   | 'ioctl'
   | 'statfs'
   | 'syncfs'
@@ -84,6 +85,7 @@ export const libc: Readonly<Record<CallName, (...args: readonly unknown[]) => nu
   flistxattr: process_.func('long flistxattr(int, uint8_t *, size_t)'),
   fsetxattr:  process_.func('int fsetxattr(int, uint8_t *, uint8_t *, size_t, int)'),
   copy_file_range: process_.func('long copy_file_range(int, void *, int, void *, size_t, uint32_t)'),
+  posix_fadvise: process_.func('int posix_fadvise(int, int64_t, int64_t, int)'),
   ioctl:      process_.func('int ioctl(int, ulong, int)'),
   statfs:     process_.func('int statfs(uint8_t *, uint8_t *)'),
   syncfs:     process_.func('int syncfs(int)'),

@@ -12,6 +12,8 @@ import type { ArchivedLayer, BlobSource } from './source.ts';
 // Blobs as streams, for whoever has no threads: at the reader's pace, and other work goes on between two pieces.
 
 const READ_BYTES = 256 << 10;
+/** Each piece is a way to another thread and back. */
+const BLOB_READ_BYTES = 1 << 20;
 /** Input for one go of the inflater: at zlib's highest ratio, 1032 to 1, its output is 16 MiB. */
 const INFLATE_BYTES = 16 << 10;
 
@@ -19,7 +21,7 @@ const INFLATE_BYTES = 16 << 10;
 export async function* blobBytes(blob: BlobSource, { signal }: Abortable = {}): ByteStream {
   for (let at = 0; at < blob.length; ) {
     signal?.throwIfAborted();
-    const room = Buffer.allocUnsafe(Math.min(READ_BYTES, blob.length - at));
+    const room = Buffer.allocUnsafe(Math.min(BLOB_READ_BYTES, blob.length - at));
     const { bytesRead } = await promisify(read)(blob.fd, room, 0, room.length, blob.offset + at);
     if (bytesRead === 0) throw corrupt('the blob', `it ends after ${at} of ${blob.length} bytes`);
     yield room.subarray(0, bytesRead);

@@ -4,10 +4,11 @@ import fc from 'fast-check';
 import { Deflater } from '../../src/codec/deflate.ts';
 import { deflate, errorOf, inflate, sample } from './streams.ts';
 
-const PIECE = 256 * 1024;
-const LARGE = sample(1_000_000);
+const PIECES = { gzip: 1 << 20, zstd: 256 * 1024 } as const;
+const LARGE = sample(2_200_000);
 
 for (const kind of ['gzip', 'zstd'] as const) {
+  const PIECE = PIECES[kind];
   test(`Deflater(${kind}) gives the same bytes whatever the chunking`, () => {
     const lengths = fc.array(fc.integer({ min: 1, max: 400_000 }), { minLength: 1, maxLength: 6 });
     const whole = deflate(kind, LARGE);
@@ -19,17 +20,11 @@ for (const kind of ['gzip', 'zstd'] as const) {
     );
   });
 
-  test(`Deflater(${kind}) packs sizes around its piece, each level, with chunks of one byte or none`, () => {
+  test(`Deflater(${kind}) packs sizes around its piece, with chunks of one byte or none`, () => {
     for (const size of [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE]) {
       const plain = LARGE.subarray(0, size);
       assert.ok(inflate(kind, deflate(kind, plain, [70_001])).equals(plain), `${size}`);
       assert.ok(deflate(kind, plain, [70_001]).equals(deflate(kind, plain, [PIECE, 5])), `${size}`);
-    }
-    const noise = Buffer.from(LARGE.map((byte, i) => byte ^ ((i * 2654435761) >>> 13)));
-    for (const level of kind === 'gzip' ? [0, 1, 9] : [1, 9, 19]) {
-      for (const plain of [LARGE.subarray(0, 600_000), noise.subarray(0, 600_000), Buffer.alloc(600_000)]) {
-        assert.ok(inflate(kind, deflate(kind, plain, [100_000], level)).equals(plain), `level ${level}`);
-      }
     }
     const small = LARGE.subarray(0, 1000);
     assert.ok(deflate(kind, small, [1]).equals(deflate(kind, small)));
@@ -41,12 +36,6 @@ for (const kind of ['gzip', 'zstd'] as const) {
     }
     deflater.finish();
     assert.ok(Buffer.concat(parts).equals(deflate(kind, small)));
-  });
-
-  test(`Deflater(${kind}) refuses levels that do not exist`, () => {
-    for (const level of [-1, 23, 1.5, Number.NaN]) {
-      assert.equal(errorOf(() => new Deflater(kind, () => {}, level)).code, 'invalid-argument');
-    }
   });
 
   test(`Deflater(${kind}) refuses calls once it is closed, finished or failed`, () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { isStorageError, type StorageError } from '../../src/base/errors.ts';
-import { Deflater } from '../../src/codec/deflate.ts';
+import { type DeflateHow, Deflater } from '../../src/codec/deflate.ts';
 import { type InflateLimits, Inflater, type InflateSink } from '../../src/codec/inflate.ts';
 import type { Compression } from '../../src/codec/sniff.ts';
 
@@ -69,10 +69,10 @@ export function deflate(
   kind: 'gzip' | 'zstd',
   bytes: Uint8Array,
   lengths: readonly number[] = [Infinity],
-  level?: number,
+  how: DeflateHow = {},
 ): Buffer {
   const parts: Buffer[] = [];
-  const deflater = new Deflater(kind, (part) => parts.push(Buffer.from(part)), level);
+  const deflater = new Deflater(kind, (part) => parts.push(Buffer.from(part)), how);
   for (const piece of pieces(bytes, lengths)) deflater.write(piece);
   deflater.finish();
   return Buffer.concat(parts);

@@ -32,4 +32,7 @@ await measured('changes', () => drain(work.changes()));
 await measured('diff', () => drain(work.diff()));
 const next = await measured('commit', () => work.commit('next:1'));
 await measured('save', () => drain(store.images.save([next], { format: 'oci' })));
+for (const compress of ['gzip', 'zstd'] as const) {
+  await measured(`save with ${compress}`, () => drain(store.images.save([next], { compress })));
+}
 console.log(JSON.stringify(steps));

@@ -5,6 +5,7 @@ import type { Digest } from '../../base/digest.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
 import { Inflater } from '../../codec/inflate.ts';
+import { ReadAhead } from '../../fs/read-ahead.ts';
 import { located } from '../../linux/libc.ts';
 import { SplitReader } from '../../tar/split.ts';
 import type { Extent } from '../../tar/types.ts';
@@ -30,29 +31,38 @@ export function replay(request: ReplayRequest, context: JobContext): PackedBlob 
   using writer = writerOf(request.to);
   const out = new HashedOut(writer, context);
   using files = layerFiles(request.root, (name, how) => changed(request, name, how));
+  using ahead = new ReadAhead((bytes) => writeInto(out, bytes));
   let ended = false;
   const split = new SplitReader({
-    onRaw: (bytes) => writeInto(out, bytes),
+    onRaw(bytes) {
+      ahead.bytes(bytes);
+      ahead.advance();
+    },
     onFile(name, payloadBytes, extents) {
-      using file = files.open(name);
-      const { fd, sizeBytes } = file;
-      if (extents === undefined && sizeBytes !== payloadBytes) {
-        throw changed(request, name, `it has ${sizeBytes} bytes instead of ${payloadBytes}`);
-      }
-      try {
-        for (const { offset, length } of extents ?? [{ offset: 0, length: payloadBytes } satisfies Extent]) {
-          if (!out.copy(fd, offset, length)) throw changed(request, name, `it has fewer than ${offset + length} bytes`);
+      const file = files.open(name);
+      ahead.file(file, () => {
+        const { fd, sizeBytes } = file;
+        if (extents === undefined && sizeBytes !== payloadBytes) {
+          throw changed(request, name, `it has ${sizeBytes} bytes instead of ${payloadBytes}`);
         }
-      } catch (error) {
-        throw located(error, name);
-      }
-      context.done(out.bytes);
+        try {
+          for (const { offset, length } of extents ?? [{ offset: 0, length: payloadBytes } satisfies Extent]) {
+            if (out.copy(fd, offset, length)) continue;
+            throw changed(request, name, `it has fewer than ${offset + length} bytes`);
+          }
+        } catch (error) {
+          throw located(error, name);
+        }
+        context.done(out.bytes);
+      });
+      ahead.advance();
     },
     onEnd() {
       ended = true;
     },
   });
   feedRecord(request.record, split);
+  ahead.drain();
   const digest = out.digest();
   if (!ended || digest !== request.diffId) {
     throw new StorageError(

@@ -1,0 +1,79 @@
+import { readAhead } from '../linux/inode.ts';
+
+/** Files that are open and asked for at a time. On a disk here 8 halve the time of a cold tree, 128 give no more. */
+const FILES_MAX = 16;
+/** What waits between them. */
+const BYTES_MAX = 256 * 1024;
+/** Of each file; beyond it the kernel's own reading ahead has begun. */
+const AHEAD_BYTES = 1 << 20;
+
+/** A file to read when its turn comes. */
+export interface AskedFile extends Disposable {
+  readonly fd: number;
+  readonly sizeBytes: number;
+}
+
+interface Waiting {
+  readonly file: AskedFile;
+  readonly read: () => void;
+}
+
+/**
+ * Bytes and the contents of files on their way out, in order: the kernel is asked for the files (posix_fadvise) while
+ * those before them are read. Nothing is read but by `advance` and `drain`, so that their errors are those of the files
+ * before. Disposal closes what was not read.
+ */
+export class ReadAhead implements Disposable {
+  readonly #out: (bytes: Uint8Array) => void;
+  readonly #waiting: (Uint8Array | Waiting)[] = [];
+  #files = 0;
+  #bytes = 0;
+
+  constructor(out: (bytes: Uint8Array) => void) {
+    this.#out = out;
+  }
+
+  /** What lies between files; copied where it has to wait. */
+  bytes(bytes: Uint8Array): void {
+    if (this.#files === 0) {
+      this.#out(bytes);
+      return;
+    }
+    this.#waiting.push(Buffer.from(bytes));
+    this.#bytes += bytes.length;
+  }
+
+  /** Takes `file` over and disposes of it after `read`, which is called when all before it is out. */
+  file(file: AskedFile, read: () => void): void {
+    if (file.sizeBytes > 0) readAhead(file.fd, Math.min(file.sizeBytes, AHEAD_BYTES));
+    this.#waiting.push({ file, read });
+    this.#files++;
+  }
+
+  /** Reads what is one too many. */
+  advance(): void {
+    while (this.#files > FILES_MAX || this.#bytes > BYTES_MAX) this.#next();
+  }
+
+  /** Nothing waits afterwards. */
+  drain(): void {
+    while (this.#waiting.length > 0) this.#next();
+  }
+
+  #next(): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) return;
+    if (next instanceof Uint8Array) {
+      this.#bytes -= next.length;
+      this.#out(next);
+      return;
+    }
+    this.#files--;
+    using _ = next.file;
+    next.read();
+  }
+
+  [Symbol.dispose](): void {
+    for (const next of this.#waiting.splice(0)) if (!(next instanceof Uint8Array)) next.file[Symbol.dispose]();
+  }
+}

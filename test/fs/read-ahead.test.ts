@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { type AskedFile, ReadAhead } from '../../src/fs/read-ahead.ts';
+
+/** A file of no descriptor that tells when it is closed. */
+function asked(closed: number[], number: number): AskedFile {
+  return { fd: -1, sizeBytes: number % 3, [Symbol.dispose]: () => void closed.push(number) };
+}
+
+test('ReadAhead gives bytes and files in their order, with few files open and few bytes waiting', () => {
+  const parts = fc.array(fc.oneof(fc.constant('file' as const), fc.integer({ min: 0, max: 100_000 })), {
+    maxLength: 200,
+  });
+  fc.assert(
+    fc.property(parts, (given) => {
+      const seen: (string | number)[] = [];
+      const closed: number[] = [];
+      const borrowed = Buffer.alloc(100_000);
+      let waiting = 0;
+      {
+        using ahead = new ReadAhead((bytes) => {
+          assert.ok(bytes.every((byte) => byte === (bytes[0] ?? 0)));
+          seen.push(`${bytes.length} of ${bytes[0] ?? 0}`);
+          waiting -= bytes.length;
+        });
+        for (const [i, part] of given.entries()) {
+          if (part === 'file') {
+            ahead.file(asked(closed, i), () => void seen.push(i));
+          } else {
+            waiting += part;
+            ahead.bytes(borrowed.subarray(0, part).fill(i % 251));
+          }
+          ahead.advance();
+          const files = given.slice(0, i + 1).filter((one) => one === 'file').length;
+          assert.ok(files - closed.length <= 16 && waiting <= 256 * 1024);
+        }
+        ahead.drain();
+      }
+      const expected = given.map((part, i) => (part === 'file' ? i : `${part} of ${part === 0 ? 0 : i % 251}`));
+      assert.deepEqual(seen, expected);
+      assert.deepEqual(
+        closed,
+        expected.filter((one) => typeof one === 'number'),
+      );
+    }),
+    { numRuns: 50 },
+  );
+});
+
+test('ReadAhead closes every file once, also where reading one fails or nobody reads', () => {
+  const closed: number[] = [];
+  const failure = new Error('changed');
+  {
+    using ahead = new ReadAhead(() => {});
+    for (let i = 0; i < 10; i++) {
+      ahead.file(asked(closed, i), () => {
+        if (i === 2) throw failure;
+      });
+    }
+    assert.throws(() => ahead.drain(), failure);
+    assert.deepEqual(closed, [0, 1, 2]);
+  }
+  assert.deepEqual(closed, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+});
