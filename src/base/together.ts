@@ -12,7 +12,7 @@ export async function together<T>(
   let failure: { readonly error: unknown } | undefined;
   const note = (error: unknown): undefined => {
     failure ??= { error };
-
+    failed.abort(error);
     return undefined;
   };
   const given = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
