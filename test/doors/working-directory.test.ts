@@ -16,7 +16,7 @@ test('layerstore in a working directory that was removed says so in one line, wi
   if (!need(t, 'root', 'mount')) return;
   await using dir = await scratch('removed');
   const store = join(dir.path, 'store');
-  for (const command of ['images', '--root relative images', 'load -i relative.tar', 'driver create x', 'mount x']) {
+  for (const command of ['tag a:1 b:1', '--root relative images', 'load -i relative.tar', 'driver create x', 'rm x']) {
     const line = `mkdir '${dir.path}/gone' && cd '${dir.path}/gone' && rmdir '${dir.path}/gone' && $L ${command}`;
     const { status, stdout, stderr } = shell(store, line);
     assert.deepEqual([status, stdout], [5, ''], `${command}: ${stderr}`);
