@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { chownSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { type LayerId, openDriver } from '../../src/index.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -146,4 +147,49 @@ test('a user namespace without rights: no driver is chosen, nothing is made; ids
   const unmapped = shell(store, `tar -C '${tree}' -c file | unshare -r $L --driver vfs driver apply x`);
   assert.equal(unmapped.status, 9, unmapped.stderr);
   assert.match(unmapped.stderr, /^layerstore: .* to 1234:1234: .*does not map.*; run it as the host's root[^\n]*\n$/);
+});
+
+test('driver verbs tell lost links and tampered files, sizes without quotas, wrong options and too many layers by their codes', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using dir = await filesystem('tmpfs', 64);
+  const root = join(dir.path, 'root');
+  const home = join(root, 'overlay2');
+  const run = (...args: string[]) => layerstore(root, ['--driver', 'overlay2', ...args]);
+  {
+    await using driver = await openDriver({ root, driver: 'overlay2' });
+    let parent: LayerId | undefined;
+    for (let depth = 0; depth <= 128; depth++) {
+      const id = `layer-${depth}` as string as LayerId;
+      await driver.create(id, { writable: false, ...(parent === undefined ? {} : { parent }) });
+      parent = id;
+    }
+  }
+  const cases: readonly [number, RegExp, readonly string[]][] = [
+    [5, /max depth exceeded.*129.*128/, ['driver', 'create', 'deep', '--parent', 'layer-128']],
+    [5, /quota/, ['driver', 'create', 'limited', '--parent', 'layer-0', '--read-write', '--storage-opt', 'size=1G']],
+    [2, /other/, ['driver', 'create', 'other', '--read-write', '--storage-opt', 'other=1']],
+    [5, /quota/, ['--driver-opt', 'overlay2.size=10G', 'driver', 'list']],
+    [2, /overlay2\.nosuch/, ['--driver-opt', 'overlay2.nosuch=1', 'driver', 'list']],
+    [0, /^$/, ['--driver-opt', 'vfs.other=1', 'driver', 'exists', 'layer-0']],
+  ];
+  for (const [code, message, args] of cases) {
+    const { status, stderr } = run(...args);
+    assert.equal(status, code, `${args.join(' ')}: ${stderr}`);
+    assert.match(stderr, message, args.join(' '));
+  }
+  assert.deepEqual(
+    readdirSync(home).filter((name) => /^(deep|limited|other)$/.test(name)),
+    [],
+  );
+  rmSync(join(home, 'l', readFileSync(join(home, 'layer-0/link'), 'utf8')));
+  writeFileSync(join(home, 'layer-5/link'), '../../etc');
+  for (const args of [
+    ['metadata', 'layer-1'],
+    ['get', 'layer-2'],
+    ['metadata', 'layer-5'],
+    ['changes', 'layer-5'],
+  ]) {
+    const { status, stderr } = run('driver', ...args);
+    assert.equal(status, 6, `${args.join(' ')}: ${stderr}`);
+  }
 });
