@@ -30,7 +30,7 @@ export async function commitWritable(
   // Refused before anything is packed, where the new config would be refused.
   const config = (diffId: Digest): Buffer =>
     commitConfig({ diffIds, ...(base === undefined ? {} : { config: Buffer.from(base.config) }) }, diffId, {
-      created: options.createdAt ?? new Date().toISOString(),
+      created: options.createdAt ?? now(),
       ...(options.author === undefined ? {} : { author: options.author }),
       ...(options.message === undefined ? {} : { message: options.message }),
       ...(options.changes === undefined ? {} : { changes: options.changes }),
@@ -125,4 +125,9 @@ async function layersBelow(context: StoreContext, writable: WritableRow): Promis
 
 function parentOf(writable: WritableRow): { readonly parent?: LayerId } {
   return writable.parent === undefined ? {} : { parent: writable.parent };
+}
+
+/** As Go writes times (RFC3339Nano: no zeros at the end), so that a tool that rewrites a config leaves its digest as it is. */
+function now(): string {
+  return new Date().toISOString().replace(/\.?0+Z$/, 'Z');
 }

@@ -66,7 +66,16 @@ const script: fc.Arbitrary<Script> = fc.record({
 /** Mounts at `target` for as long as the block lasts. */
 function mounted(target: string, data: string): Disposable {
   mkdirSync(target);
-  mount(b('overlay'), b(target), b('overlay'), 0, b(data));
+  for (let tries = 0; ; tries++) {
+    try {
+      mount(b('overlay'), b(target), b('overlay'), 0, b(data));
+      break;
+    } catch (error) {
+      // With an index an upper is taken until the last copy of its mount is gone, in whatever namespace was made of ours.
+      if (!isStorageError(error, 'busy') || tries === 200) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+    }
+  }
   return { [Symbol.dispose]: () => void umount(b(target)) };
 }
 

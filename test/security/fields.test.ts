@@ -246,7 +246,10 @@ test('End: at a block border, and a last payload without padding, are accepted',
 test('End: one zero block and then an entry, or an end inside an entry, is refused', async (both) => {
   await both.refuses(/zeros/, Buffer.concat([file('f'), Buffer.alloc(512), file('g'), END]));
   const whole = file('f', 'x'.repeat(2000));
-  for (const at of [100, 511, 513, 1024, 2500]) await both.refuses(/cut off|ends/, Buffer.from(whole.subarray(0, at)));
+  for (const at of [100, 511, 513, 1024, 2500]) {
+    // Less than one header is no archive at all.
+    await both.refuses(at < 512 ? /cut off|no tar archive/ : /cut off|ends/, Buffer.from(whole.subarray(0, at)));
+  }
   await both.refuses(/ends between/, Buffer.concat([pax({ path: 'x' }), END]));
   await both.refuses(/ends between/, Buffer.from(pax({ path: 'x' })));
 });
