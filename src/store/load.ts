@@ -191,8 +191,9 @@ class Loading {
   /** From here on the layers are the store's: whatever fails, none of them is taken away. */
   async finish(committed: Committed): Promise<LoadedImage[]> {
     await discardOrWarn(this.#context, committed.lost);
-    return committed.images.map(({ image, existed, moved }, i) => ({
+    return committed.images.map(({ image: { manifestDigest: _, ...image }, existed, moved }, i) => ({
       ...image,
+      ...manifestOf(this.#images[i]),
       existed,
       moved,
       notes: [...(this.#notes[i] ?? []), ...this.#notesOf(this.#chains[i] ?? [])],
@@ -219,4 +220,9 @@ class Loading {
     const unpinned = database.unpin(this.#pin);
     await unpinned.catch((error: unknown) => log.warn(`Layers stay in the store for now: ${String(error)}`));
   }
+}
+
+/** The archive's own, whatever the image came with before: one archive gives one answer. */
+function manifestOf(image: NewImage | undefined): Pick<LoadedImage, 'manifestDigest'> {
+  return image?.manifest === undefined ? {} : { manifestDigest: image.manifest.digest };
 }

@@ -4,7 +4,7 @@ import { createReadStream, openAsBlob, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { digestOf } from '../../src/base/digest.ts';
-import type { Bytes, Store } from '../../src/index.ts';
+import type { Bytes, LoadedImage, Store } from '../../src/index.ts';
 import { bulk, dockerTar, HERE, type ImageSpec, idOf, ociTar, writeLayout } from '../kit/images.ts';
 import { directory, file, layer, whiteout } from '../kit/layer-builder.ts';
 import { dumpTree } from '../kit/tree-dump.ts';
@@ -211,3 +211,15 @@ function streamOf(bytes: Uint8Array): AsyncIterable<Uint8Array> {
     yield bytes;
   })();
 }
+
+eachStore('load() answers the manifest of its own archive, however the image came in before', async (store) => {
+  const spec = { layers: [bulk(1, 3, 10)], names: ['docker.io/library/app:1'] };
+  const load = async (archive: Buffer): Promise<LoadedImage | undefined> =>
+    (await store.images.load([archive] as never))[0];
+  const first = await load(dockerTar(spec));
+  const second = await load(ociTar(spec));
+  const third = await load(dockerTar(spec));
+  assert.deepEqual([first?.manifestDigest, third?.manifestDigest], [undefined, undefined]);
+  assert.match(second?.manifestDigest ?? '', /^sha256:/);
+  assert.deepEqual([second?.id, third?.id, third?.existed], [first?.id, first?.id, true]);
+});
