@@ -35,7 +35,8 @@ export class ReadAhead implements Disposable {
 
   /** What lies between files; copied where it has to wait. */
   bytes(bytes: Uint8Array): void {
-    if (this.#files === 0) {
+    // Not "no file waits": bytes that waited behind one may still be there when it is gone.
+    if (this.#waiting.length === 0) {
       this.#out(bytes);
       return;
     }
