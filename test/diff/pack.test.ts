@@ -4,13 +4,14 @@ import { appendFileSync, linkSync, mkdirSync, rmSync, truncateSync, utimesSync, 
 import { createServer } from 'node:net';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type ByteString, fromText } from '../../src/base/bytes.ts';
+import { type ByteString, fromText, toText } from '../../src/base/bytes.ts';
 import { isStorageError } from '../../src/base/errors.ts';
 import { packTree } from '../../src/diff/pack.ts';
 import type { Difference, PackOptions, WalkOptions } from '../../src/diff/types.ts';
 import { walkDifferences } from '../../src/diff/walk.ts';
 import { copyTree } from '../../src/fs/copy.ts';
 import { keepXattr, replaceXattrs } from '../../src/fs/xattrs.ts';
+import { readTar } from '../../src/tar/read.ts';
 import { applyEdits, CAP_NET_RAW, edits, making } from '../kit/edits.ts';
 import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -234,4 +235,18 @@ test('packTree() reports sockets and leaves them out, and writes holes as zeros'
     ['hole 0', 'link 1'],
   );
   assert.ok(tar.length > 5_000_000 && tar.length % 512 === 0);
+});
+
+test('packTree() keeps the order of many entries without content behind a file', async () => {
+  await using dir = await scratch('pack');
+  writeFileSync(`${dir.path}/a`, 'content');
+  const names = Array.from({ length: 2000 }, (_, i) => `b${String(i).padStart(4, '0')}`);
+  for (const name of names) mkdirSync(`${dir.path}/${name}`);
+  writeFileSync(`${dir.path}/c`, 'end');
+  const found: string[] = [];
+  for await (const { entry } of readTar([pack(dir.path)] as never)) found.push(toText(entry.name));
+  assert.deepEqual(
+    found.filter((name) => name !== './'),
+    ['a', ...names.map((name) => `${name}/`), 'c'],
+  );
 });
