@@ -1,9 +1,9 @@
 import { writeSync } from 'node:fs';
 import { type ByteString, quote } from '../base/bytes.ts';
 import { type IdMaps, toHost } from '../base/id-map.ts';
-import { isDirectory, isWhiteout } from '../fs/stat.ts';
+import { isDirectory } from '../fs/stat.ts';
 import { writeAroundZeros } from '../fs/transfer.ts';
-import { parseWhiteout } from '../fs/whiteouts.ts';
+import { type MarkStyle, marksOf, parseWhiteout } from '../fs/whiteouts.ts';
 import { keepXattr, mapXattrs, viaWorkingDirectory, type Xattrs } from '../fs/xattrs.ts';
 import {
   close,
@@ -66,6 +66,8 @@ const HERE = '.' as ByteString;
 export interface ApplierOptions {
   /** Blocks of zeros take no disk: for what is packed from a tree of this machine, whose files may have had holes. */
   readonly zerosAreHoles?: boolean;
+  /** How deletions are spelt. */
+  readonly style?: MarkStyle;
 }
 
 export class LayerApplier implements Disposable {
@@ -85,7 +87,7 @@ export class LayerApplier implements Disposable {
 
   /** `root`: the empty directory, as this thread sees it. */
   constructor(root: ByteString, ids: IdMaps, options: ApplierOptions = {}) {
-    this.tree = new LayerTree(root);
+    this.tree = new LayerTree(root, marksOf(options.style ?? 'overlay'));
     this.#ids = ids;
     this.#zerosAreHoles = options.zerosAreHoles ?? false;
   }
@@ -165,7 +167,7 @@ export class LayerApplier implements Disposable {
       directories.mark(place.row, Mark.opaque);
       return;
     }
-    if (mknodat(place.fd, mark.of, S_IFCHR, 0, 0, EEXIST) !== -EEXIST) {
+    if (this.tree.marks.whiteOut(place.fd, mark.of, EEXIST) !== -EEXIST) {
       directories.mark(place.row, Mark.whiteouts);
       return;
     }
@@ -176,7 +178,7 @@ export class LayerApplier implements Disposable {
     else if (this.#standIns.get(here)?.path === here) {
       this.#taken(place, mark.of);
       unlinkat(place.fd, mark.of); // no entry made it: it only stands in for the file that is now deleted
-      mknodat(place.fd, mark.of, S_IFCHR, 0, 0);
+      this.tree.marks.whiteOut(place.fd, mark.of);
       directories.mark(place.row, Mark.whiteouts);
     }
   }
@@ -296,7 +298,7 @@ export class LayerApplier implements Disposable {
       const stat = lstatat(target.fd, targetName, ENOENT);
       if (stat === undefined) this.#placeholder(target, targetName, entry.name);
       else if (isDirectory(stat)) throw refusal(entry.name, `a hard link to the directory ${quote(targetPath)}`);
-      else if (isWhiteout(stat)) {
+      else if (this.tree.marks.isWhiteout(stat)) {
         throw refusal(entry.name, `a hard link to ${quote(targetPath)}, which the same layer deletes`);
       }
       const standIn = this.#standIns.get(there);

@@ -3,25 +3,24 @@ import { StorageError } from '../base/errors.ts';
 import { copyMetadata } from '../fs/copy.ts';
 import { Descent } from '../fs/descent.ts';
 import type { Found, LowerView } from '../fs/lower-view.ts';
-import { isDirectory, isWhiteout } from '../fs/stat.ts';
-import { makeOpaque } from '../fs/whiteouts.ts';
+import { isDirectory } from '../fs/stat.ts';
+import type { Marks } from '../fs/whiteouts.ts';
 import { keepXattr, viaWorkingDirectory } from '../fs/xattrs.ts';
 import {
   AT_REMOVEDIR,
   close,
   DT_CHR,
+  DT_SOCK,
   DT_UNKNOWN,
   fchmod,
   fchown,
   linkat,
   lstatat,
-  mknodat,
   O_DIRECTORY,
   O_NOFOLLOW,
   O_RDONLY,
   openat,
   readDirectory,
-  S_IFCHR,
   unlinkat,
 } from '../linux/inode.ts';
 import { EEXIST, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, ENXIO, located } from '../linux/libc.ts';
@@ -152,9 +151,9 @@ function settleDirectory(
   const covers = lower !== undefined;
   const hides = directories.has(row, HIDES_BELOW);
   const merges = lower !== undefined && isDirectory(lower.stat) && !hides;
-  if (directories.has(row, Mark.whiteouts)) dropIdleWhiteouts(fd, path, merges ? below : undefined);
-  if (path === ROOT && directories.has(row, Mark.opaque)) whiteOutRoot(fd, below);
-  else if (hides && covers) makeOpaque(fd, 'overlay');
+  if (directories.has(row, Mark.whiteouts)) dropIdleWhiteouts(fd, path, layer.tree.marks, merges ? below : undefined);
+  if (path === ROOT && directories.has(row, Mark.opaque)) whiteOutRoot(fd, layer.tree.marks, below);
+  else if (hides && covers) layer.tree.marks.makeOpaque(fd);
 }
 
 /** A directory that the archive implies looks as the one below does. */
@@ -184,22 +183,22 @@ function imply(
 }
 
 /** A whiteout with nothing of its name below would be listed where only this layer has the directory. */
-function dropIdleWhiteouts(fd: number, path: ByteString, below: LowerView | undefined): void {
+function dropIdleWhiteouts(fd: number, path: ByteString, marks: Marks, below: LowerView | undefined): void {
   for (const { name, type } of readDirectory(fd, path)) {
-    if (type !== DT_CHR && type !== DT_UNKNOWN) continue;
+    if (type !== DT_CHR && type !== DT_SOCK && type !== DT_UNKNOWN) continue;
     const stat = lstatat(fd, name, ENOENT);
-    if (stat === undefined || !isWhiteout(stat)) continue;
+    if (stat === undefined || !marks.isWhiteout(stat)) continue;
     if (below?.lookup(joinPath(path, name)) === undefined) unlinkat(fd, name);
   }
 }
 
 /** The kernel ignores the opaque flag of a layer's root, so every name below is deleted by itself. */
-function whiteOutRoot(fd: number, below: LowerView | undefined): void {
+function whiteOutRoot(fd: number, marks: Marks, below: LowerView | undefined): void {
   for (const name of below?.list(ROOT) ?? []) {
-    if (mknodat(fd, name, S_IFCHR, 0, 0, EEXIST) !== -EEXIST) continue;
+    if (marks.whiteOut(fd, name, EEXIST) !== -EEXIST) continue;
     const own = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, ENOTDIR, ELOOP, ENXIO);
     if (own < 0) continue; // what is no directory hides the one below by itself
-    makeOpaque(own, 'overlay');
+    marks.makeOpaque(own);
     close(own);
   }
 }
@@ -211,7 +210,7 @@ function fill(layer: Settling, { path, ino, wantedBy, names }: Placeholder, belo
   const [first, ...rest] = living;
   if (first === undefined) return; // later entries replaced all of it
   const now = tree.stat(parentPath(path), baseName(path));
-  const deleted = now !== undefined && isWhiteout(now);
+  const deleted = now !== undefined && tree.marks.isWhiteout(now);
   const lower = deleted || isHidden(tree.directories, path) ? undefined : below?.lookup(path);
   if (below === undefined || lower === undefined || isDirectory(lower.stat)) {
     const what = deleted

@@ -1,7 +1,8 @@
 import { type ByteString, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { removeTree } from '../fs/remove.ts';
-import { isDirectory, isFile, isWhiteout, typeOf } from '../fs/stat.ts';
+import { isDirectory, isFile, typeOf } from '../fs/stat.ts';
+import type { Marks } from '../fs/whiteouts.ts';
 import {
   AT_FDCWD,
   close,
@@ -45,6 +46,8 @@ const PATH_BYTES_MAX = 65_536;
 
 export class LayerTree implements Disposable {
   readonly root: Place;
+  /** How deletions are spelt here. */
+  readonly marks: Marks;
   /** Those that this layer made and that are still there. */
   readonly directories: Directories;
   /** What was taken away again, and so cannot be read back: the first path. */
@@ -53,9 +56,10 @@ export class LayerTree implements Disposable {
   #openat2 = true;
 
   /** On the directory `path`: an empty one, or one whose unsettled directories are given. */
-  constructor(path: ByteString, directories: Directories = new Directories()) {
+  constructor(path: ByteString, marks: Marks, directories: Directories = new Directories()) {
     const fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY);
     this.root = { fd, path: EMPTY, row: ROOT_ROW };
+    this.marks = marks;
     this.directories = directories;
   }
 
@@ -173,7 +177,8 @@ export class LayerTree implements Disposable {
   }
 
   #child(place: Place, name: ByteString, stat: Stat | undefined, refuse: () => StorageError): DirectoryRow {
-    if (stat === undefined || isWhiteout(stat)) return this.#make(place, name, 0o755, Mark.implied, stat !== undefined);
+    if (stat === undefined || this.marks.isWhiteout(stat))
+      return this.#make(place, name, 0o755, Mark.implied, stat !== undefined);
     const known = this.directories.child(place.row, name);
     if (known === undefined) throw refuse();
     return known;
@@ -193,7 +198,7 @@ export class LayerTree implements Disposable {
       this.directories.unmark(known, Mark.implied);
       return known;
     }
-    const overWhiteout = isWhiteout(lstatat(place.fd, name) as Stat);
+    const overWhiteout = this.marks.isWhiteout(lstatat(place.fd, name) as Stat);
     if (!overWhiteout) this.clear(place, name);
     return this.#make(place, name, 0o700, 0, overWhiteout);
   }
@@ -213,7 +218,7 @@ export class LayerTree implements Disposable {
       if (known !== undefined) this.directories.remove(known);
       removeTree(place.fd, name);
     } else unlinkat(place.fd, name);
-    return !isWhiteout(stat);
+    return !this.marks.isWhiteout(stat);
   }
 
   /** A stand-in is in the directory at a path without symlinks: it is touched again when that is filled. */

@@ -3,29 +3,29 @@ import { copyEntry, copyMetadata } from '../fs/copy.ts';
 import { Descent } from '../fs/descent.ts';
 import { removeTree } from '../fs/remove.ts';
 import { Root } from '../fs/rooted.ts';
-import { inodeKey, isDirectory, isWhiteout } from '../fs/stat.ts';
-import { overlayMarks } from '../fs/whiteouts.ts';
+import { inodeKey, isDirectory } from '../fs/stat.ts';
+import { type MarkStyle, type Marks, marksOf } from '../fs/whiteouts.ts';
 import { close, fstat, futimens, linkat, lstatat, mkdirat, renameat, type Stat } from '../linux/inode.ts';
 import { ENOENT, EXDEV, located } from '../linux/libc.ts';
 
 /**
  * Turns a tree that shows what lies below `staged` into one that shows both, as an overlay of the two would: what
- * `staged` (a layer in overlayfs' form) deletes is removed from `target`, what it has is moved there. So a layer gives
+ * `staged` (a layer whose deletions are spelt in `style`) deletes is removed from `target`, what it has is moved there. So a layer gives
  * the same tree whether it is stacked or merged. `staged` is left in pieces. `target` may be another filesystem, a
  * mounted overlay say: then files are copied, linked ones once.
  */
-export function mergeLayer(staged: ByteString, target: ByteString): void {
+export function mergeLayer(staged: ByteString, target: ByteString, style: MarkStyle): void {
   using from = Descent.open(staged);
   using to = Descent.open(target);
   using targetRoot = Root.open(target);
   try {
-    merge(from, to, targetRoot);
+    merge(from, to, targetRoot, marksOf(style));
   } catch (error) {
     throw located(error, from.pathOf(error));
   }
 }
 
-function merge(from: Descent, to: Descent, targetRoot: Root): void {
+function merge(from: Descent, to: Descent, targetRoot: Root, marks: Marks): void {
   /** Where the first name of a linked file went that could not be moved. */
   const copied = new Map<string, ByteString>();
   const stack = [{ names: from.names(), next: 0, stat: fstat(from.fd) }];
@@ -42,11 +42,11 @@ function merge(from: Descent, to: Descent, targetRoot: Root): void {
     }
     const stat = lstatat(from.fd, name) as Stat;
     const there = lstatat(to.fd, name, ENOENT);
-    if (isWhiteout(stat)) {
+    if (marks.isWhiteout(stat)) {
       removeTree(to.fd, name);
     } else if (isDirectory(stat)) {
       from.enter(name);
-      const fresh = there === undefined || !isDirectory(there) || overlayMarks(from.fd, 'overlay').opaque;
+      const fresh = there === undefined || !isDirectory(there) || marks.isOpaque(from.fd);
       if (fresh) {
         removeTree(to.fd, name);
         mkdirat(to.fd, name, 0o700);

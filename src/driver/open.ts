@@ -3,7 +3,7 @@ import { StorageError } from '../base/errors.ts';
 import type { DriverName, LayerId } from '../base/values.ts';
 import type { DriverSettings, LayerDriver, Performer } from './driver.ts';
 import { canonicalHome, listNames } from './home-files.ts';
-import { probeMarks, RIGHTS_REMEDY } from './marks.ts';
+import { probeMarks } from './marks.ts';
 import { ownOptions, parseDriverOptions } from './options.ts';
 import { listLayers } from './overlay/home.ts';
 import { openOverlay2, probeDirectory } from './overlay/overlay2.ts';
@@ -30,16 +30,10 @@ export interface DriverChoice {
 interface Driver {
   readonly open: (settings: DriverSettings) => Promise<LayerDriver>;
   /** Why it cannot be used with this home, or undefined. */
-  readonly fault: (home: ByteString, perform: Performer) => Promise<Fault | undefined>;
+  readonly fault: (home: ByteString, perform: Performer) => Promise<string | undefined>;
 
   /** Those of a home, without opening it. */
   readonly layers: (home: ByteString) => readonly LayerId[];
-}
-
-interface Fault {
-  readonly because: string;
-  /** For want of rights no driver works. */
-  readonly lacksRights: boolean;
 }
 
 const DRIVERS: Readonly<Record<DriverName, Driver>> = {
@@ -49,7 +43,7 @@ const DRIVERS: Readonly<Record<DriverName, Driver>> = {
     fault: async (home, perform) => {
       const directory = probeDirectory(home);
       const findings = await probeOverlay(directory, perform);
-      return findings.overlay.holds ? undefined : { because: whyNot(directory, findings), lacksRights: false };
+      return findings.overlay.holds ? undefined : whyNot(directory, findings);
     },
   },
   vfs: {
@@ -59,8 +53,8 @@ const DRIVERS: Readonly<Record<DriverName, Driver>> = {
       // A home with layers was tried when it was made; on a full disk they can still be read and removed.
       if (listTrees(home).length > 0) return undefined;
       const directory = probeDirectory(home);
-      const { holds, because, lacksRights } = probeMarks(directory);
-      return holds ? undefined : { because: `vfs is not possible in ${quote(directory)}: ${because}`, lacksRights };
+      const { holds, because } = probeMarks(directory);
+      return holds ? undefined : `vfs is not possible in ${quote(directory)}: ${because}`;
     },
   },
 };
@@ -96,13 +90,13 @@ export async function chooseDriver(root: ByteString, choose: ChooseOptions): Pro
     const because = 'its layers are there already';
     return await take(root, known(only, because), choose, because);
   }
-  const faults: Fault[] = [];
+  const faults: string[] = [];
   for (const name of PRIORITY) {
     const options = read(name, choose);
     const home = canonicalHome(`${root}/${name}` as ByteString);
     const fault = await DRIVERS[name].fault(home, choose.perform);
     if (fault === undefined) {
-      const because = faults.length === 0 ? 'it is the first choice and works here' : whyOf(faults);
+      const because = faults.length === 0 ? 'it is the first choice and works here' : faults.join('; ');
       return { name, home, options, because };
     }
     faults.push(fault);
@@ -126,16 +120,8 @@ async function take(root: ByteString, name: DriverName, choose: ChooseOptions, b
   throw refusal(`Cannot use the driver "${name}" (${because})`, [fault]);
 }
 
-function whyOf(faults: readonly Fault[]): string {
-  return faults.map(({ because }) => because).join('; ');
-}
-
-function refusal(action: string, faults: readonly Fault[]): StorageError {
-  const lacking = faults.some(({ lacksRights }) => lacksRights);
-  const message = `${action}: ${whyOf(faults)}`;
-  return lacking
-    ? new StorageError('permission-denied', message, { remedy: RIGHTS_REMEDY })
-    : new StorageError('unsupported', message);
+function refusal(action: string, faults: readonly string[]): StorageError {
+  return new StorageError('unsupported', `${action}: ${faults.join('; ')}`);
 }
 
 function read(name: DriverName, { options }: ChooseOptions): string[] {

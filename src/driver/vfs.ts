@@ -49,7 +49,7 @@ export interface VfsRecord {
   readonly state: 'writable' | 'read-only' | 'sealed';
 }
 
-/** Opens (or makes) a vfs home. It needs no overlayfs; unpacking needs device nodes and `trusted.*` attributes. */
+/** Opens (or makes) a vfs home. It needs no overlayfs and no right to mount; unpacking needs device nodes 0:0 and attributes. */
 export async function openVfs(settings: DriverSettings): Promise<LayerDriver> {
   const options = parseDriverOptions('vfs', settings.options);
   const home = canonicalHome(settings.home);

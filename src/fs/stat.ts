@@ -26,6 +26,10 @@ export function isFile(stat: Stat): boolean {
   return (stat.mode & S_IFMT) === S_IFREG;
 }
 
+export function isSocket(stat: Stat): boolean {
+  return (stat.mode & S_IFMT) === S_IFSOCK;
+}
+
 /** A character device 0:0: what overlay leaves in an upper directory for a deleted name, whatever its mode and owner. */
 export function isWhiteout(stat: Stat): boolean {
   return (stat.mode & S_IFMT) === S_IFCHR && stat.rdevMajor === 0 && stat.rdevMinor === 0;

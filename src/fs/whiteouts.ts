@@ -1,6 +1,8 @@
 import type { ByteString } from '../base/bytes.ts';
-import { mknodat, S_IFCHR } from '../linux/inode.ts';
+import { lstatat, mknodat, S_IFCHR, S_IFSOCK, type Stat } from '../linux/inode.ts';
+import { EEXIST, ENOENT } from '../linux/libc.ts';
 import { fgetxattr, flistxattr, fsetxattr } from '../linux/xattr.ts';
+import { isSocket, isWhiteout } from './stat.ts';
 
 /** The value of the attribute that makes a directory opaque. */
 export const OPAQUE = 'y';
@@ -30,11 +32,6 @@ export function parseWhiteout(name: ByteString): Whiteout | undefined {
   if (name.startsWith(BOOKKEEPING_PREFIX)) return { kind: 'bookkeeping' };
   const of = name.slice(WHITEOUT_PREFIX.length) as ByteString;
   return of === '' || of === '.' || of === '..' ? { kind: 'refused' } : { kind: 'whiteout', of };
-}
-
-/** Makes a whiteout as overlay does (kernel: overlayfs.rst, "whiteouts and opaque directories"). EEXIST is an error. */
-export function makeWhiteout(dirFd: number, name: ByteString, ...tolerated: number[]): number {
-  return mknodat(dirFd, name, S_IFCHR, 0, 0, ...tolerated);
 }
 
 /** The prefix of overlay's own attributes in a style that has them. */
@@ -79,7 +76,39 @@ export function overlayMarks(fd: number, style: WhiteoutStyle): OverlayMarks {
   };
 }
 
-/** From now on the directory shows nothing of the layers below; `fd` is the directory, readable. */
-export function makeOpaque(fd: number, style: Exclude<WhiteoutStyle, 'none'>): void {
-  fsetxattr(fd, `${overlayPrefix(style)}opaque` as ByteString, Buffer.from(OPAQUE));
+/** How a layer that is being made spells deletions: as overlay reads them, or for `mergeLayer` alone. */
+export type MarkStyle = 'overlay' | 'plain';
+
+/** The spelling of deletions in a layer that is being made. */
+export interface Marks {
+  isWhiteout(stat: Stat): boolean;
+  /** Makes a whiteout; answers as mknodat. EEXIST is an error where it is not tolerated. */
+  whiteOut(dirFd: number, name: ByteString, ...tolerated: number[]): number;
+  /** From now on the directory shows nothing of the layers below; `fd` is the directory, readable. */
+  makeOpaque(fd: number): void;
+  isOpaque(fd: number): boolean;
+}
+
+const MARKS: Readonly<Record<MarkStyle, Marks>> = {
+  /** kernel: overlayfs.rst, "whiteouts and opaque directories". */
+  overlay: {
+    isWhiteout,
+    whiteOut: (dirFd, name, ...tolerated) => mknodat(dirFd, name, S_IFCHR, 0, 0, ...tolerated),
+    makeOpaque: (fd) => void fsetxattr(fd, 'trusted.overlay.opaque' as ByteString, Buffer.from(OPAQUE)),
+    isOpaque: (fd) => overlayMarks(fd, 'overlay').opaque,
+  },
+  /**
+   * Sockets, which no archive can hold and anybody may make on any filesystem: overlay's marks want rights that root of
+   * a container lacks, and overlayfs itself, a container's own root, takes neither.
+   */
+  plain: {
+    isWhiteout: isSocket,
+    whiteOut: (dirFd, name, ...tolerated) => mknodat(dirFd, name, S_IFSOCK, 0, 0, ...tolerated),
+    makeOpaque: (fd) => void mknodat(fd, OPAQUE_MARKER, S_IFSOCK, 0, 0, EEXIST),
+    isOpaque: (fd) => lstatat(fd, OPAQUE_MARKER, ENOENT) !== undefined,
+  },
+};
+
+export function marksOf(style: MarkStyle): Marks {
+  return MARKS[style];
 }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { fromText } from '../base/bytes.ts';
-import { probeMarks, RIGHTS_REMEDY } from '../driver/marks.ts';
+import { probeMarks } from '../driver/marks.ts';
 import { probeOverlay } from '../driver/overlay/probe.ts';
 import { kernelVersion } from '../linux/kernel.ts';
 import { hasSelinux } from '../linux/label.ts';
@@ -40,13 +40,7 @@ export async function doctor(root: string): Promise<readonly Diagnosis[]> {
     return found;
   }
   const marks = probeMarks(fromText(directory));
-  say(
-    'vfs',
-    'works',
-    marks.holds,
-    marks.because,
-    marks.lacksRights ? RIGHTS_REMEDY : 'put the root on another filesystem',
-  );
+  say('vfs', 'works', marks.holds, marks.because, 'put the root on another filesystem');
   await using threads = await openThreads(2);
   const { overlay, dType, backing, index, copyUp } = await probeOverlay(fromText(directory), threads.perform);
   say('overlay2', 'overlay', overlay.holds, overlay.because, 'use the driver vfs, or another filesystem');

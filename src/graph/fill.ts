@@ -9,6 +9,7 @@ import type { Abortable, ByteStream, Finding, LayerId } from '../base/values.ts'
 import type { InflateLimits } from '../codec/inflate.ts';
 import type { Compression } from '../codec/sniff.ts';
 import type { LayerContent } from '../driver/driver.ts';
+import type { MarkStyle } from '../fs/whiteouts.ts';
 import type { ApplyAnswer, ApplyRequest, SettleAnswer, SettleRequest } from './jobs/apply.ts';
 import type { PackRequest } from './jobs/compare.ts';
 import type { FileRange, InflateAnswer, InflateRequest } from './jobs/inflate.ts';
@@ -81,6 +82,7 @@ export async function fill(
   const { signal, record, fresh } = options;
   const staged = content.whiteouts === 'none' ? await stage(threads, target) : undefined;
   const root = staged ?? content.root;
+  const style: MarkStyle = staged === undefined ? 'overlay' : 'plain';
   const clear = async (): Promise<void> => {
     if (staged !== undefined) await threads.perform.removeTree(staged);
   };
@@ -90,6 +92,7 @@ export async function fill(
       from,
       root,
       ids,
+      style,
       ...searched,
       ...(record === undefined ? {} : { record }),
     }));
@@ -103,6 +106,7 @@ export async function fill(
       const request: SettleRequest = {
         root,
         ids,
+        style,
         unsettled,
         lowers,
         lowerStyle,
@@ -111,7 +115,7 @@ export async function fill(
       try {
         const { sizeBytes, notes } = await threads.jobs.run<SettleAnswer>({ name: 'settle', request }, { signal });
         if (staged !== undefined) {
-          const merge: MergeRequest = { staged, target: content.root };
+          const merge: MergeRequest = { staged, target: content.root, style };
           signal?.throwIfAborted();
           // From here on it is done to the end: given up in the middle it would leave half of the changes.
           await threads.jobs.run({ name: 'merge', request: merge });

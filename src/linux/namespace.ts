@@ -5,8 +5,8 @@ export const CLONE_FS = 0x200;
 export const CLONE_NEWNS = 0x20000;
 
 /** unshare(2) for the calling thread: with CLONE_FS its root, working directory and umask become its own. */
-export function unshare(flags: number): void {
-  judge(libc.unshare(flags), 'unshare', 'this thread', []);
+export function unshare(flags: number, ...tolerated: number[]): number {
+  return judge(libc.unshare(flags), 'unshare', 'this thread', tolerated);
 }
 
 /** chroot(2): only in a thread that did unshare(CLONE_FS), or the whole process is jailed. */

@@ -18,6 +18,7 @@ import { LowerView } from '../../fs/lower-view.ts';
 import { typeOf } from '../../fs/stat.ts';
 import { writeAll } from '../../fs/transfer.ts';
 import { treeSizeBytes } from '../../fs/usage.ts';
+import { type MarkStyle, marksOf } from '../../fs/whiteouts.ts';
 import { viaWorkingDirectory } from '../../fs/xattrs.ts';
 import {
   AT_FDCWD,
@@ -50,6 +51,7 @@ export interface ApplyRequest extends ApplierOptions {
   /** A layer that is a full copy, to be looked at, and what it is a copy of. */
   readonly copy?: { readonly root: ByteString; readonly of?: ByteString };
   readonly ids: IdMaps;
+  readonly style: MarkStyle;
   /** A new file for the split record; absent: none is written. */
   readonly record?: ByteString;
 }
@@ -127,7 +129,7 @@ function differs(copy: ByteString, of: ByteString): boolean {
   return false;
 }
 
-export interface SettleRequest extends Pick<ApplyRequest, 'root' | 'ids'> {
+export interface SettleRequest extends Pick<ApplyRequest, 'root' | 'ids' | 'style'> {
   readonly unsettled: Uint8Array;
   /** The trees below, top first, all settled. */
   readonly lowers: readonly ByteString[];
@@ -144,13 +146,13 @@ export interface SettleAnswer {
 
 /** Job: does what needs the layers below, jailed in the layer. */
 export function settle(request: SettleRequest, _context: JobContext, jail: Jail): SettleAnswer {
-  const { lowers, root, ids, sizeBytes } = request;
+  const { lowers, root, ids, sizeBytes, style } = request;
   using below = lowers.length === 0 ? undefined : new LowerView(lowers, request.lowerStyle, viaWorkingDirectory);
   const { directories, placeholders } = decodeUnsettled(request.unsettled);
   const notes = new Notes();
   const rootPair = { uid: toHost(0, ids.uid, 'user'), gid: toHost(0, ids.gid, 'group') };
   jail.inside(root, () => {
-    using tree = new LayerTree(ROOT, directories);
+    using tree = new LayerTree(ROOT, marksOf(style), directories);
     settleLayer({ tree, placeholders, rootPair, notes }, below);
   });
   return { sizeBytes: sizeBytes ?? treeSizeBytes(root), notes: notes.list() };

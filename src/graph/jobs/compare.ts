@@ -39,7 +39,8 @@ interface Places {
 }
 
 function withViews<T>(views: Views, jail: Jail, task: (places: Places) => T): T {
-  return jail.privately(() => {
+  const inPlace = placesOf(views);
+  const mounted = (): T => {
     const none = 'none' as ByteString;
     mount(none, views.scratch, 'tmpfs' as ByteString, 0, 'mode=700,size=64k' as ByteString);
     const place = (name: string, plan: Mount): ByteString => {
@@ -65,7 +66,14 @@ function withViews<T>(views: Views, jail: Jail, task: (places: Places) => T): T 
           ? undefined
           : { ...upper, upper: place('upper', { type: 'bind', source: upper.upper, readonly: true }) },
     });
-  });
+  };
+  return inPlace === undefined ? jail.privately(mounted) : jail.privately(mounted, () => task(inPlace));
+}
+
+/** Where plain directories lie: they can be read as they are, with what somebody mounted in them. */
+function placesOf({ view, base, upper }: Views): Places | undefined {
+  if (view.type !== 'bind' || upper !== undefined || (base !== undefined && base.type !== 'bind')) return undefined;
+  return { view: view.source, base: base?.source, upper };
 }
 
 function mkdirAt(path: ByteString): void {

@@ -1,5 +1,6 @@
 import type { ByteString } from '../../base/bytes.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_PATH, openat } from '../../linux/inode.ts';
+import { EPERM } from '../../linux/libc.ts';
 import { MS_REC, MS_SLAVE, mount } from '../../linux/mount.ts';
 import {
   CLONE_FS,
@@ -48,13 +49,14 @@ export class Jail {
 
   /**
    * Runs `task` in a mount namespace of this thread's own: what it mounts nobody else sees, and it is gone afterwards,
-   * also when the process is killed.
+   * also when the process is killed. `otherwise` runs where this thread may make no namespace (root of a container).
    */
-  privately<T>(task: () => T): T {
+  privately<T>(task: () => T, otherwise?: () => T): T {
     const hostRoot = openat(AT_FDCWD, ROOT, O_PATH | O_DIRECTORY);
     const hostMounts = openat(AT_FDCWD, '/proc/thread-self/ns/mnt' as ByteString, 0);
     try {
-      unshare(CLONE_NEWNS);
+      if (otherwise === undefined) unshare(CLONE_NEWNS);
+      else if (unshare(CLONE_NEWNS, EPERM) !== 0) return otherwise();
       try {
         mount('none' as ByteString, ROOT, '' as ByteString, MS_REC | MS_SLAVE, '' as ByteString);
         return task();

@@ -2,6 +2,7 @@ import type { ByteString } from '../../base/bytes.ts';
 import { mergeLayer } from '../../diff/merge.ts';
 import { copyTree } from '../../fs/copy.ts';
 import { treeSizeBytes } from '../../fs/usage.ts';
+import type { MarkStyle } from '../../fs/whiteouts.ts';
 import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
 
 // Jobs on whole trees by the host's paths, each one call of a lower floor.
@@ -9,10 +10,11 @@ import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
 export interface MergeRequest {
   readonly staged: ByteString;
   readonly target: ByteString;
+  readonly style: MarkStyle;
 }
 
 export function merge(request: MergeRequest): void {
-  mergeLayer(request.staged, request.target);
+  mergeLayer(request.staged, request.target, request.style);
 }
 
 export interface CopyRequest {
