@@ -169,6 +169,45 @@ for (const driver of DRIVERS) {
   }
 }
 
+for (const driver of DRIVERS) {
+  test(`check() unpacks a layer whose tar is kept once more, and finds what was changed in it (${driver})`, async (t) => {
+    if (!need(t, 'root', 'mount', 'mkfs.ext4')) return;
+    await using disk = await filesystem('ext4', 64);
+    await using store = await openStore({ root: join(disk.path, 'store'), driver, threads: 2 });
+    const twice = layer(
+      file('twice', 'first'),
+      directory('d/'),
+      file('d/content', 'as it was', { mtimeNs: NS }),
+      file('d/mode'),
+      file('d/gone'),
+      whiteout('dropped'),
+      file('twice', 'second'),
+    );
+    await store.images.load(once(ociImage([layer(file('dropped', 'x'), file('stays')), twice])));
+    assert.match(JSON.stringify(await store.layers.stored()), /a later entry replaces/);
+    assert.deepEqual(await store.upkeep.check({ deep: true }), [], 'unchanged');
+    const tree = treeOf(store, 'twice');
+    const homes = (): string[] => fs.globSync([`${store.driver.home}/*`, `${store.driver.home}/dir/*`]).sort();
+    const entries = homes();
+    fs.writeFileSync(join(tree, 'd/content'), 'otherwise');
+    execFileSync('touch', ['-d', '@1700000000.123456789', join(tree, 'd/content')]);
+    fs.chmodSync(join(tree, 'd/mode'), 0o600);
+    fs.rmSync(join(tree, 'd/gone'));
+    fs.writeFileSync(join(tree, 'd/added'), '');
+    if (driver === 'vfs') fs.writeFileSync(join(tree, 'dropped'), 'x');
+    else fs.rmSync(join(tree, 'dropped'));
+    const faults = await store.upkeep.check({ deep: true });
+    assert.deepEqual(faults.map(({ what }) => what).sort(), [
+      '"/d/added" was changed: it was added',
+      '"/d/content" was changed: it is not as its tar says',
+      '"/d/gone" was changed: it is gone',
+      '"/d/mode" was changed: it is not as its tar says',
+      '"/dropped" was changed: it was added',
+    ]);
+    assert.deepEqual(homes(), entries, 'nothing is left of the comparison');
+  });
+}
+
 function attribute(path: string, name: string, value: string): void {
   lsetxattr(fromText(path), fromText(name), Buffer.from(value));
 }

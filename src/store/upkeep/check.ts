@@ -2,14 +2,16 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
 import { isStorageError } from '../../base/errors.ts';
+import type { Change } from '../../base/values.ts';
 import { inRoot, type StoreContext } from '../context.ts';
 import { verifyLayer } from '../layer-tar.ts';
 import type { LayerRow } from '../rows.ts';
 import type { Fault, Upkeep } from '../types.ts';
+import { compareWithKept } from './compare-kept.ts';
 
 /**
  * Compares what the database says with what is on disk: rows whose directory or record is gone, directories that no
- * row knows. `deep` also compares each tree with its record, and gives every layer back against its diff id.
+ * row knows. `deep` also compares each tree with its record or kept tar, and gives every layer back against its diff id.
  */
 export async function checkStore(
   context: StoreContext,
@@ -40,6 +42,13 @@ export async function checkStore(
   return faults;
 }
 
+const CHANGED: Readonly<Record<Change['kind'], string>> = {
+  add: 'it was added',
+  modify: 'it is not as its tar says',
+  delete: 'it is gone',
+  rename: 'it was moved',
+};
+
 async function deepFaultsOf(
   context: StoreContext,
   row: LayerRow,
@@ -65,6 +74,9 @@ async function deepFaultsOf(
         });
       }
       if (found.more > 0) faults.push({ what: `${found.more} more were changed`, where: row.driverId, remedy });
+    }
+    for (const { kind, path } of await compareWithKept(context, row, signal)) {
+      faults.push({ what: `${quote(path)} was changed: ${CHANGED[kind]}`, where: row.driverId, remedy });
     }
     await verifyLayer(context, row, {
       ...(signal === undefined ? {} : { signal }),
