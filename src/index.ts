@@ -1,7 +1,8 @@
+import { toBytes } from './base/bytes.ts';
 import { StorageError } from './base/errors.ts';
-import { expect, TEXT } from './base/kinds.ts';
+import { expect, PATH } from './base/kinds.ts';
 import type { Change } from './base/values.ts';
-import { absolute } from './base/working-directory.ts';
+import { absoluteBytes } from './base/working-directory.ts';
 import type { Diagnosis } from './graph/doctor.ts';
 import type { OpenDriverOptions } from './graph/open-driver.ts';
 import type { OverlayDiffOptions } from './graph/overlay-diff.ts';
@@ -47,7 +48,7 @@ export type * from './store/types.ts';
 export async function openStore(options: StoreOptions): Promise<Store> {
   requireMachine('open a store');
   expect('openStore', [['options', STORE_OPTIONS]], [options]);
-  const given = { ...options, root: absolute(options.root) }; // the caller may change directory from here on
+  const given = { ...options, root: toBytes(absoluteBytes(options.root)) }; // the caller may change directory from here on
   const { openStore: open } = await import('./store/open.ts');
   return open(given);
 }
@@ -64,10 +65,10 @@ export type { OverlayDiffOptions } from './graph/overlay-diff.ts';
 export type { DiffOptions, FilePlace, ListOptions, StorageDriver, Written } from './graph/storage-driver.ts';
 
 /** What works on this machine under `root`, driver by driver, found by trying; each with its reason and remedy. */
-export async function doctor(root: string): Promise<readonly Diagnosis[]> {
+export async function doctor(root: string | Uint8Array): Promise<readonly Diagnosis[]> {
   requireMachine('examine this machine');
-  expect('doctor', [['root', TEXT]], [root]);
-  const given = absolute(root);
+  expect('doctor', [['root', PATH]], [root]);
+  const given = absoluteBytes(root);
   const { doctor: examine } = await import('./graph/doctor.ts');
   return examine(given);
 }
@@ -76,7 +77,7 @@ export async function doctor(root: string): Promise<readonly Diagnosis[]> {
 export async function openDriver(options: OpenDriverOptions): Promise<StorageDriver & { readonly because: string }> {
   requireMachine('open a driver');
   expect('openDriver', [['options', DRIVER_OPTIONS]], [options]);
-  const given = { ...options, root: absolute(options.root) };
+  const given = { ...options, root: toBytes(absoluteBytes(options.root)) };
   const { openStorageDriver } = await import('./graph/open-driver.ts');
   return openStorageDriver(given);
 }

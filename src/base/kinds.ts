@@ -19,6 +19,8 @@ export function is(what: string, holds: (value: unknown) => boolean): Kind {
 }
 
 export const TEXT: Kind = is('a string', (value) => typeof value === 'string');
+/** A path: text, or bytes where it is not UTF-8. */
+export const PATH: Kind = is('a path', (value) => typeof value === 'string' || value instanceof Uint8Array);
 export const FLAG: Kind = is('true or false', (value) => typeof value === 'boolean');
 export const NUMBER: Kind = is('a number', (value) => typeof value === 'number' && !Number.isNaN(value));
 export const FUNCTION: Kind = is('a function', (value) => typeof value === 'function');

@@ -1,4 +1,6 @@
-import { resolve } from 'node:path';
+import { readlinkSync } from 'node:fs';
+import { posix, resolve } from 'node:path';
+import { type ByteString, fromBytes, fromText } from './bytes.ts';
 import { StorageError, threadEndCode } from './errors.ts';
 
 /** `path` made absolute now, as the caller may change directory later; `failed-precondition` where that is not possible. */
@@ -8,6 +10,15 @@ export function absolute(path: string): string {
   } catch (cause) {
     throw isRemoved(cause) ? removed(`resolve ${JSON.stringify(path)}`, cause) : cause;
   }
+}
+
+/** As `absolute`, of a path that need not be UTF-8, in a working directory that need not be either. */
+export function absoluteBytes(path: string | Uint8Array): ByteString {
+  const given = typeof path === 'string' ? fromText(path) : fromBytes(path);
+  if (given.startsWith('/')) return posix.resolve(given) as ByteString;
+  const here = absolute('.');
+  const directory = here.includes('\ufffd') ? fromBytes(readlinkSync('/proc/self/cwd', 'buffer')) : fromText(here);
+  return posix.resolve(directory, given) as ByteString;
 }
 
 /** Why `action` failed when its worker thread ended: with an error, or with an exit code. */

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
-import { fromText } from '../base/bytes.ts';
+import { dirname } from 'node:path';
+import { type ByteString, toBytes } from '../base/bytes.ts';
 import { probeMarks } from '../driver/marks.ts';
 import { probeOverlay } from '../driver/overlay/probe.ts';
 import { kernelVersion } from '../linux/kernel.ts';
@@ -18,8 +18,8 @@ export interface Diagnosis {
 }
 
 /** Everything that is known about what works under `root` (made or not): real mounts in its nearest directory that is there. */
-export async function doctor(root: string): Promise<readonly Diagnosis[]> {
-  const directory = nearestDirectory(resolve(root));
+export async function doctor(root: ByteString): Promise<readonly Diagnosis[]> {
+  const directory = nearestDirectory(root);
   const found: Diagnosis[] = [];
   const say = (driver: string, name: string, holds: boolean, because: string, remedy?: string): void => {
     found.push({ driver, name, holds, because, ...(holds || remedy === undefined ? {} : { remedy }) });
@@ -39,10 +39,10 @@ export async function doctor(root: string): Promise<readonly Diagnosis[]> {
     say('overlay2', 'overlay', false, 'only root can try it', 'run it as root');
     return found;
   }
-  const marks = probeMarks(fromText(directory));
+  const marks = probeMarks(directory);
   say('vfs', 'works', marks.holds, marks.because, 'put the root on another filesystem');
   await using threads = await openThreads(2);
-  const { overlay, dType, backing, index, copyUp } = await probeOverlay(fromText(directory), threads.perform);
+  const { overlay, dType, backing, index, copyUp } = await probeOverlay(directory, threads.perform);
   say('overlay2', 'overlay', overlay.holds, overlay.because, 'use the driver vfs, or another filesystem');
   say('overlay2', 'd_type', dType.holds, dType.because, 'on xfs: make it anew with ftype=1');
   say(
@@ -72,6 +72,6 @@ export async function doctor(root: string): Promise<readonly Diagnosis[]> {
   return found;
 }
 
-function nearestDirectory(path: string): string {
-  return existsSync(path) ? path : nearestDirectory(dirname(path));
+function nearestDirectory(path: ByteString): ByteString {
+  return existsSync(toBytes(path)) ? path : nearestDirectory(dirname(path) as ByteString);
 }

@@ -7,6 +7,7 @@ import {
   maybe,
   NUMBER,
   options,
+  PATH,
   record,
   SIGNAL,
   type Signature,
@@ -35,12 +36,12 @@ const RECORD: Signature = [ID, ['record', TEXT], ['diffId', TEXT]];
 const WATCH: Signature[number] = ['options', options(WATCHED)];
 
 export const DRIVER_OPTIONS: Kind = record({
-  root: TEXT,
+  root: PATH,
   driver: maybe(TEXT),
   options: maybe(listOf(TEXT)),
   log: maybe(record({ debug: FUNCTION, info: FUNCTION, warn: FUNCTION })),
   threads: maybe(NUMBER),
-  run: maybe(TEXT),
+  run: maybe(PATH),
 });
 
 const MOUNTS = listOf(record({ type: TEXT, source: TEXT, options: listOf(TEXT) }));

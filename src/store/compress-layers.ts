@@ -1,3 +1,4 @@
+import { quote } from '../base/bytes.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { together } from '../base/together.ts';
 import type { Abortable, ByteStream } from '../base/values.ts';
@@ -10,7 +11,6 @@ import { blobBytes } from '../transport/layer-streams.ts';
 import type { LayerToSave } from '../transport/write-archive.ts';
 import type { StoreContext } from './context.ts';
 import { layerTarTo } from './layer-tar.ts';
-import { shownPath } from './layout.ts';
 import type { LayerRow } from './rows.ts';
 import { temporaryFile } from './spool.ts';
 import type { Progressing } from './types.ts';
@@ -101,7 +101,7 @@ function noRoom({ database }: StoreContext, cause: StorageError): StorageError {
   const { tmp } = database.layout;
   return new StorageError(
     'resource-exhausted',
-    `Cannot compress layers in ${shownPath(tmp)}: no space is left for them; make some, or save without compression`,
+    `Cannot compress layers in ${quote(tmp)}: no space is left for them; make some, or save without compression`,
     { path: tmp, cause },
   );
 }

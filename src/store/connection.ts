@@ -1,9 +1,9 @@
 import { closeSync, existsSync, fchmodSync, fsyncSync, linkSync, openSync, rmSync } from 'node:fs';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
-import { pathToFileURL } from 'node:url';
+import { type ByteString, quote, toBytes } from '../base/bytes.ts';
 import { type ErrorCode, StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
-import { fileError, type Layout, layoutOf, newDatabasePath, refusal, shownPath, syncDirectory } from './layout.ts';
+import { fileError, type Layout, layoutOf, newDatabasePath, refusal, syncDirectory } from './layout.ts';
 import { APPLICATION_ID, FORMAT, writeSchema } from './schema.ts';
 
 /** An open database: statements are compiled once, every failure is a StorageError, nothing waits beyond `busyMs`. */
@@ -22,9 +22,10 @@ export class Connection {
     let db: DatabaseSync | undefined;
     try {
       // mode=rw: what is not there is not made.
-      const url = pathToFileURL(layout.database);
-      url.search = '?mode=rw';
-      db = new DatabaseSync(url, { timeout: busyMs, enableForeignKeyConstraints: true });
+      db = new DatabaseSync(new URL(`${fileUri(layout.database)}?mode=rw`), {
+        timeout: busyMs,
+        enableForeignKeyConstraints: true,
+      });
       const application = pragma(db, 'application_id');
       const format = pragma(db, 'user_version');
       if (application !== APPLICATION_ID) {
@@ -114,6 +115,11 @@ export class Connection {
   }
 }
 
+/** RFC 8089, of any bytes: SQLite decodes it to what the path is. */
+function fileUri(path: ByteString): string {
+  return `file://${path.replace(/[^\w/.-]/g, (byte) => `%${byte.charCodeAt(0).toString(16).padStart(2, '0')}`)}`;
+}
+
 /** One pragma's value; at its first use the file is really read. */
 function pragma(db: DatabaseSync, text: string): unknown {
   const row = db.prepare(`PRAGMA ${text}`).get();
@@ -128,33 +134,33 @@ export function makeDatabase(layout: Layout, driver: DriverName): void {
   const path = newDatabasePath(layout.root);
   try {
     // SQLite gives `-wal` and `-shm` the mode of the database.
-    const made = openSync(path, 'wx', 0o600);
+    const made = openSync(toBytes(path), 'wx', 0o600);
     try {
       fchmodSync(made, 0o600);
     } finally {
       closeSync(made);
     }
-    const db = new DatabaseSync(path);
+    const db = new DatabaseSync(toBytes(path));
     try {
       writeSchema(db, driver);
       pragma(db, 'journal_mode = WAL');
     } finally {
       db.close();
     }
-    const fd = openSync(path, 'r');
+    const fd = openSync(toBytes(path), 'r');
     try {
       fsyncSync(fd);
     } finally {
       closeSync(fd);
     }
-    linkSync(path, layout.database);
+    linkSync(toBytes(path), toBytes(layout.database));
     syncDirectory(layout.root);
   } catch (error) {
     // Another process was first; it may even have swept our half-made file away, which fails in many ways.
-    if (existsSync(layout.database)) return;
+    if (existsSync(toBytes(layout.database))) return;
     throw isSqlite(error) ? sqliteError(error, layout.root, 'make') : fileError(error, 'make the store', layout.root);
   } finally {
-    for (const end of ['', '-journal', '-wal', '-shm']) rmSync(path + end, { force: true });
+    for (const end of ['', '-journal', '-wal', '-shm']) rmSync(toBytes(`${path}${end}` as ByteString), { force: true });
   }
 }
 
@@ -184,14 +190,14 @@ const EXTENDED: Readonly<Record<number, readonly [ErrorCode, string]>> = {
 const UNEXPLAINED: ReadonlySet<number> = new Set([8, 14]);
 
 /** SQLite's failure as a StorageError; anything else passes as it is. */
-function sqliteError(error: unknown, root: string, action: string): unknown {
+function sqliteError(error: unknown, root: ByteString, action: string): unknown {
   if (!isSqlite(error)) return error;
   const family = error.errcode & 0xff;
   const known = EXTENDED[error.errcode];
   const reason = known === undefined && UNEXPLAINED.has(family) ? refusalOf(root) : undefined;
   if (reason !== undefined) return fileError(reason, `${action} the store`, root);
   const [code, state] = known ?? CODES[family] ?? ['internal', error.message];
-  return new StorageError(code, `Cannot ${action} the store ${shownPath(root)}: ${state}`, {
+  return new StorageError(code, `Cannot ${action} the store ${quote(root)}: ${state}`, {
     path: root,
     actual: error.message,
     cause: error,
@@ -199,11 +205,14 @@ function sqliteError(error: unknown, root: string, action: string): unknown {
 }
 
 /** What the kernel answers where SQLite opens, and makes, its files; undefined where it now refuses nothing. */
-function refusalOf(root: string): unknown {
+function refusalOf(root: ByteString): unknown {
   const { database } = layoutOf(root);
-  const fresh = newDatabasePath(root);
+  const fresh = toBytes(newDatabasePath(root));
   try {
-    for (const end of ['', '-wal', '-shm']) if (existsSync(database + end)) closeSync(openSync(database + end, 'r+'));
+    for (const end of ['', '-wal', '-shm']) {
+      const path = toBytes(`${database}${end}` as ByteString);
+      if (existsSync(path)) closeSync(openSync(path, 'r+'));
+    }
     closeSync(openSync(fresh, 'wx', 0o600));
     return undefined;
   } catch (error) {

@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
-import { type ByteString, fromText } from '../base/bytes.ts';
+import { type ByteString, joinBytes } from '../base/bytes.ts';
 import type { Log } from '../base/log.ts';
 import type { LayerId } from '../base/values.ts';
 import type { StorageDriver } from '../graph/storage-driver.ts';
@@ -41,7 +40,7 @@ export function keptOf(id: LayerId): string {
 
 /** A path relative to the root, as system calls take it. */
 export function inRoot(context: StoreContext, relative: string): ByteString {
-  return fromText(join(context.database.layout.root, relative));
+  return joinBytes(context.database.layout.root, relative as ByteString);
 }
 
 /** What is announced before a layer is made. */

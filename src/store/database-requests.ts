@@ -1,3 +1,4 @@
+import type { ByteString } from '../base/bytes.ts';
 import { isStorageError } from '../base/errors.ts';
 import { Connection, makeDatabase } from './connection.ts';
 import * as images from './database-images.ts';
@@ -12,7 +13,7 @@ import type { Opened, Requests } from './rows.ts';
 
 /** One store: what `open` found, and then its database. */
 export function answering(): Requests {
-  let root = '';
+  let root = '' as ByteString;
   let rootIsNew = false;
   let busyMs = 0;
   let open: Connection | undefined;

@@ -1,5 +1,6 @@
-import { extname, resolve } from 'node:path';
+import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import type { ByteString } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import { revive, type StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
@@ -29,21 +30,20 @@ export interface DatabaseOptions {
   /** What the user asked for: a store with another driver is `failed-precondition`. */
   readonly asked?: DriverName;
   /** Names the driver of a store that is to be made in `root`, which exists. What it throws, nothing is left of. */
-  readonly choose: (root: string) => Promise<DriverName>;
+  readonly choose: (root: ByteString) => Promise<DriverName>;
   /** How long a request waits for other processes before it is `busy`. Default 10,000. */
   readonly busyMs?: number;
   /** true: no thread is started, requests are done where they are asked; waiting for other processes then blocks. */
   readonly inline?: boolean;
 }
 
-/** The loaded database of the store at `root`, made where there is none. */
-export async function openDatabase(root: string, options: DatabaseOptions): Promise<Database> {
+/** The loaded database of the store at `root`, an absolute path, made where there is none. */
+export async function openDatabase(root: ByteString, options: DatabaseOptions): Promise<Database> {
   const { asked, busyMs = 10_000 } = options;
-  const path = resolve(root);
-  const thread = options.inline === true ? await startInline(path) : new Thread(path);
+  const thread = options.inline === true ? await startInline(root) : new Thread(root);
   try {
-    let opened = await thread.ask('open', path, { create: options.create, busyMs });
-    opened ??= await thread.ask('make', await options.choose(path));
+    let opened = await thread.ask('open', root, { create: options.create, busyMs });
+    opened ??= await thread.ask('make', await options.choose(root));
     if (asked !== undefined && asked !== opened.driver) {
       throw refusal(
         'failed-precondition',
@@ -59,7 +59,7 @@ export async function openDatabase(root: string, options: DatabaseOptions): Prom
   }
 }
 
-function closedHandle(root: string): StorageError {
+function closedHandle(root: ByteString): StorageError {
   return refusal('failed-precondition', root, 'this handle of it is closed; open it again');
 }
 
@@ -71,7 +71,7 @@ interface Asked {
 }
 
 /** In this thread: loaded only where it is wanted. */
-async function startInline(root: string): Promise<Asked> {
+async function startInline(root: ByteString): Promise<Asked> {
   const { answering } = await import('./database-requests.ts');
   const requests = answering();
   let closed = false;
@@ -89,14 +89,14 @@ async function startInline(root: string): Promise<Asked> {
 
 /** The far end of the database's thread. The thread keeps the process alive exactly while an answer is owed. */
 class Thread implements Asked {
-  readonly #root: string;
+  readonly #root: ByteString;
   readonly #worker: Worker;
   readonly #owed = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
   #asked = 0;
   #closed: Promise<void> | undefined;
   #dead: Error | undefined;
 
-  constructor(root: string) {
+  constructor(root: ByteString) {
     this.#root = root;
     // The file beside this one: `.ts` in a checkout, `.js` as published.
     const module = new URL(`./database-thread${extname(new URL(import.meta.url).pathname)}`, import.meta.url);

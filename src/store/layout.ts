@@ -12,8 +12,8 @@ import {
   statfsSync,
   statSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { type ByteString, fromText, quote } from '../base/bytes.ts';
+import { dirname } from 'node:path';
+import { type ByteString, fromBytes, fromText, joinBytes, quote, toBytes } from '../base/bytes.ts';
 import { type ErrorCode, nodeErrno, StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
 import { bootId } from '../linux/kernel.ts';
@@ -23,43 +23,47 @@ import { bootId } from '../linux/kernel.ts';
 
 /** Where a store keeps what; absolute paths. docs/on-disk.md tells what is in each file. */
 export interface Layout {
-  readonly root: string;
+  readonly root: ByteString;
   /** SQLite, with `-wal` and `-shm` beside it. Its existence is what makes a directory a store. */
-  readonly database: string;
+  readonly database: ByteString;
   /** Split records, and tars that are kept because no replay would give them back. */
-  readonly records: string;
+  readonly records: ByteString;
   /** Files being made; each is announced in the database first. */
-  readonly tmp: string;
+  readonly tmp: ByteString;
   /** Locks and holds of this boot; those of other boots are removed at opening. */
-  readonly run: string;
+  readonly run: ByteString;
   /** One locked file for each open database that makes something (`makers.ts`). */
-  readonly sessions: string;
+  readonly sessions: ByteString;
 }
 
 const DATABASE = 'store.db';
 const NEW_DATABASE = '.store.db.';
 
 /** The layout below `root`, an absolute path. */
-export function layoutOf(root: string): Layout {
-  const run = join(root, 'run', bootId());
+export function layoutOf(root: ByteString): Layout {
+  const run = below(root, `run/${bootId()}`);
   return {
     root,
-    database: join(root, DATABASE),
-    records: join(root, 'records'),
-    tmp: join(root, 'tmp'),
+    database: below(root, DATABASE),
+    records: below(root, 'records'),
+    tmp: below(root, 'tmp'),
     run,
-    sessions: join(run, 'sessions'),
+    sessions: below(run, 'sessions'),
   };
 }
 
+function below(directory: ByteString, name: string): ByteString {
+  return joinBytes(directory, name as ByteString);
+}
+
 /** The driver's directory: its alone. */
-export function homeOf(root: string, driver: DriverName): string {
-  return join(root, driver);
+export function homeOf(root: ByteString, driver: DriverName): ByteString {
+  return below(root, driver);
 }
 
 /** Where a new database is built before it gets its name. */
-export function newDatabasePath(root: string): string {
-  return join(root, `${NEW_DATABASE}${crypto.randomUUID()}`);
+export function newDatabasePath(root: ByteString): ByteString {
+  return below(root, `${NEW_DATABASE}${crypto.randomUUID()}`);
 }
 
 /** What may lie in a directory that becomes a store: homes of drivers used without one (D5), and left-overs of us. */
@@ -73,10 +77,10 @@ function mayLieBeside(name: string): boolean {
  * `absent`, `fresh` (a store may be made here) or `store`. A directory with other things in it is
  * `failed-precondition`, a store whose database is gone `corrupt`.
  */
-export function examineRoot(root: string): 'absent' | 'fresh' | 'store' {
+export function examineRoot(root: ByteString): 'absent' | 'fresh' | 'store' {
   let names: string[];
   try {
-    names = readdirSync(root);
+    names = readdirSync(toBytes(root));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return 'absent';
@@ -86,7 +90,7 @@ export function examineRoot(root: string): 'absent' | 'fresh' | 'store' {
     throw fileError(error, 'open the store', root);
   }
   // Looked up once more before any refusal: another process may be making the store right now.
-  const isStore = (): boolean => names.includes(DATABASE) || existsSync(join(root, DATABASE));
+  const isStore = (): boolean => names.includes(DATABASE) || existsSync(toBytes(below(root, DATABASE)));
   const foreign = names.filter((name) => !mayLieBeside(name));
   if (foreign.length === 0) return isStore() ? 'store' : 'fresh';
   if (isStore()) return 'store';
@@ -107,9 +111,9 @@ export function examineRoot(root: string): 'absent' | 'fresh' | 'store' {
 }
 
 /** Makes `root` and the directories above it; answers whether root itself is new. Safe against others doing the same. */
-export function makeRoot(root: string): boolean {
+export function makeRoot(root: ByteString): boolean {
   try {
-    mkdirSync(dirname(root), { recursive: true });
+    mkdirSync(toBytes(dirname(root) as ByteString), { recursive: true });
     return makeDirectory(root, 0o710);
   } catch (error) {
     throw fileError(error, 'make the store', root);
@@ -117,9 +121,9 @@ export function makeRoot(root: string): boolean {
 }
 
 /** Takes back `makeRoot`, unless somebody has put something there. */
-export function unmakeRoot(root: string): void {
+export function unmakeRoot(root: ByteString): void {
   try {
-    rmdirSync(root);
+    rmdirSync(toBytes(root));
   } catch {
     // Not empty, or gone already: then it is somebody else's, and nothing of ours is left.
   }
@@ -129,18 +133,21 @@ export function unmakeRoot(root: string): void {
 export function settleRoot(layout: Layout): void {
   try {
     // Layers hold setuid programs of any age: no user may walk in (CVE-2021-41091). A stricter mode is the owner's wish.
-    if ((statSync(layout.root).mode & 0o007) !== 0) chmodSync(layout.root, 0o710);
-    const runs = dirname(layout.run);
+    const root = toBytes(layout.root);
+    if ((statSync(root).mode & 0o007) !== 0) chmodSync(root, 0o710);
+    const runs = dirname(layout.run) as ByteString;
     for (const path of [layout.records, layout.tmp, runs, layout.run, layout.sessions]) {
-      if (!makeDirectory(path, 0o700) && (statSync(path).mode & 0o7777) !== 0o700) chmodSync(path, 0o700);
+      if (!makeDirectory(path, 0o700) && (statSync(toBytes(path)).mode & 0o7777) !== 0o700) {
+        chmodSync(toBytes(path), 0o700);
+      }
     }
-    for (const name of readdirSync(runs)) {
-      const path = join(runs, name);
-      if (path !== layout.run) rmSync(path, { recursive: true, force: true });
+    for (const name of readdirSync(toBytes(runs), 'buffer')) {
+      const path = below(runs, fromBytes(name));
+      if (path !== layout.run) rmSync(toBytes(path), { recursive: true, force: true });
     }
     // The store stands, so whoever still builds one in such a file will find that it came too late.
-    for (const name of readdirSync(layout.root)) {
-      if (name.startsWith(NEW_DATABASE)) rmSync(join(layout.root, name), { force: true });
+    for (const name of readdirSync(root)) {
+      if (name.startsWith(NEW_DATABASE)) rmSync(toBytes(below(layout.root, name)), { force: true });
     }
   } catch (error) {
     throw fileError(error, 'open the store', layout.root);
@@ -148,29 +155,29 @@ export function settleRoot(layout: Layout): void {
 }
 
 /** False where it was there. The mode is exact: not by mkdir's argument, which the umask cuts. */
-function makeDirectory(path: string, mode: number): boolean {
+function makeDirectory(path: ByteString, mode: number): boolean {
   try {
-    mkdirSync(path, { mode });
+    mkdirSync(toBytes(path), { mode });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
     throw error;
   }
-  chmodSync(path, mode);
+  chmodSync(toBytes(path), mode);
   return true;
 }
 
 /** The path without links and dots, as mountinfo shows it. */
-export function canonical(root: string): string {
+export function canonical(root: ByteString): ByteString {
   try {
-    return realpathSync(root);
+    return fromBytes(realpathSync.native(toBytes(root), 'buffer'));
   } catch (error) {
     throw fileError(error, 'open the store', root);
   }
 }
 
 /** Makes the names in a directory durable. */
-export function syncDirectory(path: string): void {
-  const fd = openSync(path, 'r');
+export function syncDirectory(path: ByteString): void {
+  const fd = openSync(toBytes(path), 'r');
   try {
     fsyncSync(fd);
   } finally {
@@ -195,13 +202,13 @@ const CODES: Readonly<Record<string, readonly [ErrorCode, string]>> = {
 };
 
 /** A failure of node:fs as a StorageError; what is one already passes. */
-export function fileError(error: unknown, action: string, path: string): StorageError {
+export function fileError(error: unknown, action: string, path: ByteString): StorageError {
   if (error instanceof StorageError) return error;
   const { syscall } = error as NodeJS.ErrnoException;
   const errno = nodeErrno(error);
   const [code, known] = CODES[errno] ?? ['internal', (error as Error).message];
   const state = errno === 'ENOSPC' && lacksInodes(path) ? 'no inodes are left on the filesystem' : known;
-  return new StorageError(code, `Cannot ${action} ${shownPath(path)}: ${state}`, {
+  return new StorageError(code, `Cannot ${action} ${quote(path)}: ${state}`, {
     path,
     ...(errno === '' ? {} : { errno }),
     ...(syscall === undefined ? {} : { syscall }),
@@ -210,9 +217,10 @@ export function fileError(error: unknown, action: string, path: string): Storage
 }
 
 /** ENOSPC with room for bytes: a filesystem may hold so many files and no more. */
-function lacksInodes(path: string): boolean {
+function lacksInodes(path: ByteString): boolean {
   try {
-    const { files, ffree } = statfsSync(existsSync(path) ? path : dirname(path));
+    const own = toBytes(path);
+    const { files, ffree } = statfsSync(existsSync(own) ? own : toBytes(dirname(path) as ByteString));
     return files > 0 && ffree === 0;
   } catch {
     return false; // only a better word is lost
@@ -220,8 +228,8 @@ function lacksInodes(path: string): boolean {
 }
 
 /** "Cannot open the store ROOT: …" */
-export function refusal(code: ErrorCode, root: string, state: string, cause?: unknown): StorageError {
-  return new StorageError(code, `Cannot open the store ${shownPath(root)}: ${state}`, { path: root, cause });
+export function refusal(code: ErrorCode, root: ByteString, state: string, cause?: unknown): StorageError {
+  return new StorageError(code, `Cannot open the store ${quote(root)}: ${state}`, { path: root, cause });
 }
 
 /** Text (a path, a name of ours) as messages show it. */

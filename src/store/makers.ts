@@ -1,5 +1,5 @@
 import { readdirSync } from 'node:fs';
-import { fromText } from '../base/bytes.ts';
+import { type ByteString, toBytes } from '../base/bytes.ts';
 import { AT_FDCWD, close, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, openat, renameat, unlinkat } from '../linux/inode.ts';
 import { ENOENT } from '../linux/libc.ts';
 import { LOCK_EX, LOCK_SH, tryFlock } from '../linux/sync.ts';
@@ -16,12 +16,12 @@ export interface Session {
 }
 
 /** Begins a session and removes the files of dead ones; `directory` is Layout.sessions. */
-export function beginSession(directory: string): Session {
-  for (const file of readdirSync(directory)) isAlive(directory, file);
+export function beginSession(directory: ByteString): Session {
+  for (const file of readdirSync(toBytes(directory))) isAlive(directory, file);
   for (;;) {
     const name = crypto.randomUUID();
-    const draft = fromText(`${directory}/.${name}`);
-    const path = fromText(`${directory}/${name}`);
+    const draft = `${directory}/.${name}` as ByteString;
+    const path = `${directory}/${name}` as ByteString;
     const fd = openat(AT_FDCWD, draft, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
     // Locked before it has its name, so that nobody finds it dead; somebody who sweeps may be faster at either step.
     if (tryFlock(fd, LOCK_EX) && renameat(AT_FDCWD, draft, AT_FDCWD, path, ENOENT) === 0) {
@@ -43,13 +43,13 @@ export function beginSession(directory: string): Session {
 }
 
 /** Those of `sessions` whose process or handle is gone, in this boot or another. Dead once is dead for ever. */
-export function deadAmong(directory: string, sessions: readonly string[]): string[] {
+export function deadAmong(directory: ByteString, sessions: readonly string[]): string[] {
   return sessions.filter((name) => !isAlive(directory, name));
 }
 
 /** Whether a session's file is there and locked; one that nobody locks is removed. */
-function isAlive(directory: string, name: string): boolean {
-  const path = fromText(`${directory}/${name}`);
+function isAlive(directory: ByteString, name: string): boolean {
+  const path = `${directory}/${name}` as ByteString;
   const fd = openat(AT_FDCWD, path, O_RDWR | O_NOFOLLOW, 0, ENOENT);
   if (fd < 0) return false;
   // Shared, so that two who look at once do not take each other for the session.

@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
-import { resolve } from 'node:path';
-import { fromText, toText } from '../base/bytes.ts';
+import { type ByteString, quote, toBytes, toText } from '../base/bytes.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { IDENTITY } from '../base/id-map.ts';
 import { SILENT } from '../base/log.ts';
+import { absoluteBytes } from '../base/working-directory.ts';
 import type { LayerDriver } from '../driver/driver.ts';
 import { chooseDriver, type DriverChoice, driversWithLayers, openLayerDriver } from '../driver/open.ts';
 import { ownOptions, parseDriverOptions } from '../driver/options.ts';
@@ -28,21 +28,22 @@ import { upkeepOf } from './upkeep/upkeep.ts';
  * `failed-precondition` where the directory is no store, is a newer one, or has another driver.
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
-  const { root, create = true, log = SILENT, driver: asked, driverOptions = [] } = options;
+  const { create = true, log = SILENT, driver: asked, driverOptions = [] } = options;
   options.signal?.throwIfAborted();
+  const root = absoluteBytes(options.root);
   if (process.geteuid?.() !== 0) {
-    throw new StorageError('permission-denied', `Cannot open the store "${root}": only root can; run it as root`);
+    throw new StorageError('permission-denied', `Cannot open the store ${quote(root)}: only root can; run it as root`);
   }
   const threads = await openThreads(options.threads);
   try {
     let choice: DriverChoice | undefined;
-    const database = await openDatabase(resolve(root), {
+    const database = await openDatabase(root, {
       create,
       inline: options.brief ?? false,
       ...(asked === undefined ? {} : { asked }),
       async choose(at) {
         refuseLayers(at);
-        choice = await chooseDriver(fromText(at), {
+        choice = await chooseDriver(at, {
           options: driverOptions,
           perform: threads.perform,
           ...(asked === undefined ? {} : { name: asked }),
@@ -60,7 +61,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       const turns = new Turns(run);
       const context = (layers: LayerDriver): StoreContext => ({
         database,
-        driver: storageDriver(layers, threads, fromText(tmp)),
+        driver: storageDriver(layers, threads, tmp),
         threads,
         log,
         left,
@@ -70,14 +71,14 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       });
       const identity = {
         name: database.driver,
-        home: fromText(homeOf(database.layout.root, database.driver)),
+        home: homeOf(database.layout.root, database.driver),
         idMaps: IDENTITY,
       };
       const layers = lazyDriver(
         identity,
         async () => {
           const leftAside = (): void => sweeper.kick();
-          const settings = { ...identity, run: fromText(run), options: own, log, perform: threads.perform, leftAside };
+          const settings = { ...identity, run, options: own, log, perform: threads.perform, leftAside };
           const opened = await openLayerDriver(database.driver, settings);
           await settle(context(opened));
           return opened;
@@ -97,10 +98,10 @@ export async function openStore(options: StoreOptions): Promise<Store> {
 }
 
 /** A store is not made where a driver without one has layers: from then on their owner could not write them. */
-function refuseLayers(root: string): void {
-  const drivers = driversWithLayers(fromText(root));
+function refuseLayers(root: ByteString): void {
+  const drivers = driversWithLayers(root);
   // A store that another process made meanwhile has its database before its first layer.
-  if (drivers.length === 0 || existsSync(layoutOf(root).database)) return;
+  if (drivers.length === 0 || existsSync(toBytes(layoutOf(root).database))) return;
   const remedy = 'name another root, or use the layers by the driver alone ("layerstore driver")';
   throw refusal(
     'failed-precondition',
@@ -165,6 +166,7 @@ async function remake(context: StoreContext, row: WritableRow): Promise<void> {
 
 class OpenStore implements Store {
   readonly root: string;
+  readonly rootPath: ByteString;
   readonly driver: Store['driver'];
   readonly images: Store['images'];
   readonly layers: Store['layers'];
@@ -180,7 +182,8 @@ class OpenStore implements Store {
     this.#database = database;
     this.#threads = threads;
     this.#sweeper = sweeper;
-    this.root = database.layout.root;
+    this.rootPath = database.layout.root;
+    this.root = toText(this.rootPath);
     this.driver = { name: driver.name, home: toText(driver.home), because, status: () => driver.status() };
     this.images = imagesOf(context);
     this.layers = layersOf(context);

@@ -1,5 +1,6 @@
 import { closeSync, openSync, readdirSync, rmSync, statfsSync, writeSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
+import { type ByteString, toBytes } from '../base/bytes.ts';
 import type { Layout } from './layout.ts';
 
 // A file that only takes space. SQLite cannot open a database on a full disk, so without it nothing could be removed
@@ -12,11 +13,11 @@ const FILE = 'reserve';
 
 /** Gives the space free, of this boot or another; false where there was none. */
 export function freeReserve(layout: Layout): boolean {
-  const runs = dirname(layout.run);
+  const runs = dirname(layout.run) as ByteString;
   let freed = false;
-  for (const boot of readdirSync(runs)) {
+  for (const boot of readdirSync(toBytes(runs))) {
     try {
-      rmSync(join(runs, boot, FILE));
+      rmSync(toBytes(`${runs}/${boot}/${FILE}` as ByteString));
       freed = true;
     } catch {
       // none was there: then there is nothing to give
@@ -29,9 +30,9 @@ export function freeReserve(layout: Layout): boolean {
 export function takeReserve(layout: Layout): void {
   let fd: number;
   try {
-    const { bavail, bsize } = statfsSync(layout.run);
+    const { bavail, bsize } = statfsSync(toBytes(layout.run));
     if (bavail * bsize < ROOM_BYTES) return;
-    fd = openSync(join(layout.run, FILE), 'wx', 0o600);
+    fd = openSync(toBytes(`${layout.run}/${FILE}` as ByteString), 'wx', 0o600);
   } catch {
     return; // it is there, or the disk is full: later then
   }

@@ -1,3 +1,4 @@
+import type { ByteString } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import type { DriverName, Finding, LayerId } from '../base/values.ts';
 import type { LayerMode } from '../driver/driver.ts';
@@ -150,7 +151,7 @@ export interface ImageKey {
 }
 
 export interface Opened {
-  readonly root: string;
+  readonly root: ByteString;
   readonly driver: DriverName;
   readonly uuid: string;
 }
@@ -167,7 +168,7 @@ export interface Maker {
  */
 export interface Requests {
   /** Opens the store at `root`; undefined where a store may be made. */
-  open(root: string, options: { readonly create: boolean; readonly busyMs: number }): Opened | undefined;
+  open(root: ByteString, options: { readonly create: boolean; readonly busyMs: number }): Opened | undefined;
   /** Makes the store that `open` did not find, unless somebody else has by now. */
   make(driver: DriverName): Opened;
   /** Takes back what `open` made for a store that will not be. */

@@ -1,5 +1,6 @@
 import { write } from 'node:fs';
 import { promisify } from 'node:util';
+import { fromText } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { together } from '../base/together.ts';
 import type { Abortable, ByteStream } from '../base/values.ts';
@@ -110,7 +111,9 @@ export async function saveDirectory(
   try {
     await writeDirectory(path, members, options);
   } catch (error) {
-    throw error instanceof Error && 'errno' in error && 'syscall' in error ? fileError(error, 'save to', path) : error;
+    throw error instanceof Error && 'errno' in error && 'syscall' in error
+      ? fileError(error, 'save to', fromText(path))
+      : error;
   }
 }
 

@@ -7,6 +7,7 @@ import {
   maybe,
   NUMBER,
   options,
+  PATH,
   record,
   SIGNAL,
   type Signature,
@@ -31,7 +32,7 @@ const HOLD = options({ ...ABORTABLE, hold: FLAG });
 const NAME: Signature[number] = ['name', TEXT];
 
 export const STORE_OPTIONS: Kind = record({
-  root: TEXT,
+  root: PATH,
   driver: maybe(TEXT),
   driverOptions: maybe(listOf(TEXT)),
   log: maybe(record({ debug: FUNCTION, info: FUNCTION, warn: FUNCTION })),

@@ -2,9 +2,9 @@ import { randomUUID } from 'node:crypto';
 import { closeSync, constants, createReadStream, fstatSync, openSync, open as openWith, statSync } from 'node:fs';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { Socket } from 'node:net';
-import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
+import { type ByteString, fromText, joinBytes, toBytes } from '../base/bytes.ts';
 import { type ErrorCode, isStorageError, record, StorageError } from '../base/errors.ts';
 import { until } from '../base/until.ts';
 import { spoolBlob } from '../graph/blobs.ts';
@@ -52,7 +52,7 @@ async function openBytes(context: StoreContext, source: Bytes, options: Progress
       stream.destroy();
     }
   } catch (error) {
-    throw isErrno(error) ? fileError(error, 'load', source) : error;
+    throw isErrno(error) ? fileError(error, 'load', fromText(source)) : error;
   }
 }
 
@@ -162,11 +162,11 @@ export async function temporaryFile(context: StoreContext): Promise<FileHandle> 
   const { tmp } = context.database.layout;
   const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
   try {
-    return await open(tmp, constants.O_RDWR | O_TMPFILE, 0o600);
+    return await open(toBytes(tmp), constants.O_RDWR | O_TMPFILE, 0o600);
   } catch {
     // Not every filesystem has O_TMPFILE (open(2)): a name for a moment then.
   }
-  const path = join(tmp, randomUUID());
+  const path = toBytes(joinBytes(tmp, randomUUID() as string as ByteString));
   try {
     const file = await open(path, 'wx+', 0o600);
     await unlink(path);

@@ -1,5 +1,4 @@
-import { join } from 'node:path';
-import { type ByteString, fromText } from '../base/bytes.ts';
+import { type ByteString, joinBytes } from '../base/bytes.ts';
 import { type Digest, hexOf } from '../base/digest.ts';
 import type { Abortable } from '../base/values.ts';
 import { ensureDirectory } from '../fs/atomic.ts';
@@ -10,11 +9,11 @@ const DIGITS = 3;
 
 /** Who unpacks a layer, of all who want it now: the first; the others wait and find it there. */
 export class Turns {
-  readonly #run: string;
+  readonly #run: ByteString;
   #locks: Locks | undefined;
 
   /** `run`: the store's directory of this boot. */
-  constructor(run: string) {
+  constructor(run: ByteString) {
     this.#run = run;
   }
 
@@ -33,7 +32,7 @@ export class Turns {
 
   #open(): Locks {
     if (this.#locks === undefined) {
-      const directory = fromText(join(this.#run, 'locks'));
+      const directory = joinBytes(this.#run, 'locks' as ByteString);
       ensureDirectory(directory, 0o700, process.geteuid?.() ?? 0, process.getegid?.() ?? 0);
       this.#locks = new Locks(directory);
     }

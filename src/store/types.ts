@@ -1,3 +1,4 @@
+import type { ByteString } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import type { Log } from '../base/log.ts';
 import type { Abortable, ByteStream, Bytes, Change, DriverName, Finding } from '../base/values.ts';
@@ -21,8 +22,8 @@ export interface Progressing extends Abortable {
 
 /** Which store to open, and how. */
 export interface StoreOptions extends Abortable {
-  /** Made on first use. */
-  readonly root: string;
+  /** Made on first use. Bytes where its path is not UTF-8. */
+  readonly root: string | Uint8Array;
   /** Taken or refused with the reason. Absent: the one whose layers are there, else the first that works. */
   readonly driver?: DriverName;
   /** `key=value`, for the driver. */
@@ -43,7 +44,10 @@ export interface StoreOptions extends Abortable {
 
 /** A store: images and layers under one root, shared by any number of processes. */
 export interface Store extends AsyncDisposable {
+  /** Absolute, without symlinks; for people: U+FFFD where it is not UTF-8. */
   readonly root: string;
+  /** The same, byte for byte. */
+  readonly rootPath: ByteString;
   readonly driver: {
     readonly name: DriverName;
     readonly home: string;

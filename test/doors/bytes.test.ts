@@ -4,23 +4,63 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
+import { DRIVERS } from '../kit/stores.ts';
 import { shell } from './run-cli.ts';
 import { makeSampleImage } from './sample-image.ts';
 
 // Paths that are not UTF-8, as a shell gives them. `load -i` and `cp`: cli.test.ts.
 
-test('layerstore refuses a root that is not UTF-8 with 2, from the option and from the environment, and makes nothing', async (t) => {
+test('a store whose root is not UTF-8 does all of the main path, named by the option and by the environment', async (t) => {
+  if (!need(t, 'root', 'mount', 'tar')) return;
+  await using dir = await scratch('bytes');
+  mkdirSync(join(dir.path, 'image'));
+  const { archive } = makeSampleImage(join(dir.path, 'image'));
+  for (const driver of DRIVERS) {
+    for (const given of [
+      `unset LAYERSTORE_ROOT; S="$L --driver ${driver} --root $D"`,
+      `export LAYERSTORE_ROOT=$D; S="$L --driver ${driver}"`,
+      `unset LAYERSTORE_ROOT; mkdir -p $D; cd $D; S="$L --driver ${driver} --root ."`,
+    ]) {
+      const lines = [
+        `D=$'${dir.path}/gr\\xc3\\xbc\\xff'`,
+        given,
+        `$S -q load -i ${archive}`,
+        '$S create sample:1 --name work',
+        'P=$($S mount work)',
+        'echo new > "$P/new"',
+        '$S changes work',
+        '$S umount work',
+        '$S commit work sample:2',
+        '$S save sample:2 -o - | tar -t | grep -c blobs/sha256/.',
+        '$S check --deep',
+        '$S rm work && $S rmi sample:2 sample:1',
+        // The process that deletes finds the store as well.
+        `removing() { ls -A "$D/${driver}" | grep -q removing; }`,
+        'for i in $(seq 200); do removing || break; sleep 0.1; done; if removing; then exit 77; fi',
+        '$S gc --wait',
+        '$S driver list --json | wc -c',
+        'LC_ALL=C ls "$D"',
+        'cd / && rm -r "$D"',
+      ];
+      const { status, stdout, stderr } = shell('/nowhere', `set -e; ${lines.join('\n')}`);
+      assert.equal(status, 0, `${given}: ${stderr}`);
+      assert.match(stdout, /\nA \/new\n(?:.*\n)+records\nrun\nstore.db\ntmp\n/);
+    }
+  }
+  assert.deepEqual(readdirSync(dir.path), ['image']);
+});
+
+test('layerstore info tells a root that is not UTF-8, and says where there is no store, without making one', async (t) => {
   if (!need(t, 'root', 'mount')) return;
   await using dir = await scratch('bytes');
-  for (const line of [`$L --root $'${dir.path}/\\xff' info`, `LAYERSTORE_ROOT=$'${dir.path}/\\xff' $L info`]) {
-    const { status, stdout, stderr } = shell(join(dir.path, 'unused'), line);
-    assert.deepEqual([status, stdout], [2, '']);
-    assert.match(
-      stderr,
-      /^layerstore: Cannot run "info": (the root "[^"]*\\xff"|LAYERSTORE_ROOT) is not UTF-8[^\n]*\n$/,
-    );
-  }
+  const absent = shell('/nowhere', `$L --root $'${dir.path}/\\xff' info`);
+  assert.equal(absent.status, 3);
+  assert.match(absent.stderr, /^layerstore: Cannot open the store "[^"]*\\xff": there is no store[^\n]*\n$/);
   assert.deepEqual(readdirSync(dir.path), []);
+  const made = shell('/nowhere', `S="$L --root $'${dir.path}/\\xff'"; eval "$S create >/dev/null && $S info --json"`);
+  assert.equal(made.status, 0, made.stderr);
+  const { rootBase64 } = JSON.parse(made.stdout);
+  assert.deepEqual(Buffer.from(rootBase64, 'base64').subarray(-2), Buffer.from([0x2f, 0xff]));
 });
 
 test('layerstore save --format oci-dir takes a directory that is not UTF-8, absent or empty', async (t) => {

@@ -1,12 +1,17 @@
 import { type Digest, digestOf } from '../../src/base/digest.ts';
 import type { DriverName, LayerId } from '../../src/base/values.ts';
+import { absoluteBytes } from '../../src/base/working-directory.ts';
 import { chainId } from '../../src/oci/chain-id.ts';
 import { type Database, type DatabaseOptions, openDatabase } from '../../src/store/database.ts';
 import { type Commit, type Committed, makingsOf, type NewImage, type NewLayer } from '../../src/store/rows.ts';
 
 /** Opens with overlay2 where a store is to be made. */
 export function open(root: string, options: Partial<DatabaseOptions> = {}): Promise<Database> {
-  return openDatabase(root, { create: true, choose: async (): Promise<DriverName> => 'overlay2', ...options });
+  return openDatabase(absoluteBytes(root), {
+    create: true,
+    choose: async (): Promise<DriverName> => 'overlay2',
+    ...options,
+  });
 }
 
 /** Layers of those contents, bottom first, on `base`; each run gives new driver ids. */

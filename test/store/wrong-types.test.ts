@@ -35,9 +35,9 @@ const any = (value: unknown): any => value;
 test('openStore(), openDriver(), doctor() and the differ: a wrong type is a TypeError that names it', async () => {
   await allRefused([
     [() => any(openStore)(), 'openStore(): options must be an object, not undefined'],
-    [() => openStore(any({})), 'openStore(): options.root must be a string, not undefined'],
+    [() => openStore(any({})), 'openStore(): options.root must be a path, not undefined'],
     [() => openStore({ root: any(5) }), 'openStore(): options.root'],
-    [() => openStore({ root: any(Buffer.from('/tmp')) }), 'openStore(): options.root'],
+    [() => openStore({ root: any(['/tmp']) }), 'openStore(): options.root'],
     [() => openStore({ root: '/x', driver: any(1) }), 'openStore(): options.driver'],
     [() => openStore({ root: '/x', driverOptions: any('a=b') }), 'openStore(): options.driverOptions must be an array'],
     [() => openStore({ root: '/x', driverOptions: any(['a=b', 2]) }), 'openStore(): options.driverOptions[1]'],
@@ -45,7 +45,7 @@ test('openStore(), openDriver(), doctor() and the differ: a wrong type is a Type
     [() => openStore({ root: '/x', create: any('no') }), 'openStore(): options.create'],
     [() => openStore({ root: '/x', signal: any({}) }), 'openStore(): options.signal must be an AbortSignal'],
     [() => openStore({ root: '/x', log: any({ warn() {} }) }), 'openStore(): options.log.debug'],
-    [() => openDriver(any({ root: null })), 'openDriver(): options.root must be a string, not null'],
+    [() => openDriver(any({ root: null })), 'openDriver(): options.root must be a path, not null'],
     [() => openDriver({ root: '/x', options: any({}) }), 'openDriver(): options.options'],
     [() => doctor(any(undefined)), 'doctor(): root'],
     [() => upperChanges(any({}), []), 'upperChanges(): lower must be an array'],

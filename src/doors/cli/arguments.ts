@@ -17,6 +17,17 @@ export function lastArguments(cmdline: Uint8Array, count: number): readonly Byte
   return count === 0 ? [] : (fromBytes(cmdline).split('\0').slice(0, -1).slice(-count) as ByteString[]);
 }
 
+/** A variable of the environment as bytes; undefined where it is not set. */
+export function variable(name: string, env: NodeJS.ProcessEnv): ByteString | undefined {
+  const text = env[name];
+  if (text === undefined || !text.includes('\ufffd')) return text === undefined ? undefined : fromText(text);
+  const start = `${name}=`;
+  const set = fromBytes(readFileSync('/proc/self/environ'))
+    .split('\0')
+    .find((one) => one.startsWith(start));
+  return (set?.slice(start.length) ?? fromText(text)) as ByteString;
+}
+
 /** An argument that must be text (a reference, a message); `what` names it in the refusal. */
 export function textOf(arg: ByteString, what: string): string {
   const text = toTextExact(arg);

@@ -1,14 +1,17 @@
 import { spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
+import { type ByteString, toBytes, toTextExact } from '../../base/bytes.ts';
 import { isStorageError, StorageError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { DriverName } from '../../base/values.ts';
+import { absoluteBytes } from '../../base/working-directory.ts';
 import type { Store } from '../../store/types.ts';
 import type { Output } from './output.ts';
 
 /** What a command may use of the process, global options applied. */
 export interface Context {
-  readonly root: string;
+  readonly root: ByteString;
   readonly driver: string | undefined;
   readonly driverOptions: readonly string[];
   readonly json: boolean;
@@ -52,7 +55,7 @@ export async function openStoreOf(
   };
   const { root, driver, driverOptions, log, signal } = context;
   const opening = openStore({
-    root,
+    root: toBytes(root),
     // The store knows its drivers and refuses other names.
     ...(driver === undefined ? {} : { driver: driver as DriverName }),
     driverOptions,
@@ -73,15 +76,25 @@ export async function openStoreOf(
  * Deletes the trees of removed layers in a process of its own that outlives this one, with the least claim on the
  * machine. It sees by itself whether another one is at it.
  */
-function deleteElsewhere({ root, driver, driverOptions }: Context): void {
+function deleteElsewhere({ root: given, driver, driverOptions }: Context): void {
+  const root = absoluteBytes(toBytes(given));
   const [program = ''] = process.argv.slice(1);
   const options = driverOptions.flatMap((option) => ['--driver-opt', option]);
-  const store = ['--root', root, ...(driver === undefined ? [] : ['--driver', driver]), ...options];
+  // Arguments are made of text. What is not UTF-8 the process finds as the directory that it is given open.
+  const text = toTextExact(root);
+  const store = [
+    '--root',
+    text ?? '/proc/self/fd/3',
+    ...(driver === undefined ? [] : ['--driver', driver]),
+    ...options,
+  ];
+  const opened = text === undefined ? openSync(toBytes(root), 'r') : undefined;
   const child = spawn(process.execPath, [...process.execArgv, program, ...store, 'gc', '--removed'], {
     cwd: '/',
     detached: true,
-    stdio: 'ignore',
+    stdio: ['ignore', 'ignore', 'ignore', ...(opened === undefined ? [] : [opened])],
   });
+  if (opened !== undefined) closeSync(opened);
   child.on('error', () => {}); // the next command tries again
   child.unref();
   try {

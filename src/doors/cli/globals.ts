@@ -1,6 +1,6 @@
-import type { ByteString } from '../../base/bytes.ts';
+import { type ByteString, fromText } from '../../base/bytes.ts';
 import type { Log } from '../../base/log.ts';
-import { textOf } from './arguments.ts';
+import { textOf, variable } from './arguments.ts';
 import type { FlagSpec, Given, ListSpec, ValueSpec } from './command.ts';
 import { UsageError } from './parse.ts';
 
@@ -47,7 +47,7 @@ export function joinGlobals(before: GlobalOptions, behind: GlobalOptions): Globa
 
 /** What the options and the environment say, as text. */
 export interface Settings {
-  readonly root: string;
+  readonly root: ByteString;
   readonly driver: string | undefined;
   readonly driverOptions: readonly string[];
   readonly logLevel: LogLevel;
@@ -60,11 +60,8 @@ const LEVELS: readonly LogLevel[] = ['error', 'warn', 'info', 'debug'];
 export function settingsOf(globals: GlobalOptions, env: NodeJS.ProcessEnv): Settings {
   const text = (arg: ByteString | undefined, what: string): string | undefined =>
     arg === undefined ? undefined : textOf(arg, what);
-  const given = env['LAYERSTORE_ROOT'];
-  const root = text(globals.root, 'the root') ?? (given || '/var/lib/layerstore');
+  const root = globals.root ?? (variable('LAYERSTORE_ROOT', env) || fromText('/var/lib/layerstore'));
   if (root === '') throw new UsageError('--root is empty');
-  // What Node puts where the environment is not UTF-8: it would be another directory.
-  if (root === given && given.includes('\ufffd')) throw new UsageError('LAYERSTORE_ROOT is not UTF-8');
   const level = text(globals['log-level'], 'the log level') ?? 'warn';
   const logLevel = LEVELS.find((one) => one === level);
   if (logLevel === undefined) throw new UsageError(`--log-level is one of ${LEVELS.join(', ')}`);

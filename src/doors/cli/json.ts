@@ -19,7 +19,7 @@ function escapeInvisible(json: string): string {
 }
 
 /** `{path}`, or `{pathBase64}` where the name is not UTF-8. */
-export function pathFields(path: ByteString): { readonly path: string } | { readonly pathBase64: string } {
+export function pathFields(path: ByteString): { readonly path?: string; readonly pathBase64?: string } {
   const text = toTextExact(path);
   return text === undefined ? { pathBase64: toBytes(path).toString('base64') } : { path: text };
 }

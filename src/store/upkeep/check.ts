@@ -1,6 +1,5 @@
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
-import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
+import { type ByteString, quote, toBytes, toText } from '../../base/bytes.ts';
 import { isStorageError } from '../../base/errors.ts';
 import type { Change } from '../../base/values.ts';
 import { inRoot, type StoreContext } from '../context.ts';
@@ -35,7 +34,7 @@ export async function checkStore(
     if (known.has(id) || !(await driver.has(id))) continue;
     faults.push({
       what: 'a layer directory that the store does not know',
-      where: join(database.layout.root, driver.name, id),
+      where: toText(`${driver.home}/${id}` as ByteString),
       remedy: 'Made by another program, or left from a restored database: look at it, then remove it by hand',
     });
   }

@@ -1,8 +1,8 @@
 import { readdir, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { toBytes } from '../../base/bytes.ts';
 import { asDigest } from '../../base/digest.ts';
 import type { LayerId } from '../../base/values.ts';
-import { everyMakingOf, keptOf, recordOf, type StoreContext } from '../context.ts';
+import { everyMakingOf, inRoot, keptOf, recordOf, type StoreContext } from '../context.ts';
 import { discard } from '../discard.ts';
 import { isHeld } from '../held.ts';
 import type { LayerRow } from '../rows.ts';
@@ -23,7 +23,7 @@ export async function collectGarbage(
   signal?.throwIfAborted();
   const removed = await database.removeLayers(candidates.map((layer) => layer.driverId));
   await discard(context, [...removed.flatMap((layer) => everyMakingOf(layer.driverId)), ...stale], { later: true });
-  for (const { name } of strays) await rm(join(database.layout.root, name), { force: true });
+  for (const { name } of strays) await rm(toBytes(inRoot(context, name)), { force: true });
   if (wait) await context.sweeper.finish(signal === undefined ? {} : { signal });
   return report(removed, files, strays);
 }
@@ -59,14 +59,14 @@ function report(
 /** Records and kept tars of layers that are neither registered nor being made: only a restored database leaves such. */
 async function strayFiles(context: StoreContext): Promise<{ readonly name: string; readonly sizeBytes: number }[]> {
   const { database } = context;
-  const files = await readdir(database.layout.records);
+  const files = await readdir(toBytes(database.layout.records));
   const known = new Set(await database.known(files.map(ownerOf)));
   const strays: { name: string; sizeBytes: number }[] = [];
   for (const file of files) {
     const name = `records/${file}`;
     const id = ownerOf(file);
     if (known.has(id) || (name !== recordOf(id) && name !== keptOf(id))) continue; // the rest is not ours to judge
-    const found = await stat(join(database.layout.root, name)).catch(() => undefined); // gone meanwhile: no stray
+    const found = await stat(toBytes(inRoot(context, name))).catch(() => undefined); // gone meanwhile: no stray
     if (found !== undefined) strays.push({ name, sizeBytes: found.size });
   }
   return strays;

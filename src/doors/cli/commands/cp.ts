@@ -57,7 +57,7 @@ export function sideOf(operand: ByteString): Side {
 async function reach(store: Store, { layer, path }: Side): Promise<Place & AsyncDisposable> {
   const { Root } = await import('../../../fs/rooted.ts');
   if (layer === undefined) {
-    const here = fromBytes(realpathSync('.', { encoding: 'buffer' }));
+    const here = fromBytes(realpathSync.native('.', 'buffer'));
     const root = Root.open('/' as ByteString);
     return {
       root,

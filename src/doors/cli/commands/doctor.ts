@@ -1,3 +1,4 @@
+import { toBytes } from '../../../base/bytes.ts';
 import { type Command, defineCommand } from '../command.ts';
 import { jsonLine } from '../json.ts';
 import { table } from '../table.ts';
@@ -8,7 +9,7 @@ export const command: Command = defineCommand({
   options: {},
   async run(context) {
     const { doctor } = await import('../../../index.ts');
-    const findings = await doctor(context.root);
+    const findings = await doctor(toBytes(context.root));
     const lines = context.json
       ? findings.map(jsonLine)
       : table(

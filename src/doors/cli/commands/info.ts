@@ -1,6 +1,6 @@
 import { type Command, defineCommand } from '../command.ts';
 import { openStoreOf } from '../context.ts';
-import { jsonDocument } from '../json.ts';
+import { jsonDocument, pathFields } from '../json.ts';
 
 export const command: Command = defineCommand({
   usage: '',
@@ -8,12 +8,14 @@ export const command: Command = defineCommand({
   options: {},
   async run(context) {
     await using store = await openStoreOf(context, { create: false, brief: true });
-    const { root, driver } = store;
+    const { root, rootPath, driver } = store;
     const counts = await store.upkeep.counts();
     const status = await driver.status();
     if (context.json) {
       const { name, home, because } = driver;
-      await context.out.line(jsonDocument({ root, driver: { name, home, because, status }, ...counts }));
+      const { path, pathBase64 } = pathFields(rootPath);
+      const where = path === undefined ? { rootBase64: pathBase64 } : { root: path };
+      await context.out.line(jsonDocument({ ...where, driver: { name, home, because, status }, ...counts }));
       return 0;
     }
     const lines = [
