@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { closeSync, constants, createReadStream, fstatSync, openSync, open as openWith, statSync } from 'node:fs';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
-import { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import { type ByteString, fromText, joinBytes, toBytes } from '../base/bytes.ts';
@@ -149,6 +148,7 @@ async function openStream(path: string, isPipe: boolean, signal: AbortSignal | u
   } finally {
     signal?.removeEventListener('abort', letGo);
   }
+  const { Socket } = await import('node:net'); // few archives are pipes, and it is much to load
   if (isPipe) return new Socket({ fd, readable: true, writable: false });
   return createReadStream(path, { fd });
 }

@@ -8,13 +8,13 @@ import type { LayerDriver, SweepOptions } from '../driver/driver.ts';
 export class Sweeper implements AsyncDisposable {
   readonly #driver: LayerDriver;
   readonly #log: Log;
-  readonly #elsewhere: (() => void) | undefined;
+  readonly #elsewhere: (() => void | Promise<void>) | undefined;
   readonly #stop = new AbortController();
   #running: Promise<void> | undefined;
   #owed = false;
 
   /** `elsewhere`: called at the end, once, where something is left to delete; then nothing is deleted here. */
-  constructor(driver: LayerDriver, log: Log, elsewhere?: () => void) {
+  constructor(driver: LayerDriver, log: Log, elsewhere?: () => void | Promise<void>) {
     this.#driver = driver;
     this.#log = log;
     this.#elsewhere = elsewhere;
@@ -53,7 +53,7 @@ export class Sweeper implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#owed) this.#elsewhere?.();
+    if (this.#owed) await this.#elsewhere?.();
     this.#stop.abort();
     await this.#running;
   }

@@ -39,7 +39,7 @@ export interface StoreOptions extends Abortable {
    * Called at closing where trees of removed layers are still to be deleted: the caller sees to it that some process
    * calls `upkeep.sweep()`. Absent: a thread of this process deletes them while the store is open.
    */
-  readonly leftAside?: () => void;
+  readonly leftAside?: () => void | Promise<void>;
 }
 
 /** A store: images and layers under one root, shared by any number of processes. */

@@ -1,9 +1,8 @@
 // The one file of a checkout that Node reads as it is: plain JavaScript, because loading the type stripper costs 40 ms
-// in every thread. It runs the command line from a copy of `src` without types, made at the first start after a change;
-// where none can be made, from `src` itself. A published package has JavaScript already and starts with start.js.
+// in every thread. It runs the command line from a copy of `src` in few files and without types, made at the first start
+// after a change; where none can be made, from `src` itself. A published package brings that copy.
 import { createHash } from 'node:crypto';
-import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { stripTypeScriptTypes } from 'node:module';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -11,6 +10,7 @@ const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const SOURCE = join(ROOT, 'src');
 /** Inside node_modules: whoever can write there can change what we run in any case. */
 const COPIES = join(ROOT, 'node_modules', '.cache', 'layerstore');
+const START = 'dist/doors/cli/joined/start.js';
 const DAY_MS = 86_400_000;
 
 /** Every source file, by its path below `src`. */
@@ -23,11 +23,10 @@ function sources(directory = '') {
 }
 
 /** The copy of the source as it is now, made if need be; undefined where that is not possible. */
-function strippedCopy() {
+async function joinedCopy() {
   if (!existsSync(dirname(dirname(COPIES)))) return undefined;
-  const files = sources().sort();
   const state = createHash('sha256').update(process.version);
-  for (const file of ['../package.json', ...files]) {
+  for (const file of ['../package.json', '../tools/bundle.mjs', ...sources().sort()]) {
     const { mtimeMs, size } = statSync(join(SOURCE, file));
     state.update(`${file} ${mtimeMs} ${size}\n`);
   }
@@ -36,25 +35,16 @@ function strippedCopy() {
   try {
     mkdirSync(COPIES, { recursive: true });
     dropOldCopies();
+    const { bundle } = await import('../../../tools/bundle.mjs');
     const draft = mkdtempSync(join(COPIES, 'draft-'));
+    await bundle(draft);
     copyFileSync(join(ROOT, 'package.json'), join(draft, 'package.json'));
-    for (const file of files) {
-      const target = join(draft, 'src', file.replace(/\.ts$/, '.js'));
-      mkdirSync(dirname(target), { recursive: true });
-      writeFileSync(target, withoutTypes(readFileSync(join(SOURCE, file), 'utf8')));
-    }
     chmodSync(draft, 0o755); // whoever may read the source may read the copy
     renameSync(draft, copy);
     return copy;
   } catch {
-    return existsSync(copy) ? copy : undefined; // somebody else was faster, or the checkout is not ours to write to
+    return existsSync(copy) ? copy : undefined; // somebody else was faster, it is not ours to write to, or has no esbuild
   }
-}
-
-/** Types become spaces, so that lines and columns stay; relative imports name the copies. */
-function withoutTypes(source) {
-  const stripped = stripTypeScriptTypes(source, { mode: 'strip' });
-  return stripped.replace(/((?:from|import)\s*\(?\s*)(['"])(\.{1,2}\/[^'"]*)\.ts\2/g, '$1$2$3.js$2');
 }
 
 /** Running programs load files late, so a copy that was in use today stays. */
@@ -65,5 +55,5 @@ function dropOldCopies() {
   }
 }
 
-const copy = strippedCopy();
-await (copy === undefined ? import('./start.ts') : import(join(copy, 'src/doors/cli/start.js')));
+const copy = await joinedCopy();
+await (copy === undefined ? import('./start.ts') : import(join(copy, START)));
