@@ -1,5 +1,5 @@
 import type { ByteString } from '../base/bytes.ts';
-import { lstatat, mknodat, S_IFCHR, S_IFSOCK, type Stat } from '../linux/inode.ts';
+import { fstat, futimens, lstatat, mknodat, S_IFCHR, S_IFSOCK, type Stat } from '../linux/inode.ts';
 import { EEXIST, ENOENT } from '../linux/libc.ts';
 import { fgetxattr, flistxattr, fsetxattr } from '../linux/xattr.ts';
 import { isSocket, isWhiteout } from './stat.ts';
@@ -104,7 +104,11 @@ const MARKS: Readonly<Record<MarkStyle, Marks>> = {
   plain: {
     isWhiteout: isSocket,
     whiteOut: (dirFd, name, ...tolerated) => mknodat(dirFd, name, S_IFSOCK, 0, 0, ...tolerated),
-    makeOpaque: (fd) => void mknodat(fd, OPAQUE_MARKER, S_IFSOCK, 0, 0, EEXIST),
+    makeOpaque(fd) {
+      const { atimeNs, mtimeNs } = fstat(fd);
+      mknodat(fd, OPAQUE_MARKER, S_IFSOCK, 0, 0, EEXIST);
+      futimens(fd, atimeNs, mtimeNs); // the directory is finished: only its mark is new
+    },
     isOpaque: (fd) => lstatat(fd, OPAQUE_MARKER, ENOENT) !== undefined,
   },
 };
