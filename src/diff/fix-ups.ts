@@ -89,8 +89,11 @@ function settleFrom(layer: Settling, at: Descent, looks: Found | undefined, belo
     const path = level.below === undefined ? name : joinPath(level.path, name);
     const lower = level.below?.lookup(path);
     settleDirectory(layer, at.fd, child, path, lower, below);
-    const merges = lower !== undefined && isDirectory(lower.stat) && !directories.has(child, HIDES_BELOW);
-    const passes = directories.has(child, Mark.passing) && directories.has(child, Mark.implied) && !merges;
+    const hides = directories.has(child, HIDES_BELOW);
+    const merges = lower !== undefined && isDirectory(lower.stat) && !hides;
+    const deletes = lower !== undefined && hides;
+    const onlyPassed = directories.has(child, Mark.passing) && directories.has(child, Mark.implied);
+    const passes = onlyPassed && !merges && !deletes;
     stack.push(new Level(directories, child, path, merges ? below : undefined, passes));
   }
   // The root comes last: an opaque mark there becomes whiteouts in it.

@@ -203,6 +203,14 @@ test('Whiteouts: through symlinks they stay inside, and never delete what a link
   // No directory is made inside either for what only a whiteout names through a link.
   const expected = [D, 'd/e/', 'd/e/g "deep"', 'd/f "lower"', 'h "one"', `out -> ${both.canary}`, 'q -> ..'];
   assert.deepEqual(tree.sort(), ['./', ...expected].sort());
+  // What hides something stays, also where nothing else led there.
+  const hidden = await both.tree(BASE, layer(symlink('z', 'd'), opaque('z'), file('z')));
+  assert.deepEqual(hidden, ['./', D, 'h "one"', 'i = h', 'l -> d', 'z ""']);
+  const reborn = await both.tree(BASE, layer(whiteout('d'), symlink('z', 'd'), whiteout('z/f'), file('z')));
+  assert.deepEqual(
+    reborn.filter((line) => line.startsWith('d/')),
+    ['d/'],
+  );
 });
 
 test('Whiteouts: device 0:0 and the attributes of overlay filesystems in an archive never take effect', async (both) => {
