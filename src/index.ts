@@ -63,6 +63,7 @@ export type { LayerFile, LayerFiles } from './graph/layer-files.ts';
 export type { OpenDriverOptions } from './graph/open-driver.ts';
 export type { OverlayDiffOptions } from './graph/overlay-diff.ts';
 export type { DiffOptions, FilePlace, ListOptions, StorageDriver, Written } from './graph/storage-driver.ts';
+export type { ThreadsAhead } from './graph/threads.ts';
 
 /** What works on this machine under `root`, driver by driver, found by trying; each with its reason and remedy. */
 export async function doctor(root: string | Uint8Array): Promise<readonly Diagnosis[]> {

@@ -76,6 +76,20 @@ export class Pool implements AsyncDisposable {
     return this.#size;
   }
 
+  /** Threads that are started and have nothing to do. */
+  get idle(): number {
+    return this.#idle.length;
+  }
+
+  /** Starts threads for jobs that are to come, `count` in all at most. */
+  warm(count: number): void {
+    for (let missing = Math.min(count, this.#size) - this.#all.size; missing > 0; missing--) {
+      const thread = this.#newThread();
+      thread.worker.unref();
+      this.#idle.push(thread);
+    }
+  }
+
   /** Does one job; answers what its function answers. */
   async run<T>(job: Job, options: RunOptions = {}): Promise<T> {
     const [answer] = await this.runTogether([job], options);

@@ -13,12 +13,22 @@ export interface Threads extends AsyncDisposable {
   /** How many layers are unpacked at a time; with 1 each in one thread, however large. */
   readonly width: number;
   readonly perform: Performer;
+  /** As `perform.sync`, beside jobs that go on. */
+  writeBack(path: ByteString): Promise<void>;
   /** Who compresses what a job writes. */
   crew(options: CompressOptions): Crew;
 }
 
-/** Nothing is started before it is needed. `size`: threads that unpack at a time, at least 1. */
-export async function openThreads(size: number = availableParallelism()): Promise<Threads> {
+/** Threads that are started at once, for a caller who knows what comes. */
+export interface ThreadsAhead {
+  /** For jobs: one to compare or to pack, two to unpack or to commit. */
+  readonly jobs?: number;
+  /** For mounting and unmounting. */
+  readonly mounts?: boolean;
+}
+
+/** Nothing is started before it is needed, but `ahead`. `size`: threads that unpack at a time, at least 1. */
+export async function openThreads(size: number = availableParallelism(), ahead: ThreadsAhead = {}): Promise<Threads> {
   // libuv's own threads inherit the root of whichever thread starts them: one of them must exist before the first jail.
   await stat('/');
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
@@ -28,19 +38,24 @@ export async function openThreads(size: number = availableParallelism()): Promis
   const light = new URL(`./jobs/control.${extension}`, import.meta.url);
   const control = new Pool(light, 2);
   const removal = new Pool(light, 1); // may take long, and starts sooner than a job thread
+  jobs.warm(ahead.jobs ?? 0);
+  if (ahead.mounts === true) control.warm(1);
+  const sync = (pool: Pool, path: ByteString): Promise<void> => pool.run({ name: 'sync', request: path });
   const perform: Performer = {
     mount: (plan, target) => control.run({ name: 'mount', request: { plan, target } satisfies MountRequest }),
     unmount: (target, { detach }) =>
       control.run({ name: 'unmount', request: { target, detach } satisfies UnmountRequest }),
     removeTree: (path, { signal } = {}) => removal.run({ name: 'remove', request: path }, { signal }),
     copyTree: (from, to) => jobs.run({ name: 'copy', request: { from, to } satisfies CopyRequest }),
-    sync: (path: ByteString) => control.run({ name: 'sync', request: path }),
+    // Starting a thread takes longer than most syncs.
+    sync: (path) => sync(jobs.idle > 0 && control.idle === 0 ? jobs : control, path),
   };
   const crews = new Crews(width);
   return {
     jobs,
     width,
     perform,
+    writeBack: (path) => sync(control, path),
     crew: (options) => crews.crew(options),
     async [Symbol.asyncDispose]() {
       await Promise.all([jobs, control, removal].map((pool) => pool[Symbol.asyncDispose]()));

@@ -34,7 +34,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   if (process.geteuid?.() !== 0) {
     throw new StorageError('permission-denied', `Cannot open the store ${quote(root)}: only root can; run it as root`);
   }
-  const threads = await openThreads(options.threads);
+  const threads = await openThreads(options.threads, options.ahead);
   try {
     let choice: DriverChoice | undefined;
     const database = await openDatabase(root, {

@@ -3,6 +3,7 @@ import type { Digest } from '../base/digest.ts';
 import type { Log } from '../base/log.ts';
 import type { Abortable, ByteStream, Bytes, Change, DriverName, Finding } from '../base/values.ts';
 import type { Mounted } from '../driver/driver.ts';
+import type { ThreadsAhead } from '../graph/threads.ts';
 
 export type { Bytes } from '../base/values.ts';
 
@@ -35,6 +36,8 @@ export interface StoreOptions extends Abortable {
   readonly create?: boolean;
   /** true: no thread is started for the database. For programs that do little and end: what waits for others then blocks. */
   readonly brief?: boolean;
+  /** Threads that are started at once, beside opening; the others when they are needed. */
+  readonly ahead?: ThreadsAhead;
   /**
    * Called at closing where trees of removed layers are still to be deleted: the caller sees to it that some process
    * calls `upkeep.sweep()`. Absent: a thread of this process deletes them while the store is open.

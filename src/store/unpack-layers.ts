@@ -166,7 +166,7 @@ class Unpacking {
   #writeBack(): void {
     if (this.#writingBack !== undefined) return;
     const { driver, threads } = this.#context;
-    this.#writingBack = threads.perform.sync(driver.home).finally(() => {
+    this.#writingBack = threads.writeBack(driver.home).finally(() => {
       this.#writingBack = undefined;
     });
     this.#writeBacks = Promise.all([this.#writeBacks, this.#writingBack]).then(() => {});

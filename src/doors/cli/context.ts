@@ -2,7 +2,7 @@ import { type ByteString, toBytes } from '../../base/bytes.ts';
 import { isStorageError, StorageError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { DriverName } from '../../base/values.ts';
-import type { Store } from '../../store/types.ts';
+import type { Store, StoreOptions } from '../../store/types.ts';
 import type { Output } from './output.ts';
 
 /** What a command may use of the process, global options applied. */
@@ -36,6 +36,7 @@ export interface OpenStoreOptions {
   readonly create: boolean;
   /** true where the command reads little and ends: a thread for the database would take longer to start than it saves. */
   readonly brief?: boolean;
+  readonly ahead?: NonNullable<StoreOptions['ahead']>;
   /** Trees of removed layers are left as they are: what cannot be deleted would start one process after another. */
   readonly leavesAside?: boolean;
 }
@@ -43,7 +44,7 @@ export interface OpenStoreOptions {
 /** The store at the root. */
 export async function openStoreOf(
   context: Context,
-  { create, brief = false, leavesAside = false }: OpenStoreOptions,
+  { create, brief = false, ahead = {}, leavesAside = false }: OpenStoreOptions,
 ): Promise<Store> {
   const { openStore } = await import('../../index.ts');
   const leftAside = async (): Promise<void> => {
@@ -61,6 +62,7 @@ export async function openStoreOf(
     signal,
     create,
     brief,
+    ahead,
     leftAside,
   });
   return opening.catch((error: unknown) => {

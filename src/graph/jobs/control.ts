@@ -1,11 +1,10 @@
 import type { ByteString } from '../../base/bytes.ts';
 import { type JobTable, serve } from '../../base/pool.ts';
-import { AT_FDCWD, close, O_RDONLY, openat } from '../../linux/inode.ts';
 import { CLONE_FS, unshare } from '../../linux/namespace.ts';
-import { syncfs } from '../../linux/sync.ts';
 import type { Mount } from '../../mount/mount.ts';
 import { performMount, performUnmount } from '../../mount/perform.ts';
 import { remove } from './remove.ts';
+import { sync } from './sync.ts';
 
 // The entry module of the control thread: short calls that may block, and that must not wait behind a long job. It has
 // a working directory of its own, for mounts by relative paths.
@@ -26,13 +25,6 @@ const TABLE: JobTable = {
   remove,
   mount: ({ plan, target }: MountRequest): void => performMount(plan, target),
   unmount: ({ target, detach }: UnmountRequest): boolean => performUnmount(target, { detach }),
-  sync(path: ByteString): void {
-    const fd = openat(AT_FDCWD, path, O_RDONLY);
-    try {
-      syncfs(fd);
-    } finally {
-      close(fd);
-    }
-  },
+  sync,
 };
 serve(TABLE);

@@ -17,6 +17,7 @@ import {
 import { inflate } from './inflate.ts';
 import { Jail } from './jail.ts';
 import { replay } from './replay.ts';
+import { sync } from './sync.ts';
 import { copy, makeDirectory, merge, usage } from './trees.ts';
 
 // The entry module of a job thread. Everything a job needs is loaded and used once before the first jail: in a jail
@@ -36,6 +37,7 @@ const TABLE: JobTable = {
   merge,
   copy,
   makeDirectory,
+  sync,
   usage,
   helpGzip: (memory: GzipMemory): void => helpGzip(memory),
   apply: (request: ApplyRequest, context: JobContext): ApplyAnswer => apply(request, context, jail),

@@ -15,7 +15,7 @@ export const command: Command = defineCommand({
     const base = operands[0] === undefined ? undefined : textOf(operands[0], 'the reference');
     const name = given.name === undefined ? undefined : textOf(given.name, 'the name');
     const settings = keyValues(given['storage-opt']);
-    await using store = await openStoreOf(context, { create: base === undefined });
+    await using store = await openStoreOf(context, { create: base === undefined, brief: true });
     await using layer = await store.layers.create(base, {
       ...(name === undefined ? {} : { name }),
       settings,

@@ -20,7 +20,7 @@ export const command: Command = defineCommand({
   async run(context, given) {
     using source = sourceOf(context, given.input);
     const platform = given.platform === undefined ? undefined : textOf(given.platform, 'the platform');
-    await using store = await openStoreOf(context, { create: true });
+    await using store = await openStoreOf(context, { create: true, ahead: { jobs: 2 } });
     const images = await withProgress(context, (onProgress) =>
       store.images.load(source.bytes, {
         ...(platform === undefined ? {} : { platform }),

@@ -11,7 +11,7 @@ export const command: Command = defineCommand({
   },
   async run(context, { force }, operands) {
     const names = operands.map((operand) => textOf(operand, 'the name'));
-    await using store = await openStoreOf(context, { create: false });
+    await using store = await openStoreOf(context, { create: false, brief: true });
     // One that is not there must not cost the others their lives.
     const layers = new Map<string, string>();
     for (const name of names) layers.set((await store.layers.get(name)).id, name);

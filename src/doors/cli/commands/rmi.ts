@@ -12,7 +12,7 @@ export const command: Command = defineCommand({
   },
   async run(context, { force }, operands) {
     const names = operands.map((operand) => textOf(operand, 'the reference'));
-    await using store = await openStoreOf(context, { create: false });
+    await using store = await openStoreOf(context, { create: false, brief: true });
     for (const { untagged, removed } of await store.images.removeAll(names, { force })) {
       if (context.json) {
         await context.out.line(jsonLine({ untagged, removed }));
