@@ -38,6 +38,8 @@ export interface RunOptions {
 
 interface Thread {
   readonly worker: Worker;
+  /** Its modules are loaded, or it ended: only then may it be ended. */
+  readonly started: Promise<void>;
   settle: ((result: Answer) => void) | undefined;
 }
 
@@ -47,6 +49,8 @@ interface Waiting {
   readonly fail: (reason: unknown) => void;
 }
 
+/** What a thread says when it is ready. */
+const READY = 'ready';
 type Answer = { readonly answer: unknown } | { readonly error: ErrorRecord };
 interface Request {
   readonly name: string;
@@ -194,7 +198,7 @@ export class Pool implements AsyncDisposable {
       thread.worker.unref();
       if (!this.#all.has(thread)) continue;
       if (this.#idle.length < this.#size) this.#idle.push(thread);
-      else void thread.worker.terminate();
+      else void end(thread);
     }
     this.#next();
   }
@@ -212,10 +216,15 @@ export class Pool implements AsyncDisposable {
 
   #newThread(): Thread {
     const worker = new Worker(this.#entry, { env: {}, execArgv: [], stdin: false, name: 'layerstore job' });
-    const thread: Thread = { worker, settle: undefined };
+    const { promise: started, resolve: start } = Promise.withResolvers<void>();
+    const thread: Thread = { worker, started, settle: undefined };
     this.#all.add(thread);
-    worker.on('message', (result: Answer) => thread.settle?.(result));
+    worker.on('message', (result: Answer | typeof READY) => {
+      if (result === READY) start();
+      else thread.settle?.(result);
+    });
     const lost = (end: Error | number): void => {
+      start();
       this.#all.delete(thread);
       const at = this.#idle.indexOf(thread);
       if (at >= 0) this.#idle.splice(at, 1);
@@ -244,8 +253,15 @@ export class Pool implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     for (const { fail } of this.#waiting.splice(0)) fail(closed());
-    await Promise.all([...this.#all].map((thread) => thread.worker.terminate()));
+    await Promise.all([...this.#all].map(end));
   }
+}
+
+/** A native module that is being loaded while its thread is ended takes the whole process down (napi_throw is fatal then). */
+async function end({ worker, started }: Thread): Promise<void> {
+  worker.ref();
+  await started;
+  await worker.terminate();
 }
 
 function closed(): StorageError {
@@ -279,4 +295,5 @@ export function serve(table: JobTable): void {
     }
     port.postMessage(result);
   });
+  port.postMessage(READY);
 }
