@@ -8,6 +8,7 @@ import {
   O_DIRECTORY,
   O_NOFOLLOW,
   O_NONBLOCK,
+  O_PATH,
   O_RDONLY,
   openat,
   readDirectory,
@@ -40,56 +41,145 @@ interface Part {
   readonly holdsXattrWhiteouts: boolean;
 }
 
+/** What one part of a directory gives for a directory in it. */
+interface Step {
+  readonly part?: Part;
+  /** Nothing below it counts. */
+  readonly last: boolean;
+}
+
+/** Descriptors that a view keeps open, beside those of the roots. */
+interface Tally {
+  open: number;
+}
+
+/**
+ * A merged directory. Its parts are opened as they are asked for: what most paths show lies in one of the first, and an
+ * image may have a hundred layers.
+ */
+class Merged {
+  readonly #parts: Part[] = [];
+  /** The part below those that are known. */
+  readonly #next: () => Part | undefined;
+  readonly #tally: Tally;
+  /** Directories in this one that have not asked for all of its parts. */
+  readonly #unfinished = new Set<Merged>();
+  #above: Merged | undefined;
+
+  constructor(tally: Tally, next: () => Part | undefined) {
+    this.#tally = tally;
+    this.#next = next;
+  }
+
+  at(index: number): Part | undefined {
+    while (this.#parts.length <= index) {
+      const part = this.#next();
+      if (part === undefined) return undefined;
+      this.#parts.push(part);
+      this.#tally.open++;
+    }
+    return this.#parts[index];
+  }
+
+  /** Top first. */
+  *parts(): Generator<Part, void, undefined> {
+    for (let i = 0, part = this.at(i); part !== undefined; part = this.at(++i)) yield part;
+  }
+
+  child(tally: Tally, step: (part: Part) => Step): Merged {
+    let at = 0;
+    let ended = false;
+    const child: Merged = new Merged(tally, () => {
+      while (!ended) {
+        const above = this.at(at++);
+        if (above === undefined) break;
+        const { part, last } = step(above);
+        ended = last;
+        if (part !== undefined) return part;
+      }
+      ended = true;
+      child.#leave();
+      return undefined;
+    });
+    child.#above = this;
+    this.#unfinished.add(child);
+    return child;
+  }
+
+  close(): void {
+    for (const child of [...this.#unfinished]) child.finish();
+    this.drop();
+  }
+
+  /** Asks for all parts: from then on it needs nothing of the directory above. */
+  finish(): void {
+    while (this.at(this.#parts.length) !== undefined);
+  }
+
+  #leave(): void {
+    if (this.#above !== undefined) this.#above.#unfinished.delete(this);
+    this.#above = undefined;
+  }
+
+  /** Without a thought for the directories in it. */
+  drop(): void {
+    this.#leave();
+    this.#tally.open -= this.#parts.length;
+    for (const { fd } of this.#parts.splice(0)) close(fd);
+  }
+}
+
 /**
  * What a union of layers shows at a path, without mounting it: nearest layer first; whiteouts, opaque directories and
  * non-directories hide what is below. A symlink on the way means that nothing is there: none is followed.
  *
- * All roots are opened when it is made and reached by descriptor afterwards, so that it works on in a thread that was
- * jailed since (there with `viaWorkingDirectory`). A layer that was written with redirects or metacopy is `unsupported`.
+ * What holds the roots is opened when it is made and all is reached by descriptor afterwards, so that it works on in a
+ * thread that was jailed since (there with `viaWorkingDirectory`). A layer that was written with redirects or metacopy is `unsupported`.
  */
 export class LowerView implements Disposable {
   readonly #style: WhiteoutStyle;
   readonly #entryPath: EntryPath;
-  /** Merged directories by path, least recently used first; `''` is the root and always there. */
-  readonly #directories = new Map<string, readonly Part[]>();
-  #open = 0;
+  /** Merged directories by path, least recently used first; not the root. */
+  readonly #directories = new Map<string, Merged>();
+  readonly #root: Merged;
+  readonly #home: number;
+  readonly #tally: Tally = { open: 0 };
 
   /** `roots`: top first. `style`: how the layers spell deletions. */
   constructor(roots: readonly ByteString[], style: WhiteoutStyle, entryPath: EntryPath = viaProc) {
     this.#style = style;
     this.#entryPath = entryPath;
-    const parts: Part[] = [];
-    this.#directories.set('', parts);
-    try {
-      for (const [layer, root] of roots.entries()) {
-        const fd = openat(AT_FDCWD, root, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-        // The root's own opaque flag is ignored, as the kernel does (observed on 6.18).
-        parts.push({ layer, fd, holdsXattrWhiteouts: overlayMarks(fd, style).holdsXattrWhiteouts });
-      }
-    } catch (error) {
-      this[Symbol.dispose]();
-      throw error;
-    }
+    const home = commonDirectory(roots);
+    this.#home = openat(AT_FDCWD, home, O_PATH | O_DIRECTORY);
+    let layer = 0;
+    this.#root = new Merged({ open: 0 }, () => {
+      const root = roots[layer];
+      if (root === undefined) return undefined;
+      const path = root.slice(home.length).replace(/^\/+/, '') || '.';
+      const fd = openat(this.#home, path as ByteString, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+      // The root's own opaque flag is ignored, as the kernel does (observed on 6.18).
+      return { layer: layer++, fd, holdsXattrWhiteouts: overlayMarks(fd, style).holdsXattrWhiteouts };
+    });
   }
 
   /** `path` as in an archive (slashes around and `.` do not matter); `..` shows nothing. */
   lookup(path: ByteString): Found | undefined {
     const names = split(path);
     const name = names.pop();
-    if (name === undefined) return this.#root();
-    const parts = this.#directory(names);
-    if (parts === undefined) return undefined;
-    this.#evict(parts);
-    return this.#find(parts, name);
+    if (name === undefined) return this.#rootItself();
+    const directory = this.#directory(names);
+    if (directory === undefined) return undefined;
+    this.#evict(directory);
+    return this.#find(directory, name);
   }
 
   /** The names that the directory at `path` shows, sorted by bytes; undefined where there is no directory. */
   list(path: ByteString): ByteString[] | undefined {
-    const parts = this.#directory(split(path));
-    if (parts === undefined) return undefined;
-    this.#evict(parts);
+    const directory = this.#directory(split(path));
+    if (directory === undefined) return undefined;
+    this.#evict(directory);
     const names = new Set<ByteString>();
-    for (const part of parts) {
+    for (const part of directory.parts()) {
       // A fresh descriptor: listing moves its offset.
       const fd = openat(part.fd, '.' as ByteString, O_RDONLY | O_DIRECTORY);
       try {
@@ -99,9 +189,9 @@ export class LowerView implements Disposable {
       }
     }
     const sorted = [...names].sort();
-    return this.#style === 'none' && parts.length === 1
+    return this.#style === 'none' && directory.at(1) === undefined
       ? sorted
-      : sorted.filter((name) => this.#find(parts, name) !== undefined);
+      : sorted.filter((name) => this.#find(directory, name) !== undefined);
   }
 
   /** Opens a file or directory for reading; the caller closes it. */
@@ -136,19 +226,21 @@ export class LowerView implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const parts of this.#directories.values()) for (const part of parts) close(part.fd);
+    for (const directory of this.#directories.values()) directory.drop();
     this.#directories.clear();
+    this.#root.drop();
+    close(this.#home);
   }
 
-  #root(): Found | undefined {
-    const top = this.#directories.get('')?.[0];
+  #rootItself(): Found | undefined {
+    const top = this.#root.at(0);
     if (top === undefined) return undefined;
     return { layer: top.layer, dirFd: top.fd, name: '.' as ByteString, stat: fstat(top.fd) };
   }
 
-  #find(parts: readonly Part[], name: ByteString): Found | undefined {
+  #find(directory: Merged, name: ByteString): Found | undefined {
     if (name === '..') return undefined;
-    for (const part of parts) {
+    for (const part of directory.parts()) {
       const stat = lstatat(part.fd, name, ENOENT);
       if (stat === undefined) continue;
       if (this.#hides(part, name, stat)) return undefined;
@@ -169,64 +261,66 @@ export class LowerView implements Disposable {
     }
   }
 
-  /** The parts of a merged directory, top first. */
-  #directory(names: readonly ByteString[]): readonly Part[] | undefined {
+  #directory(names: readonly ByteString[]): Merged | undefined {
     // From the deepest that is open, not from the root: a deep tree that is asked top down costs a step each.
     let path = names.length === 0 ? '' : `/${names.join('/')}`;
     let depth = names.length;
-    let parts = this.#directories.get(path);
-    for (; parts === undefined; parts = this.#directories.get(path)) {
+    let directory = this.#directories.get(path);
+    for (; directory === undefined && path !== ''; directory = this.#directories.get(path)) {
       path = path.slice(0, path.lastIndexOf('/'));
       depth--;
     }
-    if (path !== '') {
+    if (directory !== undefined) {
       this.#directories.delete(path);
-      this.#directories.set(path, parts); // most recently used
+      this.#directories.set(path, directory); // most recently used
     }
+    let at = directory ?? this.#root;
     for (const name of names.slice(depth)) {
+      if (name === '..') return undefined;
       path = `${path}/${name}`;
-      const below = this.#enter(parts, name);
-      if (below.length === 0) return undefined;
+      const below = at.child(this.#tally, (part) => this.#enter(part, name));
+      if (below.at(0) === undefined) return undefined;
       this.#directories.set(path, below);
-      this.#open += below.length;
-      parts = below;
-      this.#evict(parts);
+      at = below;
+      this.#evict(at);
     }
-    return parts;
+    return at;
   }
 
-  #enter(parts: readonly Part[], name: ByteString): readonly Part[] {
-    if (name === '..') return [];
-    const below: Part[] = [];
+  #enter(above: Part, name: ByteString): Step {
+    const stat = lstatat(above.fd, name, ENOENT);
+    if (stat === undefined) return { last: false };
+    if (!isDirectory(stat)) return { last: true }; // a whiteout, or something that hides what is below
+    const fd = openat(above.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     try {
-      for (const part of parts) {
-        const stat = lstatat(part.fd, name, ENOENT);
-        if (stat === undefined) continue;
-        if (!isDirectory(stat)) break; // a whiteout, or something that hides what is below
-        const fd = openat(part.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-        const marks = overlayMarks(fd, this.#style);
-        below.push({ layer: part.layer, fd, holdsXattrWhiteouts: marks.holdsXattrWhiteouts });
-        if (marks.redirect) throw unsupported(name, 'it shows another directory (redirect)');
-        if (marks.opaque) break;
-      }
+      const { redirect, opaque, holdsXattrWhiteouts } = overlayMarks(fd, this.#style);
+      if (redirect) throw unsupported(name, 'it shows another directory (redirect)');
+      return { part: { layer: above.layer, fd, holdsXattrWhiteouts }, last: opaque };
     } catch (error) {
-      for (const part of below) close(part.fd);
+      close(fd);
       throw error;
     }
-    return below;
   }
 
   /** Closes what was not used for longest, never `used`. */
-  #evict(used: readonly Part[]): void {
-    if (this.#open <= KEPT_OPEN_MAX) return;
-    for (const [path, parts] of this.#directories) {
-      if (path === '' || parts === used) continue;
-      for (const part of parts) close(part.fd);
+  #evict(used: Merged): void {
+    if (this.#tally.open <= KEPT_OPEN_MAX) return;
+    for (const [path, directory] of this.#directories) {
+      if (directory === used) continue;
       this.#directories.delete(path);
-      this.#open -= parts.length;
-      if (this.#open <= KEPT_OPEN_MAX) return;
+      directory.close();
+      if (this.#tally.open <= KEPT_OPEN_MAX) return;
     }
   }
+}
+
+/** The deepest directory that all of `paths`, absolute ones, lie in. */
+function commonDirectory(paths: readonly ByteString[]): ByteString {
+  const [first = '/'] = paths;
+  let common = first.slice(0, first.lastIndexOf('/') + 1);
+  for (const path of paths)
+    while (!path.startsWith(common)) common = common.slice(0, common.lastIndexOf('/', common.length - 2) + 1);
+  return common as ByteString;
 }
 
 function unsupported(name: ByteString, why: string): StorageError {
