@@ -1,4 +1,14 @@
-import { closeSync, existsSync, fchmodSync, fsyncSync, linkSync, openSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fchmodSync,
+  fsyncSync,
+  linkSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+} from 'node:fs';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 import { type ByteString, quote, toBytes } from '../base/bytes.ts';
 import { type ErrorCode, StorageError } from '../base/errors.ts';
@@ -186,6 +196,9 @@ const EXTENDED: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   1032: ['failed-precondition', 'its database was moved or removed while it was open'],
 };
 
+/** Where fewer are free, opening a database or starting threads uses them up for a moment. */
+const DESCRIPTORS_SPARE = 12;
+
 /** READONLY and CANTOPEN: SQLite does not say why. */
 const UNEXPLAINED: ReadonlySet<number> = new Set([8, 14]);
 
@@ -214,11 +227,21 @@ function refusalOf(root: ByteString): unknown {
       if (existsSync(path)) closeSync(openSync(path, 'r+'));
     }
     closeSync(openSync(fresh, 'wx', 0o600));
-    return undefined;
+    return lacksDescriptors() ? Object.assign(new Error('too many open files'), { code: 'EMFILE' }) : undefined;
   } catch (error) {
     return error;
   } finally {
     rmSync(fresh, { force: true });
+  }
+}
+
+/** Another thread may have let some go since: then what failed works now, and says nothing. */
+function lacksDescriptors(): boolean {
+  try {
+    const limit = /^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
+    return limit !== undefined && readdirSync('/proc/self/fd').length + DESCRIPTORS_SPARE > Number(limit);
+  } catch {
+    return true;
   }
 }
 
