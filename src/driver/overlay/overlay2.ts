@@ -30,6 +30,7 @@ import {
   dropLink,
   ensureLinks,
   hasLayer,
+  type LinkName,
   LOWERS_MAX,
   listLayers,
   makeLayer,
@@ -109,6 +110,8 @@ function isOverlay2Mount(entry: MountEntry, id: LayerId): boolean {
   return overlay || entry.root.endsWith(`/${id}/diff`);
 }
 
+const FOLLOWED_MAX = 4096;
+
 class Overlay2 implements LayerDriver {
   readonly name = 'overlay2';
   readonly home: ByteString;
@@ -117,6 +120,8 @@ class Overlay2 implements LayerDriver {
   readonly #findings: OverlayFindings;
   readonly #counted: CountedMounts;
   readonly #owner: Owner;
+  /** Where links lead that were followed once; only good to look for what is there, a mount follows them again. */
+  readonly #followed = new Map<LinkName, LayerId>();
 
   constructor(settings: DriverSettings, findings: OverlayFindings, counted: CountedMounts, owner: Owner) {
     this.home = settings.home;
@@ -236,12 +241,22 @@ class Overlay2 implements LayerDriver {
   async content(id: LayerId): Promise<LayerContent> {
     const { diff } = pathsOf(this.home, parseLayerId(id));
     const staging = `${pathsOf(this.home, id).layer}/staging` as ByteString;
-    return { kind: 'tree', root: diff, lowers: this.#lowers(readLayer(this.home, id)), whiteouts: 'overlay', staging };
+    return { kind: 'tree', root: diff, lowers: this.#known(readLayer(this.home, id)), whiteouts: 'overlay', staging };
   }
 
   /** Top first, one spelling for each layer in whatever is handed out. */
   #lowers(layer: OverlayLayer): ByteString[] {
     return layer.lowers.map((link) => pathsOf(this.home, resolveLink(this.home, link)).diff);
+  }
+
+  /** As `#lowers`, each link followed once: an image of a hundred layers has thousands. */
+  #known({ lowers }: OverlayLayer): ByteString[] {
+    return lowers.map((link) => {
+      if (this.#followed.size > FOLLOWED_MAX) this.#followed.clear(); // layers come and go
+      const id = this.#followed.get(link) ?? resolveLink(this.home, link);
+      this.#followed.set(link, id);
+      return pathsOf(this.home, id).diff;
+    });
   }
 
   async seal(ids: readonly LayerId[]): Promise<void> {
