@@ -1,4 +1,5 @@
 import { parentPort, Worker } from 'node:worker_threads';
+import { closeOpened, OPENED_BYTES, type ThreadData } from './descriptors.ts';
 import { type ErrorRecord, fromSystem, isStorageError, record, revive, StorageError } from './errors.ts';
 import { threadEnd } from './working-directory.ts';
 
@@ -215,7 +216,10 @@ export class Pool implements AsyncDisposable {
   }
 
   #newThread(): Thread {
-    const worker = new Worker(this.#entry, { env: {}, execArgv: [], stdin: false, name: 'layerstore job' });
+    const opened = new SharedArrayBuffer(OPENED_BYTES);
+    const workerData: ThreadData = { layerstoreOpened: opened };
+    const settings = { env: {}, execArgv: [], stdin: false, name: 'layerstore job', workerData };
+    const worker = new Worker(this.#entry, settings);
     const { promise: started, resolve: start } = Promise.withResolvers<void>();
     const thread: Thread = { worker, started, settle: undefined };
     this.#all.add(thread);
@@ -223,17 +227,26 @@ export class Pool implements AsyncDisposable {
       if (result === READY) start();
       else thread.settle?.(result);
     });
-    const lost = (end: Error | number): void => {
+    let why: Error | undefined;
+    worker.on('error', (error) => {
+      why = error;
+      this.#forget(thread);
+    });
+    // Only now does it do nothing any more.
+    worker.on('exit', (code) => {
       start();
-      this.#all.delete(thread);
-      const at = this.#idle.indexOf(thread);
-      if (at >= 0) this.#idle.splice(at, 1);
-      const error = this.#closed ? closed() : threadEnd('finish a job', end);
+      this.#forget(thread);
+      closeOpened(opened);
+      const error = this.#closed ? closed() : threadEnd('finish a job', why ?? code);
       thread.settle?.({ error: record(error) });
-    };
-    worker.on('error', lost);
-    worker.on('exit', lost);
+    });
     return thread;
+  }
+
+  #forget(thread: Thread): void {
+    this.#all.delete(thread);
+    const at = this.#idle.indexOf(thread);
+    if (at >= 0) this.#idle.splice(at, 1);
   }
 
   async #do(thread: Thread, request: Request): Promise<Answer> {

@@ -1,3 +1,5 @@
+import type { Abortable } from './values.ts';
+
 /**
  * The items of `source`, until `signal` aborts: then it throws the reason at once, however long the source takes with
  * its next item. A source that is left early is told so (`return`), and waited for unless it was the one we waited for.
@@ -31,5 +33,19 @@ export async function* until<T>(source: AsyncIterable<T>, signal: AbortSignal): 
       const left = Promise.resolve(items.return?.()).catch(() => {}); // why we leave is already on its way
       if (state === 'given') await left;
     }
+  }
+}
+
+/** What `work` comes to, unless `signal` aborts before: then it throws the reason at once, and the work is left to itself. */
+export async function unlessAborted<T>(work: Promise<T>, { signal }: Abortable = {}): Promise<T> {
+  if (signal === undefined) return work;
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(signal.reason);
+  signal.addEventListener('abort', onAbort);
+  if (signal.aborted) onAbort();
+  try {
+    return await Promise.race([promise, work]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
   }
 }

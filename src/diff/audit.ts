@@ -2,7 +2,7 @@ import { type ByteString, quote } from '../base/bytes.ts';
 import { type IdMaps, toHost } from '../base/id-map.ts';
 import { LowerView } from '../fs/lower-view.ts';
 import { Root } from '../fs/rooted.ts';
-import { type InodeType, isDirectory, isWhiteout, sameInode, typeOf } from '../fs/stat.ts';
+import { isDirectory, isWhiteout, sameInode, typeOf } from '../fs/stat.ts';
 import { walkTree } from '../fs/walk.ts';
 import {
   OPAQUE,
@@ -16,36 +16,19 @@ import { keepXattr, mapXattrs, viaProc, type Xattrs, xattrsOf } from '../fs/xatt
 import {
   AT_FDCWD,
   close,
-  fchmod,
   fstat,
-  futimens,
   lstatat,
   O_DIRECTORY,
   O_PATH,
   O_RDONLY,
-  O_RDWR,
-  O_TMPFILE,
-  openat,
   readlinkat,
   type Stat,
 } from '../linux/inode.ts';
-import {
-  EDQUOT,
-  EINVAL,
-  EISDIR,
-  ELOOP,
-  ENAMETOOLONG,
-  ENOENT,
-  ENOSPC,
-  ENOTDIR,
-  EOPNOTSUPP,
-  EPERM,
-  EROFS,
-} from '../linux/libc.ts';
-import { fgetxattr, fsetxattr } from '../linux/xattr.ts';
+import { ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } from '../linux/libc.ts';
 import type { TarEntry, TarSink } from '../tar/types.ts';
 import { baseName, cleanName, joinPath, parentPath } from './names.ts';
 import { PathSet } from './path-set.ts';
+import { ACL_ACCESS, Trial } from './trial.ts';
 
 // Compares a layer's tree with the archive that it was unpacked from: what each entry says of type, mode, owner, size,
 // time, attributes, device, target and links, and that nothing else is there. Contents are not read. The archive is one
@@ -69,14 +52,8 @@ export interface AuditOptions {
 
 const HERE = '.' as ByteString;
 const ROOT = '' as ByteString;
-const ACL_ACCESS = 'system.posix_acl_access' as ByteString;
-const ACL_DEFAULT = 'system.posix_acl_default' as ByteString;
 /** More are counted, not kept. */
 const FAULTS_MAX = 1000;
-/** Where no trial is possible. */
-const NO_TRIAL = [EOPNOTSUPP, EISDIR, EINVAL, EROFS, ENOSPC, EDQUOT, EPERM] as const;
-/** As unpacking does, which then leaves the attribute out and says so. */
-const REFUSED = [EOPNOTSUPP, EPERM, EINVAL] as const;
 
 interface Place {
   readonly fd: number;
@@ -98,6 +75,10 @@ export class TreeAudit implements TarSink, Disposable {
   readonly #faults = new Map<ByteString, string>();
   /** Faults of symlinks, which a later entry may explain. */
   readonly #links = new Set<ByteString>();
+  /** Faulty hard links by what they are no link to, which a later entry may have replaced. */
+  readonly #linksTo = new Map<ByteString, ByteString[]>();
+  /** Some name leads through a symlink: directories on its way may be nobody's entry. */
+  #led = false;
   #uncounted = 0;
   /** The archive replaced a symlink of its own: which directory a name of it meant cannot be told any more. */
   #unclear = false;
@@ -148,7 +129,7 @@ export class TreeAudit implements TarSink, Disposable {
     this.#known.add(own);
     const stat = lstatat(place.fd, name, ENOENT);
     if (stat === undefined || isWhiteout(stat)) this.#judge(own, entry, 'it is gone');
-    else if (entry.type === 'hardlink') this.#judge(own, entry, this.#compareLink(entry, stat));
+    else if (entry.type === 'hardlink') this.#judge(own, entry, this.#compareLink(own, entry, stat));
     else this.#judge(own, entry, this.#compare(entry, stat, place.fd, name));
   }
 
@@ -156,6 +137,8 @@ export class TreeAudit implements TarSink, Disposable {
     // Of several entries the last counts.
     if (this.#links.delete(path)) this.#unclear = true;
     this.#faults.delete(path);
+    for (const link of this.#linksTo.get(path) ?? []) this.#faults.delete(link);
+    this.#linksTo.delete(path);
     if (fault === undefined) return;
     if (this.#faults.size >= FAULTS_MAX) this.#uncounted++;
     else this.#faults.set(path, fault);
@@ -174,6 +157,7 @@ export class TreeAudit implements TarSink, Disposable {
       const real = this.#pathOf(fd);
       if (real === undefined || (real !== this.#real && !real.startsWith(`${this.#real}/`))) this.#unclear = true;
       place = { fd, path: (real ?? this.#real).slice(this.#real.length + 1) as ByteString };
+      if (place.path !== path) this.#led = true;
       for (let up = place.path; up !== ROOT && !this.#known.has(up); up = parentPath(up)) this.#known.add(up);
     }
     this.#last = { asked: path, place };
@@ -215,14 +199,19 @@ export class TreeAudit implements TarSink, Disposable {
     return false;
   }
 
-  #compareLink(entry: TarEntry, stat: Stat): string | undefined {
+  #compareLink(own: ByteString, entry: TarEntry, stat: Stat): string | undefined {
     const target = cleanName(entry.linkName);
     const place = this.#directory(parentPath(target));
     if (place === undefined) return `it is no hard link to ${quote(target)}, which is gone`;
     // It need be no entry: a lower layer's file is copied up for links to it.
-    this.#known.add(joinPath(place.path, baseName(target)));
+    const there = joinPath(place.path, baseName(target));
+    this.#known.add(there);
     const other = lstatat(place.fd, baseName(target), ENOENT);
-    return other !== undefined && sameInode(stat, other) ? undefined : `it is no hard link to ${quote(target)}`;
+    if (other !== undefined && sameInode(stat, other)) return undefined;
+    const faulty = this.#linksTo.get(there) ?? [];
+    faulty.push(own);
+    this.#linksTo.set(there, faulty);
+    return `it is no hard link to ${quote(target)}`;
   }
 
   #compare(entry: TarEntry, stat: Stat, dirFd: number, name: ByteString): string | undefined {
@@ -297,6 +286,7 @@ export class TreeAudit implements TarSink, Disposable {
   }
 
   #stranger(path: ByteString, stat: Stat): string | undefined {
+    if (this.#led && this.#isImplied(path, stat)) return undefined;
     if (this.#options.whiteouts !== 'none') {
       return isWhiteout(stat) ? 'it is deleted, and not by the layer' : 'it was added';
     }
@@ -307,6 +297,11 @@ export class TreeAudit implements TarSink, Disposable {
     const same = below.stat.mode === stat.mode && below.stat.uid === stat.uid && below.stat.gid === stat.gid;
     const sameData = isDirectory(stat) || below.stat.sizeBytes === stat.sizeBytes;
     return same && sameData && below.stat.mtimeNs === stat.mtimeNs ? undefined : "it differs from the layer's parent";
+  }
+
+  /** A directory as unpacking makes them on the way to an entry: of no time, or as the one below. */
+  #isImplied(path: ByteString, stat: Stat): boolean {
+    return isDirectory(stat) && (stat.mtimeNs === 0n || this.#below?.lookup(path)?.stat.mtimeNs === stat.mtimeNs);
   }
 
   [Symbol.dispose](): void {
@@ -327,55 +322,6 @@ function howDiffers(
   const would = tried();
   if (now === undefined) return would === undefined ? undefined : 'is gone';
   return would !== undefined && now.equals(would) ? undefined : 'has another value';
-}
-
-/**
- * What this filesystem makes of an entry's mode, time and attributes: it may refuse some, cut times, and make a mode of an
- * access list. Tried on files without a name, and only when something differs; where there are none nothing is known.
- */
-class Trial {
-  readonly #dirFd: number;
-  readonly #entry: TarEntry;
-  readonly #wanted: Xattrs;
-
-  constructor(dirFd: number, entry: TarEntry, wanted: Xattrs) {
-    this.#dirFd = dirFd;
-    this.#entry = entry;
-    this.#wanted = wanted;
-  }
-
-  get made(): { readonly mode: number; readonly mtimeNs: bigint } | undefined {
-    return this.#on((fd) => {
-      const { mode, mtimeNs } = this.#entry;
-      fchmod(fd, mode);
-      const acl = this.#wanted.get(ACL_ACCESS);
-      if (acl !== undefined) fsetxattr(fd, ACL_ACCESS, acl, ...REFUSED);
-      futimens(fd, mtimeNs, mtimeNs);
-      const stat = fstat(fd);
-      return { mode: stat.mode & 0o7777, mtimeNs: stat.mtimeNs };
-    });
-  }
-
-  xattr(key: ByteString, type: InodeType): Buffer | undefined {
-    const value = this.#wanted.get(key) as Buffer;
-    if (type !== 'file' && type !== 'directory') return undefined; // user.* is for these two only (xattr(7))
-    // A file has no default list; the same bytes are refused or taken as an access list.
-    const as = key === ACL_DEFAULT ? ACL_ACCESS : key;
-    return this.#on((fd) => {
-      if (fsetxattr(fd, as, value, ...REFUSED) < 0) return undefined;
-      return key === ACL_DEFAULT ? value : fgetxattr(fd, key);
-    });
-  }
-
-  #on<T>(task: (fd: number) => T): T | undefined {
-    const fd = openat(this.#dirFd, HERE, O_TMPFILE | O_RDWR, 0o600, ...NO_TRIAL);
-    if (fd < 0) return undefined;
-    try {
-      return task(fd);
-    } finally {
-      close(fd);
-    }
-  }
 }
 
 /** aufs's own names are ignored with all below them. */

@@ -3,11 +3,11 @@ import { StorageError } from '../base/errors.ts';
 import { copyMetadata } from '../fs/copy.ts';
 import { Descent } from '../fs/descent.ts';
 import type { Found, LowerView } from '../fs/lower-view.ts';
+import { removeTree } from '../fs/remove.ts';
 import { isDirectory } from '../fs/stat.ts';
-import type { Marks } from '../fs/whiteouts.ts';
+import { type Marks, OPAQUE_MARKER } from '../fs/whiteouts.ts';
 import { keepXattr, viaWorkingDirectory } from '../fs/xattrs.ts';
 import {
-  AT_REMOVEDIR,
   close,
   DT_CHR,
   DT_SOCK,
@@ -23,7 +23,7 @@ import {
   readDirectory,
   unlinkat,
 } from '../linux/inode.ts';
-import { EEXIST, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, ENXIO, located } from '../linux/libc.ts';
+import { EEXIST, ELOOP, ENOENT, ENOTDIR, ENXIO, located } from '../linux/libc.ts';
 import { type Directories, type DirectoryRow, Mark, ROOT_ROW } from './directories.ts';
 import { touch } from './finish.ts';
 import type { LayerTree, Place } from './layer-tree.ts';
@@ -78,10 +78,13 @@ function settleFrom(layer: Settling, at: Descent, looks: Found | undefined, belo
       const { row } = level;
       stack.pop();
       if (stack.length === 0) break;
-      if (!directories.has(row, Mark.settled)) touch(at.fd, directories, row, layer.notes);
+      const goes = level.passes !== 'stays' && isEmpty(at.fd);
+      if (!goes && !directories.has(row, Mark.settled)) touch(at.fd, directories, row, layer.notes);
       at.leave();
-      // Where something is in it, or below it, it stays.
-      if (level.passes) unlinkat(at.fd, directories.name(row), AT_REMOVEDIR, ENOTEMPTY, EEXIST);
+      if (goes) {
+        removeTree(at.fd, directories.name(row));
+        if (level.passes === 'deleted') layer.tree.marks.whiteOut(at.fd, directories.name(row));
+      }
       continue;
     }
     const name = directories.name(child);
@@ -89,16 +92,32 @@ function settleFrom(layer: Settling, at: Descent, looks: Found | undefined, belo
     const path = level.below === undefined ? name : joinPath(level.path, name);
     const lower = level.below?.lookup(path);
     settleDirectory(layer, at.fd, child, path, lower, below);
-    const hides = directories.has(child, HIDES_BELOW);
-    const merges = lower !== undefined && isDirectory(lower.stat) && !hides;
-    const deletes = lower !== undefined && hides;
-    const onlyPassed = directories.has(child, Mark.passing) && directories.has(child, Mark.implied);
-    const passes = onlyPassed && !merges && !deletes;
+    const merges = lower !== undefined && isDirectory(lower.stat) && !directories.has(child, HIDES_BELOW);
+    const passes = whatPasses(directories, child, lower);
     stack.push(new Level(directories, child, path, merges ? below : undefined, passes));
   }
   // The root comes last: an opaque mark there becomes whiteouts in it.
   settleDirectory(layer, at.fd, ROOT_ROW, ROOT, looks, below);
   if (!directories.has(ROOT_ROW, Mark.settled)) touch(at.fd, directories, ROOT_ROW, layer.notes);
+}
+
+/** What becomes of a directory that has no entry in the end: one that only a mark led to by way of a symlink. */
+type Passing = 'stays' | 'goes' | 'deleted';
+
+function whatPasses(directories: Directories, row: DirectoryRow, lower: Found | undefined): Passing {
+  if (!directories.has(row, Mark.passing) || !directories.has(row, Mark.implied)) return 'stays';
+  if (lower === undefined) return 'goes';
+  if (directories.has(row, Mark.opaque)) return 'stays';
+  return directories.has(row, Mark.reborn) ? 'deleted' : 'goes';
+}
+
+function isEmpty(fd: number): boolean {
+  const listing = openat(fd, HERE, O_RDONLY | O_DIRECTORY);
+  try {
+    return readDirectory(listing, HERE).every(({ name }) => name === OPAQUE_MARKER);
+  } finally {
+    close(listing);
+  }
 }
 
 /** One directory on the way, and which of its children come next. */
@@ -108,8 +127,7 @@ class Level {
   /** What can be seen through this directory; undefined where nothing can. */
   readonly below: LowerView | undefined;
   readonly row: DirectoryRow;
-  /** It goes again if it turns out empty. */
-  readonly passes: boolean;
+  readonly passes: Passing;
   readonly #directories: Directories;
   #next: DirectoryRow | undefined;
 
@@ -118,7 +136,7 @@ class Level {
     row: DirectoryRow,
     path: ByteString,
     below: LowerView | undefined,
-    passes = false,
+    passes: Passing = 'stays',
   ) {
     this.row = row;
     this.passes = passes;

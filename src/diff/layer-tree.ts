@@ -162,7 +162,7 @@ export class LayerTree implements Disposable {
           const here = joinPath(names.join('/') as ByteString, part);
           return refusal(path, `the same archive made ${quote(here)} a ${typeOf((stat as Stat).mode)}, no directory`);
         });
-        if (stat === undefined && forMark && links > 0) {
+        if (forMark && links > 0 && (stat === undefined || this.marks.isWhiteout(stat))) {
           this.directories.mark(child, Mark.passing);
           this.directories.mark(row, Mark.retouched);
         }

@@ -126,7 +126,7 @@ export interface LayerDriver extends AsyncDisposable {
   /** What it is on disk. */
   content(id: LayerId): Promise<LayerContent>;
   /** From now on read-only and durable; several at once cost one sync. */
-  seal(ids: readonly LayerId[]): Promise<void>;
+  seal(ids: readonly LayerId[], options?: Abortable): Promise<void>;
   /** The plan; touches nothing. */
   mounts(id: LayerId, options?: PlanOptions): Promise<readonly Mount[]>;
   /** The deed. */
@@ -166,7 +166,7 @@ export interface Performer {
   /** Removes a tree; absent is success. */
   removeTree(path: ByteString, options?: Abortable): Promise<void>;
   /** Copies a tree into an empty directory (vfs). */
-  copyTree(from: ByteString, to: ByteString): Promise<void>;
-  /** Writes the filesystem of `path` back. */
-  sync(path: ByteString): Promise<void>;
+  copyTree(from: ByteString, to: ByteString, options?: Abortable): Promise<void>;
+  /** Writes the filesystem of `path` back. The kernel does that to its end: who gives up no longer waits for it. */
+  sync(path: ByteString, options?: Abortable): Promise<void>;
 }

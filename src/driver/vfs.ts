@@ -1,7 +1,7 @@
 import { type ByteString, quote, toBytes } from '../base/bytes.ts';
 import { digestOf, hexOf } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
-import type { LayerId } from '../base/values.ts';
+import type { Abortable, LayerId } from '../base/values.ts';
 import { ensureDirectory, TEMPORARY_PREFIX, temporaryName } from '../fs/atomic.ts';
 import { AT_FDCWD, lstatat, RENAME_NOREPLACE, renameat, renameat2, unlinkat } from '../linux/inode.ts';
 import { ENOENT } from '../linux/libc.ts';
@@ -187,7 +187,10 @@ class Vfs implements LayerDriver {
     let made = temporary;
     try {
       ensureDirectory(temporary, 0o755, this.#owner.uid, this.#owner.gid);
-      if (record.parent !== undefined) await this.#settings.perform.copyTree(treePath(home, record.parent), temporary);
+      if (record.parent !== undefined) {
+        const from = treePath(home, record.parent);
+        await this.#settings.perform.copyTree(from, temporary, signal === undefined ? {} : { signal });
+      }
       signal?.throwIfAborted();
       placeSmall(home, recordPath(home, id), formatVfsRecord(record), 0o644);
       renameat2(AT_FDCWD, temporary, AT_FDCWD, tree, RENAME_NOREPLACE);
@@ -275,12 +278,12 @@ class Vfs implements LayerDriver {
     };
   }
 
-  async seal(ids: readonly LayerId[]): Promise<void> {
+  async seal(ids: readonly LayerId[], options: Abortable = {}): Promise<void> {
     for (const id of ids) {
       parseLayerId(id);
       await this.#counted.changing(id, async () => this.#seal(id));
     }
-    if (ids.length > 0) await this.#settings.perform.sync(this.home);
+    if (ids.length > 0) await this.#settings.perform.sync(this.home, options);
   }
 
   async mounts(id: LayerId, options: { readonly readonly?: boolean } = {}): Promise<readonly Mount[]> {

@@ -42,7 +42,8 @@ import { type EntryPath, everyXattr, keepXattr, replaceXattrs, viaProc, xattrsOf
 const NO_RANGE = [EXDEV, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EBADF, EIO] as const;
 const SEEK_SET = 0;
 const BUFFER_BYTES = 256 * 1024;
-const RANGE_BYTES = 0x4000_0000;
+/** A disk writes so much in less than a second: who gives up does not wait longer. */
+const RANGE_BYTES = 0x400_0000;
 
 export interface CopyReport {
   /** Sockets, which are left out: only the process that bound one can make it. */
@@ -52,9 +53,10 @@ export interface CopyReport {
 /**
  * Copies all below `fromDir`, and the directory's own metadata, into `toDir`, which exists and is empty: contents
  * (shared blocks where the filesystem can), holes, hard links, modes, owners, ns times, all extended attributes,
- * devices. On failure a part is left for the caller to remove.
+ * devices. `check` is called between entries, and between pieces of them; what it throws ends it. On failure a part is
+ * left for the caller to remove.
  */
-export function copyTree(fromDir: ByteString, toDir: ByteString): CopyReport {
+export function copyTree(fromDir: ByteString, toDir: ByteString, check: () => void = () => {}): CopyReport {
   using from = Descent.open(fromDir);
   using to = Descent.open(toDir);
   using toRoot = Root.open(toDir);
@@ -65,15 +67,15 @@ export function copyTree(fromDir: ByteString, toDir: ByteString): CopyReport {
   replaceXattrs(viaProc(to.fd, '.' as ByteString), new Map(), everyAcl);
   const sockets: ByteString[] = [];
   try {
-    copyBelow(from, to, toRoot, sockets);
+    copyBelow(from, to, toRoot, sockets, check);
   } catch (error) {
     throw located(error, joinBytes(fromDir, from.pathOf(error).slice(1) as ByteString));
   }
   return { sockets };
 }
 
-function copyBelow(from: Descent, to: Descent, toRoot: Root, sockets: ByteString[]): void {
-  const copier = new FileCopier();
+function copyBelow(from: Descent, to: Descent, toRoot: Root, sockets: ByteString[], check: () => void): void {
+  const copier = new FileCopier(check);
   const linked = new Map<string, ByteString>();
   const stack = [{ path: '', names: from.names(), next: 0, stat: fstat(from.fd) }];
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
@@ -89,6 +91,7 @@ function copyBelow(from: Descent, to: Descent, toRoot: Root, sockets: ByteString
     }
     const stat = lstatat(from.fd, name, ENOENT);
     if (stat === undefined) continue;
+    check();
     const path = `${level.path}/${name}` as ByteString;
     if (isDirectory(stat)) {
       mkdirat(to.fd, name, 0o700);
@@ -165,6 +168,12 @@ class FileCopier {
   #clones = true;
   #ranges = true;
   #buffer: Buffer | undefined;
+  readonly #check: () => void;
+
+  /** `check` is called between pieces of a content; what it throws ends the copy. */
+  constructor(check: () => void = () => {}) {
+    this.#check = check;
+  }
 
   copy(
     fromDir: number,
@@ -258,6 +267,7 @@ class FileCopier {
   #run(from: number, to: number, lengthBytes: number, name: ByteString): void {
     let left = lengthBytes;
     while (left > 0 && this.#ranges) {
+      this.#check();
       const copied = copyFileRange(from, to, Math.min(left, RANGE_BYTES), ...NO_RANGE);
       // 0 also from filesystems that only pretend (copy_file_range(2), BUGS): reading settles it.
       if (copied <= 0) {
@@ -268,6 +278,7 @@ class FileCopier {
     }
     this.#buffer ??= Buffer.allocUnsafeSlow(BUFFER_BYTES);
     while (left > 0) {
+      this.#check();
       const read = readSome(from, this.#buffer, 0, Math.min(left, BUFFER_BYTES), name);
       if (read === 0) return;
       writeAll(to, this.#buffer.subarray(0, read), name);

@@ -81,7 +81,10 @@ export const DRIVER: Signatures<StorageDriver> = {
     metadata: [ID],
     content: [ID],
     files: [ID],
-    seal: [['ids', listOf(TEXT)]],
+    seal: [
+      ['ids', listOf(TEXT)],
+      ['options', options(ABORTABLE)],
+    ],
     mounts: [ID, ['options', options({ readonly: FLAG, label: TEXT })]],
     mount: [ID, ['options', options({ ...ABORTABLE, readonly: FLAG, label: TEXT, holdName: TEXT })]],
     release: [ID, ['holdName', TEXT], ['options', options({ detach: FLAG })]],

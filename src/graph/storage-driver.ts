@@ -379,8 +379,8 @@ class Graph implements StorageDriver {
   content(id: LayerId): Promise<LayerContent> {
     return this.#driver.content(id);
   }
-  seal(ids: readonly LayerId[]): Promise<void> {
-    return this.#driver.seal(ids);
+  seal(ids: readonly LayerId[], options?: Abortable): Promise<void> {
+    return this.#driver.seal(ids, options);
   }
   mounts(id: LayerId, options?: Parameters<LayerDriver['mounts']>[1]): Promise<readonly Mount[]> {
     return this.#driver.mounts(id, options);

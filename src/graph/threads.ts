@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import type { ByteString } from '../base/bytes.ts';
 import { Pool } from '../base/pool.ts';
+import { unlessAborted } from '../base/until.ts';
 import type { Performer } from '../driver/driver.ts';
 import { type CompressOptions, type Crew, Crews } from './crew.ts';
 import type { MountRequest, UnmountRequest } from './jobs/control.ts';
@@ -46,9 +47,10 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
     unmount: (target, { detach }) =>
       control.run({ name: 'unmount', request: { target, detach } satisfies UnmountRequest }),
     removeTree: (path, { signal } = {}) => removal.run({ name: 'remove', request: path }, { signal }),
-    copyTree: (from, to) => jobs.run({ name: 'copy', request: { from, to } satisfies CopyRequest }),
+    copyTree: (from, to, { signal } = {}) =>
+      jobs.run({ name: 'copy', request: { from, to } satisfies CopyRequest }, { signal }),
     // Starting a thread takes longer than most syncs.
-    sync: (path) => sync(jobs.idle > 0 && control.idle === 0 ? jobs : control, path),
+    sync: (path, options) => unlessAborted(sync(jobs.idle > 0 && control.idle === 0 ? jobs : control, path), options),
   };
   const crews = new Crews(width);
   return {

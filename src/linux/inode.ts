@@ -1,4 +1,5 @@
 import { type ByteString, quote } from '../base/bytes.ts';
+import { closing, opened } from '../base/descriptors.ts';
 import { StorageError } from '../base/errors.ts';
 import { cstring, EAGAIN, EINVAL, judge, libc, NR, systemError } from './libc.ts';
 
@@ -43,7 +44,7 @@ export const S_IFIFO = 0o010000;
 
 /** openat(2), always closed on exec. Answers the descriptor. */
 export function openat(dir: number, path: ByteString, flags: number, mode = 0, ...tolerated: number[]): number {
-  return judge(libc.openat(dir, cstring(path), flags | O_CLOEXEC, mode), 'open', path, tolerated);
+  return opened(judge(libc.openat(dir, cstring(path), flags | O_CLOEXEC, mode), 'open', path, tolerated));
 }
 
 /**
@@ -65,13 +66,14 @@ export function openat2(
   const name = cstring(path);
   for (let tries = 0; ; tries++) {
     const result = judge(libc.openat2(NR.openat2, dir, name, how, how.length), 'open', path, [...tolerated, EAGAIN]);
-    if (result !== -EAGAIN) return result;
+    if (result !== -EAGAIN) return opened(result);
     if (tries === 1000) throw systemError('open', EAGAIN, path);
   }
 }
 
 /** close(2). Failures are not told: the descriptor is gone in any case, and data was synced where it matters. */
 export function close(fd: number): void {
+  closing(fd);
   libc.close(fd);
 }
 

@@ -51,8 +51,8 @@ export async function commitWritable(
       onBytes: (bytesDone) => options.onProgress?.({ step: 'pack', bytesDone }),
     });
     options.onProgress?.({ step: 'settle', bytesDone: 0 });
-    await driver.seal([id]);
-    await threads.perform.sync(inRoot(context, 'records'));
+    await driver.seal([id], options);
+    await threads.perform.sync(inRoot(context, 'records'), options);
     options.onProgress?.({ step: 'settle', bytesDone: report.tarBytes });
     options.signal?.throwIfAborted();
     const bytes = config(report.diffId);

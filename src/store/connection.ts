@@ -238,7 +238,7 @@ function refusalOf(root: ByteString): unknown {
 /** Another thread may have let some go since: then what failed works now, and says nothing. */
 function lacksDescriptors(): boolean {
   try {
-    const limit = /^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
+    const limit = /^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1'))?.[1];
     return limit !== undefined && readdirSync('/proc/self/fd').length + DESCRIPTORS_SPARE > Number(limit);
   } catch {
     return true;

@@ -3,6 +3,7 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -36,6 +37,8 @@ export interface Layout {
   readonly sessions: ByteString;
 }
 
+/** SQLite takes paths of 512 bytes (SQLITE_MAX_PATHNAME), those of its journals and of a new database included. */
+const ROOT_BYTES_MAX = 450;
 const DATABASE = 'store.db';
 const NEW_DATABASE = '.store.db.';
 
@@ -83,6 +86,9 @@ export function examineRoot(root: ByteString): 'absent' | 'fresh' | 'store' {
     names = readdirSync(toBytes(root));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' && isSymlink(root)) {
+      throw refusal('failed-precondition', root, 'it is a symbolic link to nothing; make what it leads to');
+    }
     if (code === 'ENOENT') return 'absent';
     if (code === 'ENOTDIR') {
       throw refusal('failed-precondition', root, 'it, or a part of its path, is no directory; name another root');
@@ -108,6 +114,10 @@ export function examineRoot(root: ByteString): 'absent' | 'fresh' | 'store' {
     root,
     `it is not a store and not empty (it holds ${shown}${more}); name an empty or absent directory`,
   );
+}
+
+function isSymlink(path: ByteString): boolean {
+  return lstatSync(toBytes(path), { throwIfNoEntry: false })?.isSymbolicLink() ?? false;
 }
 
 /** Makes `root` and the directories above it; answers whether root itself is new. Safe against others doing the same. */
@@ -168,11 +178,15 @@ function makeDirectory(path: ByteString, mode: number): boolean {
 
 /** The path without links and dots, as mountinfo shows it. */
 export function canonical(root: ByteString): ByteString {
+  let path: ByteString;
   try {
-    return fromBytes(realpathSync.native(toBytes(root), 'buffer'));
+    path = fromBytes(realpathSync.native(toBytes(root), 'buffer'));
   } catch (error) {
     throw fileError(error, 'open the store', root);
   }
+  if (path.length <= ROOT_BYTES_MAX) return path;
+  const state = `its path has ${path.length} bytes, more than the ${ROOT_BYTES_MAX} that its database can have; name a shorter one`;
+  throw refusal('invalid-argument', root, state);
 }
 
 /** Makes the names in a directory durable. */

@@ -175,8 +175,11 @@ class Loading {
     const rows = this.#filled.map(({ row }) => row);
     if (rows.length > 0) {
       this.#options.onProgress?.({ step: 'settle', bytesDone: 0 });
-      await driver.seal(rows.map((row) => row.driverId));
-      await threads.perform.sync(inRoot(this.#context, 'records'));
+      await driver.seal(
+        rows.map((row) => row.driverId),
+        this.#options,
+      );
+      await threads.perform.sync(inRoot(this.#context, 'records'), this.#options);
       this.#options.onProgress?.({ step: 'settle', bytesDone: rows.reduce((sum, row) => sum + row.tarBytes, 0) });
     }
     this.#options.signal?.throwIfAborted();

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises';
 import { toBytes } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import { isStorageError, record, StorageError } from '../base/errors.ts';
+import { unlessAborted } from '../base/until.ts';
 import type { LayerId } from '../base/values.ts';
 import type { InflateLimits } from '../codec/inflate.ts';
 import { keepTar } from '../graph/blobs.ts';
@@ -61,7 +62,7 @@ export async function unpackLayers(
     return undefined;
   };
   const layers = await Promise.all(filled.map((one) => one.catch(note)));
-  await unpacking.writtenBack().catch(note);
+  await unlessAborted(unpacking.writtenBack(), { signal }).catch(note);
   if (failure !== undefined) throw failure.error;
   return layers as FilledLayer[];
 }

@@ -107,10 +107,11 @@ const entry: fc.Arbitrary<Piece> = fc.oneof(
   { weight: 3, arbitrary: fc.tuple(name, name).map(([from, to]) => hardlink(from, to)) },
   {
     weight: 3,
-    arbitrary: fc.tuple(name, fc.constantFrom('a', '/a/b', '../b', 'nowhere')).map((all) => symlink(...all)),
+    arbitrary: fc.tuple(name, fc.constantFrom('a', '/a/b', '../b', 'b/a', 'nowhere')).map((all) => symlink(...all)),
   },
   { weight: 3, arbitrary: name.map(whiteout) },
   { weight: 2, arbitrary: fc.constantFrom('', 'a', 'a/b', 'l').map(opaque) },
+  { weight: 2, arbitrary: fc.constantFrom('l/b', 'l/x', 'l/a/b', 'l/b/x').map(whiteout) },
   { weight: 1, arbitrary: fc.tuple(name, looks).map((all) => fifo(...all)) },
   { weight: 1, arbitrary: name.map((path) => device(path, 1, 3)) },
   { weight: 1, arbitrary: fc.tuple(fc.constantFrom('s', 'a/s'), fc.nat({ max: 3 })).map(sparse) },

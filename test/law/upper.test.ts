@@ -9,11 +9,11 @@ import type { Rendering, WalkOptions } from '../../src/diff/types.ts';
 import { renamedDirectories, whyNotUpper } from '../../src/diff/upper.ts';
 import { walkChanges, walkDifferences } from '../../src/diff/walk.ts';
 import { isStorageError } from '../../src/index.ts';
-import { mount, umount } from '../../src/linux/mount.ts';
 import { tmpfs } from '../diff/overlay.ts';
-import { applyEdits, type Edit, edits, making } from '../kit/edits.ts';
+
 import { need } from '../kit/require.ts';
 import { dumpTree } from '../kit/tree-dump.ts';
+import { mounted, play, readingMode, script } from './overlay-scripts.ts';
 
 // core(upper) = core(walk), on real mounts in every mode that the kernel takes. fast-check prints seed and path of a
 // failure; LAYERSTORE_LAW_FACTOR=100 runs for hours.
@@ -29,77 +29,6 @@ const MODES: readonly string[] = [
   'redirect_dir=on,metacopy=on',
   'userxattr',
 ].flatMap((mode) => [`index=off,${mode}`, `index=on,${mode}`]);
-
-interface Script {
-  /** Bottom first; the last is the upper. */
-  readonly layers: readonly (readonly Edit[])[];
-  /** Done to the upper directory itself, while nothing is mounted. */
-  readonly offline: readonly Edit[];
-}
-
-const directory = fc.constantFrom('a', 'b', 'a/a', 'a/b', 'b/a');
-/** A directory in the place of another one: under redirect_dir both trees have that path, and show different files. */
-const taking = fc
-  .tuple(directory, directory)
-  .filter(([from, to]) => from !== to)
-  .map(([path, to]): Edit[] => [
-    { do: 'delete', path: to },
-    { do: 'rename', path, to },
-  ]);
-/** As `edits`, now and then with such a move between. */
-function moves(max: number): fc.Arbitrary<Edit[]> {
-  return fc
-    .array(fc.oneof({ weight: 2, arbitrary: edits(4) }, { weight: 1, arbitrary: taking }), {
-      maxLength: max,
-      size: 'max',
-    })
-    .map((parts) => parts.flat());
-}
-
-const script: fc.Arbitrary<Script> = fc.record({
-  layers: fc
-    .tuple(making(14), fc.array(moves(3), { maxLength: 4, size: 'max' }), moves(5))
-    .map(([first, between, last]) => [first, ...between, last]),
-  offline: fc.oneof({ weight: 3, arbitrary: fc.constant([]) }, { weight: 1, arbitrary: edits(4) }),
-});
-
-/** Mounts at `target` for as long as the block lasts. */
-function mounted(target: string, data: string): Disposable {
-  mkdirSync(target);
-  for (let tries = 0; ; tries++) {
-    try {
-      mount(b('overlay'), b(target), b('overlay'), 0, b(data));
-      break;
-    } catch (error) {
-      // With an index an upper is taken until the last copy of its mount is gone, in whatever namespace was made of ours.
-      if (!isStorageError(error, 'busy') || tries === 200) throw error;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
-    }
-  }
-  return { [Symbol.dispose]: () => void umount(b(target)) };
-}
-
-/** Runs the script below `at`; answers the layers' directories, top first. */
-function play(at: string, { layers, offline }: Script, mode: string): readonly string[] {
-  const made: string[] = [];
-  for (const [i, steps] of layers.entries()) {
-    const [upper, work, merged] = [`${at}/l${i}`, `${at}/w${i}`, `${at}/m${i}`] as const;
-    for (const dir of [upper, work]) mkdirSync(dir, { mode: 0o755 });
-    if (i === 0) applyEdits(upper, steps);
-    else {
-      using _ = mounted(merged, `${mode},lowerdir=${made.join(':')},upperdir=${upper},workdir=${work}`);
-      applyEdits(merged, steps);
-    }
-    made.unshift(upper);
-  }
-  applyEdits(made[0] as string, offline);
-  return made;
-}
-
-/** What a mode leaves for reading: no upper is named, so there is no index to keep. */
-function readingMode(mode: string): string {
-  return mode.replace('index=on', 'index=off').replace('redirect_dir=off', 'redirect_dir=follow');
-}
 
 function list(view: string, base: string, rendering: Rendering, options: WalkOptions): string[] {
   return [...walkChanges(b(view), b(base), rendering, options)].map(({ kind, path }) => `${kind} ${toText(path)}`);

@@ -84,6 +84,7 @@ function bothOf({ path, each: stores }: Stores): Both {
     await each(layers, async (store, image) => {
       await using view = await store.layers.view(image.id);
       const root = toText(view.path);
+      assert.deepEqual(await store.upkeep.check({ deep: true }), []);
       seen.push({ driver: store.driver.name, dump: dumpTree(root), tree: sketch(root), notes: image.notes });
     });
     const [first, ...others] = seen;

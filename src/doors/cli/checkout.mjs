@@ -32,17 +32,19 @@ async function joinedCopy() {
   }
   const copy = join(COPIES, state.digest('hex').slice(0, 32));
   if (existsSync(copy)) return copy;
+  let draft;
   try {
     mkdirSync(COPIES, { recursive: true });
     dropOldCopies();
     const { bundle } = await import('../../../tools/bundle.mjs');
-    const draft = mkdtempSync(join(COPIES, 'draft-'));
+    draft = mkdtempSync(join(COPIES, 'draft-'));
     await bundle(draft);
     copyFileSync(join(ROOT, 'package.json'), join(draft, 'package.json'));
     chmodSync(draft, 0o755); // whoever may read the source may read the copy
     renameSync(draft, copy);
     return copy;
   } catch {
+    if (draft !== undefined) rmSync(draft, { recursive: true, force: true });
     return existsSync(copy) ? copy : undefined; // somebody else was faster, it is not ours to write to, or has no esbuild
   }
 }

@@ -1,6 +1,6 @@
 import { type ByteString, quote } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
-import type { LayerId } from '../../base/values.ts';
+import type { Abortable, LayerId } from '../../base/values.ts';
 import { TEMPORARY_PREFIX } from '../../fs/atomic.ts';
 import { AT_FDCWD, lchownat } from '../../linux/inode.ts';
 import { hasSelinux } from '../../linux/label.ts';
@@ -259,7 +259,7 @@ class Overlay2 implements LayerDriver {
     });
   }
 
-  async seal(ids: readonly LayerId[]): Promise<void> {
+  async seal(ids: readonly LayerId[], options: Abortable = {}): Promise<void> {
     for (const id of ids) {
       parseLayerId(id);
       await this.#counted.changing(id, async () => {
@@ -270,7 +270,7 @@ class Overlay2 implements LayerDriver {
         commitLayer(this.home, id);
       });
     }
-    if (ids.length > 0) await this.#settings.perform.sync(this.home);
+    if (ids.length > 0) await this.#settings.perform.sync(this.home, options);
   }
 
   async mounts(id: LayerId, options: PlanOptions = {}): Promise<readonly Mount[]> {

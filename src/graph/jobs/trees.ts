@@ -1,4 +1,5 @@
 import type { ByteString } from '../../base/bytes.ts';
+import type { JobContext } from '../../base/pool.ts';
 import { mergeLayer } from '../../diff/merge.ts';
 import { copyTree } from '../../fs/copy.ts';
 import { treeSizeBytes } from '../../fs/usage.ts';
@@ -22,8 +23,8 @@ export interface CopyRequest {
   readonly to: ByteString;
 }
 
-export function copy(request: CopyRequest): void {
-  copyTree(request.from, request.to);
+export function copy(request: CopyRequest, context: JobContext): void {
+  copyTree(request.from, request.to, () => context.check());
 }
 
 /** A new directory, 0700. */
