@@ -6,7 +6,9 @@ import { ZstdFrames } from './zstd-frames.ts';
 
 /** Input goes to zstd in pieces of this size, whatever the caller's are: else they could show in the output. */
 const PIECE_BYTES = 256 * 1024;
-const ROOM_BYTES = 2 * PIECE_BYTES;
+/** What a stream begins with: many are a few hundred bytes, and a hundred of them at a time keep the collector busy. */
+const PIECE_BYTES_FIRST = 8 * 1024;
+const ROOM_BYTES = 64 * 1024;
 /** What one of zstd's own threads compresses at a time. 8 MiB, its choice, makes 1 % less of a layer and takes 60 MB. */
 const JOB_BYTES = 2 << 20;
 const LEVEL = 3;
@@ -17,6 +19,8 @@ interface Pieces {
   next(): Uint8Array;
   /** The first `length` bytes of what `next` gave are there; the last piece may be empty. */
   pack(length: number, last: boolean): void;
+  /** Where the piece that is full may be larger: a larger one that begins with the same bytes. */
+  grow?(): Uint8Array | undefined;
   /** At any time, any number of times. */
   close(): void;
 }
@@ -52,9 +56,11 @@ export class Deflater {
     if (this.#closed) throw closedError();
     try {
       if (this.#piece !== undefined && this.#used === this.#piece.length) {
-        this.#pieces.pack(this.#used, false);
-        this.#piece = undefined;
-        this.#used = 0;
+        this.#piece = this.#pieces.grow?.();
+        if (this.#piece === undefined) {
+          this.#pieces.pack(this.#used, false);
+          this.#used = 0;
+        }
       }
       this.#piece ??= this.#pieces.next();
       return this.#piece.subarray(this.#used);
@@ -102,7 +108,7 @@ export class Deflater {
 class ZstdPieces implements Pieces {
   readonly #out: (bytes: Uint8Array) => void;
   readonly #stream: SyncStream;
-  readonly #piece = Buffer.allocUnsafe(PIECE_BYTES);
+  #piece: Buffer = Buffer.allocUnsafe(PIECE_BYTES_FIRST);
   readonly #room = Buffer.allocUnsafe(ROOM_BYTES);
   /** Tells when the frame is whole: of ZSTD_e_end Node does not say so, and asked once more it appends an empty one. */
   readonly #frames = new ZstdFrames();
@@ -117,6 +123,14 @@ class ZstdPieces implements Pieces {
 
   next(): Uint8Array {
     return this.#piece;
+  }
+
+  grow(): Uint8Array | undefined {
+    if (this.#piece.length === PIECE_BYTES) return undefined;
+    const larger = Buffer.allocUnsafe(Math.min(PIECE_BYTES, this.#piece.length * 8));
+    this.#piece.copy(larger);
+    this.#piece = larger;
+    return larger;
   }
 
   pack(length: number, last: boolean): void {

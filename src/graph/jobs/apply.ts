@@ -37,6 +37,9 @@ import { type FileRange, type InflateAnswer, inflateRange } from './inflate.ts';
 import type { Jail } from './jail.ts';
 
 const ROOT = '/' as ByteString;
+/** How much is inflated at a time: no more than a small layer has. */
+const SLOT_BYTES_MIN = 16 * 1024;
+const SLOT_BYTES_MAX = 256 * 1024;
 
 export interface ApplyRequest extends ApplierOptions {
   readonly from:
@@ -178,7 +181,7 @@ function feed(request: ApplyRequest, sink: Unpacking, context: JobContext): Ende
   const lexer = new TarLexer(sink);
   const { from } = request;
   if (from.kind === 'file') {
-    const slot = Buffer.allocUnsafe(256 * 1024);
+    const slot = Buffer.allocUnsafe(Math.min(SLOT_BYTES_MAX, Math.max(SLOT_BYTES_MIN, from.range.length * 4)));
     const { tarSha256, ...inflated } = inflateRange(
       from.range,
       { reserve: () => slot, commit: (n) => lexer.write(slot.subarray(0, n)) },
