@@ -44,6 +44,8 @@ export interface WalkOptions {
   readonly createdNs?: bigint;
   /** Host ids of the container's root, whose directory a layer without a base need not mention. Default 0, 0. */
   readonly rootPair?: { readonly uid: number; readonly gid: number };
+  /** Called at every entry, also where nothing differs; what it throws ends the walk. */
+  readonly check?: () => void;
 }
 
 export interface PackOptions {

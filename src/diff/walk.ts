@@ -212,6 +212,7 @@ function* stepsBelow(
     }
     const path = `${level.path}/${name}` as ByteString;
     here.path = path;
+    options.check?.();
     const now = present(view, name);
     const basePath = `${level.basePath}/${name}` as ByteString;
     let before = level.inBase && base !== undefined ? present(base, name) : undefined;

@@ -390,7 +390,7 @@ export class TarLexer {
       });
     } else if (error instanceof Malformed) {
       const name = this.#longName ?? this.#draft?.name;
-      const shown = name === undefined ? 'it' : `entry ${quote(name.slice(0, 256) as ByteString)}`;
+      const shown = name === undefined ? 'an entry' : `entry ${quote(name.slice(0, 256) as ByteString)}`;
       this.#error = new StorageError(
         'corrupt',
         `Cannot read the archive at ${shown}, whose header is at byte ${this.#headerAt}: ${error.message}`,

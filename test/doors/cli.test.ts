@@ -327,6 +327,8 @@ test('commands that only read make no store of a mistyped root, and say what mak
     assert.match(c.fails(3, ...line.split(' ')), what, line);
     assert.equal(fs.existsSync(c.root), false, line);
   }
+  assert.match(c.fails(3, 'load', '-i', '/nowhere/image.tar'), /Cannot load "\/nowhere\/image.tar": no such file/);
+  assert.equal(fs.existsSync(c.root), false, 'load of what is not there');
 });
 
 test('create takes the beginning of a chain id, as layers shows it, and ls shows the chain', (t) => {

@@ -81,10 +81,11 @@ function mkdirAt(path: ByteString): void {
 }
 
 /** The cheapest way that finds everything. */
-function walkOptions({ createdNs, whole }: Views, { view, upper }: Places): WalkOptions {
-  if (upper === undefined) return createdNs === undefined ? {} : { createdNs };
+function walkOptions({ createdNs, whole }: Views, { view, upper }: Places, context: JobContext): WalkOptions {
+  const check = (): void => context.check();
+  if (upper === undefined) return createdNs === undefined ? { check } : { check, createdNs };
   const enough = whole === undefined && whyNotUpper(view, upper) === undefined;
-  return { upper: upper.upper, ...(enough ? { guide: upper.style } : {}) };
+  return { check, upper: upper.upper, ...(enough ? { guide: upper.style } : {}) };
 }
 
 /** Job: why the upper does not tell what differs, undefined where it does. */
@@ -106,7 +107,7 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
   let bytes = 0;
   withViews(request.views, jail, (places) => {
     const { view, base } = places;
-    const differences = walkDifferences(view, base, walkOptions(request.views, places));
+    const differences = walkDifferences(view, base, walkOptions(request.views, places, context));
     const options = {
       xattrs: request.xattrs,
       ids: request.ids,
@@ -140,9 +141,8 @@ export function changes(request: ChangesRequest, context: JobContext, jail: Jail
   const writer = new RingWriter(request.to);
   withViews(request.views, jail, (places) => {
     let records = '';
-    const options = { ...walkOptions(request.views, places), ...renamesOf(request, places) };
+    const options = { ...walkOptions(request.views, places, context), ...renamesOf(request, places) };
     for (const { kind, path, from } of walkChanges(places.view, places.base, request.rendering, options)) {
-      context.check();
       records += `${KINDS[kind]}${path}\0${from === undefined ? '' : `${from}\0`}`;
       if (records.length < 32_768) continue;
       writer.write(Buffer.from(records, 'latin1'));
@@ -188,8 +188,8 @@ export function diffSize(request: DiffSizeRequest, context: JobContext, jail: Ja
   return withViews(request.views, jail, (places) => {
     const linked = new Set<string>();
     let sum = 0;
-    for (const { stat } of walkChanges(places.view, places.base, 'core', walkOptions(request.views, places))) {
-      context.check();
+    const options = walkOptions(request.views, places, context);
+    for (const { stat } of walkChanges(places.view, places.base, 'core', options)) {
       if (stat === undefined || isDirectory(stat)) continue;
       if (stat.nlink > 1) {
         const key = inodeKey(stat);

@@ -32,6 +32,6 @@ export function makeDirectory(path: ByteString): void {
   mkdirat(AT_FDCWD, path, 0o700);
 }
 
-export function usage(root: ByteString): number {
-  return treeSizeBytes(root);
+export function usage(root: ByteString, context: JobContext): number {
+  return treeSizeBytes(root, () => context.check());
 }

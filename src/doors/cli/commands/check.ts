@@ -17,7 +17,8 @@ export const command: Command = defineCommand({
     const faults = await withProgress(context, (onProgress) => store.upkeep.check({ deep, signal, onProgress }));
     for (const fault of faults) {
       const { what, where, remedy } = fault;
-      await context.out.line(context.json ? jsonLine(fault) : shownText(`${where}: ${what}; ${remedy}`));
+      // Names of files are quoted in `what` already.
+      await context.out.line(context.json ? jsonLine(fault) : `${shownText(where)}: ${what}; ${remedy}`);
     }
     if (faults.length === 0) say(context, 'no faults');
     return faults.length === 0 ? 0 : FOUND_FAULT;
