@@ -22,7 +22,17 @@ import type {
   RemoveOptions,
   SweepOptions,
 } from '../driver.ts';
-import { canonicalHome, ensureHome, exists, isFresh, isOurs, listNames, type Owner, rootPair } from '../home-files.ts';
+import {
+  canonicalHome,
+  ensureHome,
+  exists,
+  isDirectoryAt,
+  isFresh,
+  isOurs,
+  listNames,
+  type Owner,
+  rootPair,
+} from '../home-files.ts';
 import { isLayerId, parseLayerId } from '../ids.ts';
 import { parseDriverOptions, parseLayerSettings, refuseLimit } from '../options.ts';
 import {
@@ -120,7 +130,7 @@ class Overlay2 implements LayerDriver {
   readonly #findings: OverlayFindings;
   readonly #counted: CountedMounts;
   readonly #owner: Owner;
-  /** Where links lead that were followed once; only good to look for what is there, a mount follows them again. */
+  /** Where links lead that were followed once. */
   readonly #followed = new Map<LinkName, LayerId>();
 
   constructor(settings: DriverSettings, findings: OverlayFindings, counted: CountedMounts, owner: Owner) {
@@ -253,7 +263,12 @@ class Overlay2 implements LayerDriver {
   #known({ lowers }: OverlayLayer): ByteString[] {
     return lowers.map((link) => {
       if (this.#followed.size > FOLLOWED_MAX) this.#followed.clear(); // layers come and go
-      const id = this.#followed.get(link) ?? resolveLink(this.home, link);
+      const known = this.#followed.get(link);
+      if (known !== undefined) {
+        const { diff } = pathsOf(this.home, known);
+        if (isDirectoryAt(diff)) return diff;
+      }
+      const id = resolveLink(this.home, link); // also where it leads to nothing any more: that is told there
       this.#followed.set(link, id);
       return pathsOf(this.home, id).diff;
     });
