@@ -55,8 +55,10 @@ type CallName =
   | 'renameat2'
   | 'getdents64';
 
+type Call = (...args: readonly unknown[]) => number;
+
 // biome-ignore format: a table
-export const libc: Readonly<Record<CallName, (...args: readonly unknown[]) => number>> = {
+const CALLS: Readonly<Record<CallName, Call>> = {
   openat:     process_.func('int openat(int, uint8_t *, int, uint32_t)'),
   close:      process_.func('int close(int)'),
   mkdirat:    process_.func('int mkdirat(int, uint8_t *, uint32_t)'),
@@ -104,6 +106,39 @@ export const libc: Readonly<Record<CallName, (...args: readonly unknown[]) => nu
   renameat2:  process_.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'int', 'uint8_t *', 'uint32_t']),
   getdents64: process_.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'size_t']),
 };
+
+/** Of the last failed call of this thread. */
+const last = { errno: 0 };
+/**
+ * What V8's own calls leave in errno when they come between a call and the reading of it: waits for its other threads,
+ * when it takes over compiled code or collects garbage. Seen once in some hundred million calls, as EAGAIN for ENODATA.
+ */
+const DOUBTFUL: ReadonlySet<number> = new Set([4 /* EINTR */, 11 /* EAGAIN */, 110 /* ETIMEDOUT */]);
+const REPEATS = 3;
+/** A failed close has closed; of a lock EAGAIN is an answer. */
+const ONCE: ReadonlySet<string> = new Set(['close', 'flock'] satisfies CallName[]);
+
+/** Repeats a call whose errno is in doubt: what failed has changed nothing, so it fails the same way again. */
+export function steady(call: Call, repeats: number = REPEATS): Call {
+  return (...args) => {
+    let result = call(...args);
+    for (let again = 0; result < 0; again++) {
+      last.errno = koffi.errno();
+      if (again === repeats || !DOUBTFUL.has(last.errno)) break;
+      result = call(...args);
+    }
+    return result;
+  };
+}
+
+/** The errno of the last call that failed in this thread. */
+export function lastErrno(): number {
+  return last.errno;
+}
+
+export const libc: Readonly<Record<CallName, Call>> = Object.fromEntries(
+  Object.entries(CALLS).map(([name, call]) => [name, steady(call, ONCE.has(name) ? 0 : REPEATS)]),
+) as Record<CallName, Call>;
 
 /** System call numbers that libc has no function for everywhere; the same on x64 and arm64 where not told apart. */
 export const NR: { readonly openat2: number; readonly renameat2: number; readonly getdents64: number } = {
@@ -237,7 +272,7 @@ export function judge(
   tolerated: readonly number[],
 ): number {
   if (result >= 0) return result;
-  const errno = koffi.errno();
+  const errno = lastErrno();
   if (tolerated.includes(errno)) return -errno;
   throw systemError(syscall, errno, path);
 }
