@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { fromText, quote } from '../../../base/bytes.ts';
 import { StorageError } from '../../../base/errors.ts';
+import { absolute } from '../../../base/working-directory.ts';
 import { textOf } from '../arguments.ts';
 import { type Command, defineCommand } from '../command.ts';
 import { openStoreOf } from '../context.ts';
@@ -10,7 +11,7 @@ import { sourceOf } from '../source.ts';
 
 /** Before a store is made for it: the root may be mistyped as well. */
 function requireFile(source: unknown): void {
-  if (typeof source !== 'string' || existsSync(source)) return;
+  if (typeof source !== 'string' || existsSync(absolute(source))) return;
   const path = fromText(source);
   throw new StorageError('not-found', `Cannot load ${quote(path)}: no such file or directory`, { path });
 }
