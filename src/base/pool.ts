@@ -32,7 +32,8 @@ export interface RunOptions {
   readonly onProgress?: ((bytesDone: readonly number[]) => void) | undefined;
   /**
    * The jobs go at the pace of a caller who may be waiting for other jobs meanwhile: they wait for no free thread, one
-   * is started beyond the pool's size, or the two would wait for each other.
+   * is started beyond the pool's size, or the two would wait for each other. They do not hold the process either: who
+   * waits for them does (`awake`), and who has stopped waiting need not say so.
    */
   readonly paced?: boolean;
 }
@@ -108,7 +109,7 @@ export class Pool implements AsyncDisposable {
   async runTogether(jobs: readonly Job[], options: RunOptions = {}): Promise<unknown[]> {
     const { signal, paced = false } = options;
     signal?.throwIfAborted();
-    const threads = paced ? this.#start(jobs.length) : await this.#acquire(jobs.length, signal);
+    const threads = paced ? this.#start(jobs.length, paced) : await this.#acquire(jobs.length, signal);
     try {
       return await this.#runOn(threads, jobs, options);
     } finally {
@@ -179,16 +180,17 @@ export class Pool implements AsyncDisposable {
   }
 
   #take(count: number): Thread[] {
-    const threads = this.#start(count);
+    const threads = this.#start(count, false);
     this.#taken += count;
     return threads;
   }
 
-  #start(count: number): Thread[] {
+  #start(count: number, paced: boolean): Thread[] {
     if (this.#closed) throw closed();
     return Array.from({ length: count }, () => {
       const thread = this.#idle.pop() ?? this.#newThread();
-      thread.worker.ref();
+      if (paced) thread.worker.unref();
+      else thread.worker.ref();
       return thread;
     });
   }

@@ -1,3 +1,4 @@
+import { awake } from './awake.ts';
 import { StorageError } from './errors.ts';
 
 // Bytes between two threads: one producer, one consumer, slots of shared memory in a circle. Waiting is on two sequence
@@ -169,7 +170,7 @@ export class RingReader {
       const found = this.#look(words);
       if (found !== 'nothing yet') return found;
       const wait = Atomics.waitAsync(words, READABLE, seen);
-      if (wait.async) await wait.value;
+      if (wait.async) await awake(wait.value);
     }
   }
 

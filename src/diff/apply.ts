@@ -415,13 +415,13 @@ export class LayerApplier implements Disposable {
     if (this.sizeBytes !== undefined) this.sizeBytes += bytes;
   }
 
-  /** All entries are in: gives directories their last touch where that needs nothing from below, and answers the rest. */
-  finish(): Unsettled {
+  /** All entries are in: gives directories their last touch where that needs nothing from below, and answers the rest. `check`: see `Settling`. */
+  finish(check: () => void = () => {}): Unsettled {
     const { tree, placeholders } = this;
     for (const { names } of placeholders) {
       for (const name of names) tree.markStandIn(parentPath(name));
     }
-    finishDirectories(tree, this.notes);
+    finishDirectories(tree, this.notes, check);
     return { directories: tree.directories, placeholders };
   }
 

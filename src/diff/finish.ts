@@ -13,13 +13,14 @@ const HERE = '.' as ByteString;
  * Gives every directory of a tree whose entries are all in its default ACL and its time, but for those that need
  * something from the layers below: these, and what leads to them, stay in the table, the others go out of it.
  */
-export function finishDirectories(tree: LayerTree, notes: Notes): void {
+export function finishDirectories(tree: LayerTree, notes: Notes, check: () => void): void {
   const { directories } = tree;
   using at = new Descent(openat(tree.root.fd, HERE, O_RDONLY | O_DIRECTORY));
   // Down to the first leaf, and from each directory to its next sibling's first leaf or up: no list of the way is kept.
   let row: DirectoryRow | undefined = ROOT_ROW;
   let entering = true;
   while (row !== undefined) {
+    check();
     const child: DirectoryRow | undefined = entering ? directories.firstChild(row) : undefined;
     if (child !== undefined) {
       at.enter(directories.name(child));

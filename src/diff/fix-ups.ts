@@ -48,11 +48,14 @@ export interface Settling {
   /** Host ids of the container's root. */
   readonly rootPair: { readonly uid: number; readonly gid: number };
   readonly notes: Notes;
+  /** Called between steps; what it throws ends it. */
+  readonly check: () => void;
 }
 
 /** Settles a layer. `below` shows the union of its lowers, which are settled; undefined for a first layer. */
 export function settle(layer: Settling, below: LowerView | undefined): void {
   for (const placeholder of layer.placeholders) {
+    layer.check();
     try {
       fill(layer, placeholder, below);
     } catch (error) {
@@ -73,6 +76,7 @@ function settleFrom(layer: Settling, at: Descent, looks: Found | undefined, belo
   const { directories } = layer.tree;
   const stack = [new Level(directories, ROOT_ROW, ROOT, looks === undefined ? undefined : below)];
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
+    layer.check();
     const child = level.next();
     if (child === undefined) {
       const { row } = level;
@@ -246,7 +250,7 @@ function fill(layer: Settling, { path, ino, wantedBy, names }: Placeholder, belo
     );
   }
   // The copy is a new inode, whatever its type; every name that stood for it is linked to it anew.
-  replaceAt(layer, first, ({ fd }, last) => below.copyUp(lower, fd, last));
+  replaceAt(layer, first, ({ fd }, last) => below.copyUp(lower, fd, last, layer.check));
   for (const linked of rest) {
     replaceAt(layer, linked, ({ fd }, last) => {
       const source = tree.openKnown(parentPath(first)) as Place;

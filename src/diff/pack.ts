@@ -46,6 +46,7 @@ export function packTree(
 }
 
 class Packer implements Disposable {
+  readonly #root: ByteString;
   readonly #options: PackOptions;
   readonly #at: Descent;
   readonly #output: Output;
@@ -56,6 +57,7 @@ class Packer implements Disposable {
   #parents: ByteString[] = [];
 
   constructor(root: ByteString, options: PackOptions, out: (bytes: Uint8Array) => void) {
+    this.#root = root;
     this.#options = options;
     this.#output = new Output(out);
     this.#ahead = new ReadAhead((bytes) => this.#output.write(bytes));
@@ -71,7 +73,7 @@ class Packer implements Disposable {
     try {
       this.#add(difference);
     } catch (error) {
-      throw ofReading(located(error, difference.path), difference.path);
+      throw ofReading(located(error, difference.path), difference.path, this.#root);
     }
     this.#ahead.advance(); // its errors are of other paths
   }
@@ -150,8 +152,7 @@ class Packer implements Disposable {
   }
 
   #file(dirFd: number, name: ByteString, archived: ByteString, stat: Stat): void {
-    const fd = openat(dirFd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0, ENOENT);
-    if (fd < 0) throw changed(archived, 'it vanished');
+    const fd = openat(dirFd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
     try {
       this.#header('file', archived, stat, xattrsOfFd(fd, this.#keep), { sizeBytes: stat.sizeBytes });
     } catch (error) {
@@ -164,7 +165,7 @@ class Packer implements Disposable {
         this.#content(fd, archived, stat);
       } catch (error) {
         const path = `/${archived}` as ByteString;
-        throw ofReading(located(error, path), path);
+        throw ofReading(located(error, path), path, this.#root);
       }
     });
   }

@@ -1,10 +1,18 @@
-import type { ByteString } from '../base/bytes.ts';
+import { type ByteString, joinBytes, quote } from '../base/bytes.ts';
+import { StorageError } from '../base/errors.ts';
 import { Descent } from '../fs/descent.ts';
 import { inodeKey, isDirectory, isWhiteout } from '../fs/stat.ts';
-import { overlayMarks, overlayPrefix, type WhiteoutStyle } from '../fs/whiteouts.ts';
-import { lstatat, type Stat } from '../linux/inode.ts';
+import {
+  type OverlayMarks,
+  overlayMarks,
+  overlayPrefix,
+  WHITEOUT_PREFIX,
+  type WhiteoutStyle,
+} from '../fs/whiteouts.ts';
+import { DT_DIR, DT_UNKNOWN, lstatat, readDirectory, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
-import { fgetxattr } from '../linux/xattr.ts';
+import { fgetxattr, flistxattr } from '../linux/xattr.ts';
+import { FUSE_REMEDY } from '../mount/raw.ts';
 import { ofReading } from './walk.ts';
 
 // What an upper directory says of a view, and whether that is enough. A path whose ancestors are all in the upper, as
@@ -19,33 +27,64 @@ export interface UpperReading {
   readonly style: Exclude<WhiteoutStyle, 'none'>;
   /** The upper was never written under `index=on`. */
   readonly noIndex: boolean;
+  /** Who wrote it is not known: it may have been fuse-overlayfs, whose marks the kernel takes for files. */
+  readonly foreign?: boolean;
 }
 
 /**
  * Why the upper does not tell all that differs between the mounted `view` and its base; undefined where it does. Names
- * of an inode outside of what the upper leads to change, or have to be carried, with those inside.
+ * of an inode outside of what the upper leads to change, or have to be carried, with those inside. `redirects`: what
+ * `checkUpper` answered.
  */
-export function whyNotUpper(view: ByteString, { upper, style, noIndex }: UpperReading): string | undefined {
-  if (noIndex && !hasRedirects(upper, style)) return undefined;
+export function whyNotUpper(
+  view: ByteString,
+  { upper, style, noIndex }: UpperReading,
+  redirects: boolean = hasRedirects(upper, style),
+): string | undefined {
+  if (noIndex && !redirects) return undefined;
   const path = strayLink(view, upper, style);
   return path === undefined ? undefined : `${path} has names in places that the upper directory does not lead to`;
 }
 
 /** Whether a directory in the upper shows another one. Files are not looked at. */
 function hasRedirects(upper: ByteString, style: WhiteoutStyle): boolean {
-  using at = Descent.open(upper);
-  const stack = [{ names: at.directories(), next: 0 }];
-  for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
-    const name = level.names[level.next++];
-    if (name === undefined) {
-      stack.pop();
-      if (stack.length > 0) at.leave();
-    } else if (at.enter(name, ENOENT, ENOTDIR, ELOOP) === 0) {
-      if (overlayMarks(at.fd, style).redirect) return true;
-      stack.push({ names: at.directories(), next: 0 });
-    }
-  }
+  for (const { marks } of directoriesOf(upper, style)) if (marks.redirect) return true;
   return false;
+}
+
+/**
+ * Answers whether a directory in the upper shows another one.
+ * `corrupt`: one shows a directory that the mounted `base` does not have; the kernel would show it empty.
+ * `unsupported`: a foreign upper has marks of fuse-overlayfs.
+ */
+export function checkUpper(base: ByteString, { upper, style, foreign = false }: UpperReading): boolean {
+  using below = Descent.open(base);
+  let redirects = false;
+  for (const { fd, path, names, marks, from } of directoriesOf(upper, style)) {
+    if (foreign) refuseFuseMarks(fd, path, names);
+    redirects ||= marks.redirect;
+    if (!marks.redirect || marks.opaque || (from !== undefined && isDirectoryIn(below, from))) continue;
+    const value = fgetxattr(fd, `${overlayPrefix(style)}redirect` as ByteString) ?? '';
+    throw new StorageError(
+      'corrupt',
+      `Cannot read ${quote(path)}: it was moved from ${quote(value.toString('latin1') as ByteString)} (overlay.redirect), and no such directory is below; give it the layers that it was written over`,
+      { path },
+    );
+  }
+  return redirects;
+}
+
+/** As it makes them where it may make devices, and where it may not (fuse-overlayfs 1.x, main.c). */
+function refuseFuseMarks(fd: number, path: ByteString, names: readonly ByteString[]): void {
+  const name = names.find((one) => one.startsWith(WHITEOUT_PREFIX));
+  const attribute = flistxattr(fd).find((one) => /^user\.(fuseoverlayfs\.|containers\.override_stat$)/.test(one));
+  if (name === undefined && attribute === undefined) return;
+  const mark = name === undefined ? `${attribute} of ${quote(path)}` : quote(joinBytes(path, name));
+  throw new StorageError(
+    'unsupported',
+    `Cannot read the upper directory: ${mark} is a mark of fuse-overlayfs, which the kernel does not read. ${FUSE_REMEDY}`,
+    { path, remedy: FUSE_REMEDY },
+  );
 }
 
 /** The first path that a walk by the upper comes to and whose inode has names that it does not come to. */
@@ -54,6 +93,13 @@ function strayLink(viewRoot: ByteString, upperRoot: ByteString, style: WhiteoutS
   const missing = new Map<string, { readonly path: ByteString; left: number }>();
   using view = Descent.open(viewRoot);
   using upper = Descent.open(upperRoot);
+  const statIn = (name: ByteString, path: ByteString): Stat | undefined => {
+    try {
+      return lstatat(view.fd, name, ENOENT);
+    } catch (error) {
+      throw ofReading(located(error, path), path, viewRoot, upperRoot);
+    }
+  };
   const stack = [{ path: '', names: upper.names(), next: 0, inUpper: true }];
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const name = level.names[level.next++];
@@ -65,7 +111,7 @@ function strayLink(viewRoot: ByteString, upperRoot: ByteString, style: WhiteoutS
       continue;
     }
     const path = `${level.path}/${name}` as ByteString;
-    const stat = statIn(view, name, path);
+    const stat = statIn(name, path);
     if (stat === undefined || isWhiteout(stat)) continue;
     if (isDirectory(stat)) {
       if (view.enter(name, ENOENT) < 0) continue;
@@ -83,14 +129,6 @@ function strayLink(viewRoot: ByteString, upperRoot: ByteString, style: WhiteoutS
   return missing.values().next().value?.path;
 }
 
-function statIn(view: Descent, name: ByteString, path: ByteString): Stat | undefined {
-  try {
-    return lstatat(view.fd, name, ENOENT);
-  } catch (error) {
-    throw ofReading(located(error, path), path);
-  }
-}
-
 /**
  * The directories that the upper says were moved, by where they are now, with where they were in the mounted `base`.
  * Those of which the base has nothing, and what claims a place that another one has already, are left out.
@@ -102,17 +140,43 @@ export function renamedDirectories(
 ): ReadonlyMap<ByteString, ByteString> {
   const renames = new Map<ByteString, ByteString>();
   const taken = new Set<ByteString>();
-  using at = Descent.open(upper);
   using below = Descent.open(base);
-  const top: { path: string; basePath: string | undefined; names: ByteString[]; next: number } = {
-    path: '',
-    basePath: '',
-    names: at.directories(),
-    next: 0,
+  for (const { path, marks, from } of directoriesOf(upper, style)) {
+    if (!marks.redirect || marks.opaque || from === undefined || taken.has(from)) continue;
+    if (!isDirectoryIn(below, from)) continue;
+    renames.set(path, from);
+    taken.add(from);
+  }
+  return renames;
+}
+
+/** A directory of an upper. */
+interface UpperDirectory {
+  /** Until the next one is asked for. */
+  readonly fd: number;
+  readonly path: ByteString;
+  /** All that is in it. */
+  readonly names: readonly ByteString[];
+  readonly marks: OverlayMarks;
+  /** Where the base has what it shows; undefined: nowhere. */
+  readonly from: ByteString | undefined;
+}
+
+/** All directories of an upper, the root first; the kernel ignores its marks. */
+function* directoriesOf(upper: ByteString, style: WhiteoutStyle): Generator<UpperDirectory, void, undefined> {
+  using at = Descent.open(upper);
+  const stack: { path: string; from: string | undefined; directories: readonly ByteString[]; next: number }[] = [];
+  /** What is in the directory that was entered last. */
+  const enter = (path: string, from: string | undefined): readonly ByteString[] => {
+    const entries = readDirectory(at.fd, at.path).sort((one, other) => (one.name < other.name ? -1 : 1));
+    const directories = entries.filter(({ type }) => type === DT_DIR || type === DT_UNKNOWN);
+    stack.push({ path, from, directories: directories.map(({ name }) => name), next: 0 });
+    return entries.map(({ name }) => name);
   };
-  const stack = [top];
+  const root = '/' as ByteString;
+  yield { fd: at.fd, path: root, names: enter('', ''), marks: overlayMarks(at.fd, 'none'), from: root };
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
-    const name = level.names[level.next++];
+    const name = level.directories[level.next++];
     if (name === undefined) {
       stack.pop();
       if (stack.length > 0) at.leave();
@@ -120,26 +184,18 @@ export function renamedDirectories(
     }
     if (at.enter(name, ENOENT, ENOTDIR, ELOOP) < 0) continue;
     const path = `${level.path}/${name}` as ByteString;
-    const { opaque, redirect } = overlayMarks(at.fd, style);
-    let basePath: string | undefined = level.basePath === undefined || opaque ? undefined : `${level.basePath}/${name}`;
-    if (redirect && !opaque) {
-      basePath = redirectOf(at.fd, style, level.basePath);
-      const from = basePath as ByteString | undefined;
-      if (from !== undefined && !taken.has(from) && isDirectoryIn(below, from)) {
-        renames.set(path, from);
-        taken.add(from);
-      }
-    }
-    stack.push({ path, basePath, names: at.directories(), next: 0 });
+    const marks = overlayMarks(at.fd, style);
+    let from = marks.opaque || level.from === undefined ? undefined : (`${level.from}/${name}` as ByteString);
+    if (marks.redirect && !marks.opaque) from = redirectOf(at.fd, style, level.from);
+    yield { fd: at.fd, path, names: enter(path, from), marks, from };
   }
-  return renames;
 }
 
 /** From the root, or a name in what the directory above shows (fs/overlayfs/namei.c, ovl_check_redirect). */
-function redirectOf(fd: number, style: UpperReading['style'], above: string | undefined): string | undefined {
+function redirectOf(fd: number, style: WhiteoutStyle, above: string | undefined): ByteString | undefined {
   const value = fgetxattr(fd, `${overlayPrefix(style)}redirect` as ByteString)?.toString('latin1') ?? '';
-  if (value.startsWith('/')) return value;
-  return above === undefined || value === '' ? undefined : `${above}/${value}`;
+  if (value.startsWith('/')) return value as ByteString;
+  return above === undefined || value === '' ? undefined : (`${above}/${value}` as ByteString);
 }
 
 function isDirectoryIn(tree: Descent, path: ByteString): boolean {

@@ -124,6 +124,8 @@ export interface CopyOptions {
   readonly keep?: (name: ByteString) => boolean;
   /** How this thread reaches entries for attribute calls. Default: through /proc. */
   readonly entryPath?: EntryPath;
+  /** Called between pieces of a content; what it throws ends the copy. */
+  readonly check?: () => void;
 }
 
 /** Copies one inode that is no directory (and no socket: `unsupported`) to a name that is free. A copy-up. */
@@ -134,9 +136,9 @@ export function copyEntry(
   toName: ByteString,
   options: CopyOptions = {},
 ): void {
-  const { keep = keepXattr, entryPath = viaProc } = options;
+  const { keep = keepXattr, entryPath = viaProc, check } = options;
   const stat = lstatat(fromDirFd, name) as Stat;
-  new FileCopier().copy(fromDirFd, name, stat, toDirFd, toName, { keep, entryPath });
+  new FileCopier(check).copy(fromDirFd, name, stat, toDirFd, toName, { keep, entryPath });
   // A new file has inherited its directory's default ACL. For symlinks there is none; for the rest it is by path.
   if (typeOf(stat.mode) === 'symlink') return;
   const wanted = xattrsOf(entryPath(fromDirFd, name), keep);
@@ -181,7 +183,7 @@ class FileCopier {
     stat: Stat,
     toDir: number,
     toName: ByteString,
-    options: Required<CopyOptions>,
+    options: Required<Omit<CopyOptions, 'check'>>,
   ): void {
     try {
       this.#copy(fromDir, name, stat, toDir, toName, options);
@@ -196,7 +198,7 @@ class FileCopier {
     stat: Stat,
     toDir: number,
     toName: ByteString,
-    options: Required<CopyOptions>,
+    options: Required<Omit<CopyOptions, 'check'>>,
   ): void {
     const type = typeOf(stat.mode);
     if (type === 'file') {

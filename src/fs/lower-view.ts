@@ -220,9 +220,9 @@ export class LowerView implements Disposable {
   }
 
   /** Copies what was found (no directory) up to a free name. */
-  copyUp(found: Found, toDirFd: number, name: ByteString): void {
+  copyUp(found: Found, toDirFd: number, name: ByteString, check: () => void = () => {}): void {
     if (isFile(found.stat)) close(this.open(found)); // refuses metacopy
-    copyEntry(found.dirFd, found.name, toDirFd, name, { entryPath: this.#entryPath });
+    copyEntry(found.dirFd, found.name, toDirFd, name, { entryPath: this.#entryPath, check });
   }
 
   [Symbol.dispose](): void {

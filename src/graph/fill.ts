@@ -66,6 +66,8 @@ export interface FillTarget {
   readonly id: LayerId;
   readonly content: LayerContent;
   readonly ids: IdMaps;
+  /** true: the content is what a mounted layer shows. What it has already is what the changes are done to. */
+  readonly mounted?: boolean;
 }
 
 type RequestOf = (from: ApplyRequest['from']) => ApplyRequest;
@@ -78,7 +80,7 @@ export async function fill(
   options: ApplyOptions,
   unpack: (request: RequestOf) => Promise<Answer>,
 ): Promise<Unpacked> {
-  const { content, ids } = target;
+  const { content, ids, mounted = false } = target;
   const { signal, record, fresh } = options;
   const staged = content.whiteouts === 'none' ? await stage(threads, target) : undefined;
   const root = staged ?? content.root;
@@ -87,7 +89,7 @@ export async function fill(
     if (staged !== undefined) await threads.perform.removeTree(staged);
   };
   try {
-    const searched = staged === undefined || fresh === true ? {} : { copy: copyOf(content) };
+    const searched = staged === undefined || mounted || fresh === true ? {} : { copy: copyOf(content) };
     const answer = await unpack((from) => ({
       from,
       root,
@@ -117,8 +119,8 @@ export async function fill(
         if (staged !== undefined) {
           const merge: MergeRequest = { staged, target: content.root, style };
           signal?.throwIfAborted();
-          // From here on it is done to the end: given up in the middle it would leave half of the changes.
-          await threads.jobs.run({ name: 'merge', request: merge });
+          // Given up in the middle it leaves half of the changes: only where the layer is then thrown away.
+          await threads.jobs.run({ name: 'merge', request: merge }, fresh === true ? { signal } : {});
         }
         return { ...found, sizeBytes, notes: [...found.notes, ...notes] };
       } finally {

@@ -23,7 +23,8 @@ export interface OverlayDiffOptions extends Abortable {
 /**
  * What `upper` changes of `lower`, depth first, names by bytes, a directory before its children. Nothing is written,
  * not even what a mount of the upper would. `unsupported` where the mounts do not tell the upper directory (see
- * `upperDirectory`); `walk` compares the trees then.
+ * `upperDirectory`), or fuse-overlayfs wrote it; `walk` compares the trees then. `corrupt`: what a mark of the upper
+ * leads to (a moved directory, the data of a file) is in no layer below.
  */
 export async function* upperChanges(
   lower: readonly RawMount[],
@@ -79,7 +80,7 @@ function layered(lower: readonly RawMount[], upper: readonly RawMount[]): Omit<V
   if (lower[0] === undefined || above.type === 'bind') return { view };
   const style = above.userxattr ? 'overlay-userxattr' : 'overlay';
   const base = readingPlan(fromRaw(lower[0]));
-  return { view, base, upper: { upper: directory, style, noIndex: above.index === 'off' } };
+  return { view, base, upper: { upper: directory, style, noIndex: above.index === 'off', foreign: true } };
 }
 
 function wholeTrees(lower: readonly RawMount[], upper: readonly RawMount[]): Omit<Views, 'scratch'> {

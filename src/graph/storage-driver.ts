@@ -180,8 +180,7 @@ class Graph implements StorageDriver {
     try {
       const { path } = mounted;
       const content: LayerContent = { ...target.content, root: path, lowers: [path], whiteouts: 'none' };
-      // What the layer has already is what the changes are done to.
-      const unpacked = await this.#unpackInto({ ...target, content }, tar, { ...options, fresh: true });
+      const unpacked = await this.#unpackInto({ ...target, content, mounted: true }, tar, options);
       const settle = async (): Promise<ApplyReport> => {
         try {
           return await unpacked.settle();

@@ -1,3 +1,4 @@
+import { awake } from '../base/awake.ts';
 import { isStorageError } from '../base/errors.ts';
 import type { Job, Pool, RunOptions } from '../base/pool.ts';
 import { abortRing, type RingMemory, RingReader, ringMemory } from '../base/ring.ts';
@@ -29,14 +30,14 @@ export async function* jobStream(
   try {
     yield* new RingReader(ring).stream();
     whole = true;
-    await running;
+    await awake(running);
   } catch (error) {
-    if (isStorageError(error, 'canceled')) await running;
+    if (isStorageError(error, 'canceled')) await awake(running);
     throw error;
   } finally {
     if (!whole) {
       stop.abort();
-      await running.catch(() => {}); // the first error is already on its way
+      await awake(running).catch(() => {}); // the first error is already on its way
     }
   }
 }

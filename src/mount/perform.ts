@@ -1,11 +1,11 @@
 import { type ByteString, quote } from '../base/bytes.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
-import { AT_FDCWD, close, lstatat, O_DIRECTORY, O_PATH, openat } from '../linux/inode.ts';
+import { AT_FDCWD, close, O_DIRECTORY, O_PATH, openat } from '../linux/inode.ts';
 import { EBUSY, EINVAL, ENOENT, ENOTDIR } from '../linux/libc.ts';
 import { MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT, mount, pageSizeBytes, umount } from '../linux/mount.ts';
 import { chdir, fchdir } from '../linux/namespace.ts';
 import type { Mount } from './mount.ts';
-import { type OverlayMount, overlayRoute } from './overlay-options.ts';
+import { type OverlayMount, overlayData, overlayRoute } from './overlay-options.ts';
 
 const NOTHING = '' as ByteString;
 const OVERLAY = 'overlay' as ByteString;
@@ -24,17 +24,32 @@ export function performMount(plan: Mount, target: ByteString): void {
     if (base === undefined) mount(OVERLAY, target, OVERLAY, 0, data);
     else within(base, () => mount(OVERLAY, target, OVERLAY, 0, data));
   } catch (error) {
-    throw isStorageError(error, 'not-found') ? missing(plan, error) : error;
+    throw isStorageError(error) ? explained(plan, error) : error;
   }
 }
 
-/** The kernel says that something is absent, not what. */
-function missing(plan: OverlayMount, error: StorageError): StorageError {
+/** The kernel says that something is absent, or that it does not like it; not what. */
+function explained(plan: OverlayMount, error: StorageError): StorageError {
+  const { errno = '' } = error;
+  if (!['ENOENT', 'ENOTDIR', 'EINVAL', 'ELOOP'].includes(errno)) return error;
+  const facts = { syscall: 'mount', errno, cause: error };
   const all = [...plan.lower, ...(plan.dataOnly ?? []), plan.upper, plan.work].filter((path) => path !== undefined);
-  const path = all.find((one) => lstatat(AT_FDCWD, one, ENOENT, ENOTDIR) === undefined);
-  if (path === undefined) return error;
-  const what = `Cannot mount an overlay: its directory ${quote(path)} does not exist`;
-  return new StorageError('not-found', what, { path, syscall: 'mount', errno: 'ENOENT', cause: error });
+  for (const path of all) {
+    const fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0, ENOENT, ENOTDIR);
+    if (fd >= 0) close(fd);
+    else if (fd === -ENOENT) {
+      const what = `Cannot mount an overlay: its directory ${quote(path)} does not exist`;
+      return new StorageError('not-found', what, { path, ...facts });
+    } else {
+      const what = `Cannot mount an overlay: ${quote(path)} is no directory`;
+      return new StorageError('failed-precondition', what, { path, ...facts });
+    }
+  }
+  if (errno === 'ENOENT' || errno === 'ENOTDIR') return error;
+  const why =
+    errno === 'ELOOP' ? 'one of its directories lies in another (ELOOP)' : 'the kernel refuses its options (EINVAL)';
+  const what = `Cannot mount an overlay: ${why}; dmesg may say which. They were ${quote(overlayData(plan))}`;
+  return new StorageError(errno === 'ELOOP' ? 'failed-precondition' : 'unsupported', what, facts);
 }
 
 // mount(2): the flags of a bind mount other than MS_REC are ignored at first, so read-only needs a second call.

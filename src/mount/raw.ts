@@ -10,6 +10,11 @@ export interface RawMount {
   readonly options: readonly ByteString[];
 }
 
+/** As containerd's snapshotter names it. */
+const FUSE_OVERLAY = 'fuse3.fuse-overlayfs';
+/** What to do about layers that fuse-overlayfs wrote. */
+export const FUSE_REMEDY = 'Mount both sides with fuse-overlayfs, and compare those trees (as binds, with --walk)';
+
 /** Flags of mount(8) for any filesystem that change nothing of what is read. */
 const FLAGS: ReadonlySet<string> = new Set(
   'ro rw bind rbind async sync atime noatime relatime norelatime strictatime diratime nodiratime dev nodev exec noexec suid nosuid private rprivate slave rslave shared rshared'.split(
@@ -17,16 +22,26 @@ const FLAGS: ReadonlySet<string> = new Set(
   ),
 );
 
-/** The plan that a raw mount is. `unsupported`: neither a bind nor an overlay, or an option that nobody here knows. */
+/**
+ * The plan by which the kernel shows what a raw mount shows. `unsupported`: neither a bind nor an overlay, an option that
+ * nobody here knows, or an overlay of fuse-overlayfs, whose marks the kernel does not read.
+ */
 export function fromRaw(raw: RawMount): Mount {
   if (raw.type === 'bind')
     return { type: 'bind', source: raw.source, readonly: raw.options.includes('ro' as ByteString) };
+  if (raw.type === FUSE_OVERLAY) {
+    throw new StorageError(
+      'unsupported',
+      `Cannot read a mount of type ${quote(raw.type as ByteString)}: the kernel reads its layers in another way. ${FUSE_REMEDY}`,
+      { remedy: FUSE_REMEDY },
+    );
+  }
   if (isOverlay(raw)) return parseOverlay(raw);
   throw refused(`a mount of type ${quote(raw.type as ByteString)} is neither a bind nor an overlay`);
 }
 
 function isOverlay({ type }: RawMount): boolean {
-  return type === 'overlay' || type === 'fuse3.fuse-overlayfs';
+  return type === 'overlay' || type === FUSE_OVERLAY;
 }
 
 function parseOverlay({ options }: RawMount): OverlayMount {

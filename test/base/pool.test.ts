@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { awake } from '../../src/base/awake.ts';
 import { isStorageError, type StorageError } from '../../src/base/errors.ts';
 import { type Job, Pool } from '../../src/base/pool.ts';
 import { abortRing, ringMemory } from '../../src/base/ring.ts';
@@ -117,7 +118,7 @@ test('a paced job never waits for a free thread, and threads beyond the size end
   assert.equal(typeof (await pool.run(job('now'))), 'number');
   const before = threads();
   for (const ring of rings) abortRing(ring);
-  await paced;
+  await awake(paced);
   await until(() => threads() <= before - 3, 'the surplus threads end');
 });
 

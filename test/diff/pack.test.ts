@@ -4,15 +4,15 @@ import { appendFileSync, linkSync, mkdirSync, rmSync, truncateSync, utimesSync, 
 import { createServer } from 'node:net';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type ByteString, fromText, toText } from '../../src/base/bytes.ts';
+import { fromText, toText } from '../../src/base/bytes.ts';
 import { isStorageError } from '../../src/base/errors.ts';
 import { packTree } from '../../src/diff/pack.ts';
 import type { Difference, PackOptions, WalkOptions } from '../../src/diff/types.ts';
 import { walkDifferences } from '../../src/diff/walk.ts';
 import { copyTree } from '../../src/fs/copy.ts';
-import { keepXattr, replaceXattrs } from '../../src/fs/xattrs.ts';
 import { readTar } from '../../src/tar/read.ts';
 import { applyEdits, CAP_NET_RAW, edits, making } from '../kit/edits.ts';
+import { applyByGnuTar } from '../kit/gnu-apply.ts';
 import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
 import { dumpTree } from '../kit/tree-dump.ts';
@@ -44,33 +44,6 @@ for m in tarfile.open(fileobj=io.BytesIO(sys.stdin.buffer.read()), errors="surro
     .split('\n')
     .slice(0, -1)
     .map((line) => line.trimEnd());
-}
-
-/** Applies a layer with GNU tar: whiteouts first, then what is replaced goes, then everything is unpacked. */
-function applyByGnuTar(tar: Buffer, root: string): void {
-  const list = spawnSync('tar', ['-tf', '-', '--quoting-style=literal', '--show-transformed-names'], { input: tar });
-  assert.equal(list.status, 0, list.stderr.toString());
-  const names = list.stdout.toString('latin1').split('\n').slice(0, -1);
-  assert.equal(new Set(names).size, names.length, 'a name comes twice');
-  for (const name of names) {
-    const slash = name.lastIndexOf('/', name.length - 2) + 1;
-    const [dir, last] = [name.slice(0, slash), name.slice(slash)];
-    const path = Buffer.from(`${root}/${name}`, 'latin1');
-    if (last.startsWith('.wh.')) {
-      rmSync(Buffer.from(`${root}/${dir}${last.slice(4)}`, 'latin1'), { recursive: true, force: true });
-    } else if (!name.endsWith('/')) {
-      rmSync(path, { recursive: true, force: true });
-    } else if (
-      spawnSync('test', ['-d', path.toString(), '-a', '!', '-h', path.toString().replace(/\/$/, '')]).status === 0
-    ) {
-      replaceXattrs(path.toString('latin1') as ByteString, new Map(), keepXattr);
-    } else {
-      rmSync(path.toString().replace(/\/$/, ''), { force: true });
-    }
-  }
-  const flags = ['-xpf', '-', '-C', root, '--numeric-owner', '--xattrs', '--xattrs-include=*', '--exclude=.wh.*'];
-  const run = spawnSync('tar', flags, { input: tar });
-  assert.equal(run.status, 0, run.stderr.toString());
 }
 
 test('packTree() names deletions, parents once, links, and the root, in the order of the walk', async (t) => {

@@ -81,9 +81,9 @@ export function apply(request: ApplyRequest, context: JobContext, jail: Jail): A
     requireNoEntries(request);
     using applier = jail.inside(request.root, () => new LayerApplier(ROOT, request.ids, request));
     const { tarBytes, tarSha256, inflated, unsettled } = jail.inside(request.root, () => {
-      const ended = feed(request, new Unpacking(applier, record?.split), context);
+      const ended = feed(request, new Unpacking(applier, record?.split, context), context);
       record?.split.end(ended.tarBytes, ended.tarSha256);
-      return { ...ended, unsettled: encodeUnsettled(applier.finish()) };
+      return { ...ended, unsettled: encodeUnsettled(applier.finish(() => context.check())) };
     });
     record?.finish();
     return {
@@ -148,17 +148,18 @@ export interface SettleAnswer {
 }
 
 /** Job: does what needs the layers below, jailed in the layer. */
-export function settle(request: SettleRequest, _context: JobContext, jail: Jail): SettleAnswer {
+export function settle(request: SettleRequest, context: JobContext, jail: Jail): SettleAnswer {
   const { lowers, root, ids, sizeBytes, style } = request;
   using below = lowers.length === 0 ? undefined : new LowerView(lowers, request.lowerStyle, viaWorkingDirectory);
   const { directories, placeholders } = decodeUnsettled(request.unsettled);
   const notes = new Notes();
+  const check = (): void => context.check();
   const rootPair = { uid: toHost(0, ids.uid, 'user'), gid: toHost(0, ids.gid, 'group') };
   jail.inside(root, () => {
     using tree = new LayerTree(ROOT, marksOf(style), directories);
-    settleLayer({ tree, placeholders, rootPair, notes }, below);
+    settleLayer({ tree, placeholders, rootPair, notes, check }, below);
   });
-  return { sizeBytes: sizeBytes ?? treeSizeBytes(root), notes: notes.list() };
+  return { sizeBytes: sizeBytes ?? treeSizeBytes(root, check), notes: notes.list() };
 }
 
 function exactness(applier: LayerApplier): Finding {
@@ -210,11 +211,13 @@ function feed(request: ApplyRequest, sink: Unpacking, context: JobContext): Ende
 class Unpacking implements TarSink {
   readonly #applier: LayerApplier;
   readonly #record: SplitWriter | undefined;
+  readonly #context: JobContext;
   #kept = false;
 
-  constructor(applier: LayerApplier, record: SplitWriter | undefined) {
+  constructor(applier: LayerApplier, record: SplitWriter | undefined, context: JobContext) {
     this.#applier = applier;
     this.#record = record;
+    this.#context = context;
   }
 
   raw(bytes: Uint8Array): void {
@@ -222,6 +225,7 @@ class Unpacking implements TarSink {
   }
 
   entry(entry: TarEntry): void {
+    this.#context.check(); // a piece of the tar may hold hundreds
     const kept = this.#applier.entry(entry);
     this.#kept = kept !== undefined;
     if (kept !== undefined) this.#record?.file(kept.path, payloadBytes(entry), entry.sparse);

@@ -5,7 +5,7 @@ import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import type { Change } from '../../base/values.ts';
 import { packTree } from '../../diff/pack.ts';
 import type { Rendering, WalkOptions } from '../../diff/types.ts';
-import { renamedDirectories, type UpperReading, whyNotUpper } from '../../diff/upper.ts';
+import { checkUpper, renamedDirectories, type UpperReading, whyNotUpper } from '../../diff/upper.ts';
 import { walkChanges, walkDifferences } from '../../diff/walk.ts';
 import { inodeKey, isDirectory } from '../../fs/stat.ts';
 import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
@@ -81,10 +81,11 @@ function mkdirAt(path: ByteString): void {
 }
 
 /** The cheapest way that finds everything. */
-function walkOptions({ createdNs, whole }: Views, { view, upper }: Places, context: JobContext): WalkOptions {
+function walkOptions({ createdNs, whole }: Views, { view, base, upper }: Places, context: JobContext): WalkOptions {
   const check = (): void => context.check();
   if (upper === undefined) return createdNs === undefined ? { check } : { check, createdNs };
-  const enough = whole === undefined && whyNotUpper(view, upper) === undefined;
+  const redirects = base === undefined ? undefined : checkUpper(base, upper);
+  const enough = whole === undefined && whyNotUpper(view, upper, redirects) === undefined;
   return { check, upper: upper.upper, ...(enough ? { guide: upper.style } : {}) };
 }
 

@@ -14,8 +14,8 @@ export interface MergeRequest {
   readonly style: MarkStyle;
 }
 
-export function merge(request: MergeRequest): void {
-  mergeLayer(request.staged, request.target, request.style);
+export function merge(request: MergeRequest, context: JobContext): void {
+  mergeLayer(request.staged, request.target, request.style, () => context.check());
 }
 
 export interface CopyRequest {
