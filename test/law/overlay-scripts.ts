@@ -25,7 +25,7 @@ const taking = fc
     { do: 'rename', path, to },
   ]);
 /** As `edits`, now and then with such a move between. */
-function moves(max: number): fc.Arbitrary<Edit[]> {
+export function moves(max: number): fc.Arbitrary<Edit[]> {
   return fc
     .array(fc.oneof({ weight: 2, arbitrary: edits(4) }, { weight: 1, arbitrary: taking }), {
       maxLength: max,
@@ -58,18 +58,31 @@ export function mounted(target: string, data: string): Disposable {
   return { [Symbol.dispose]: () => void umount(b(target)) };
 }
 
+/** Where the layers of a stack lie, other than where they were written. */
+export interface Places {
+  /** Takes a finished layer, the lowest is 0; answers its directory as a lower. */
+  readonly lower?: (directory: string, layer: number) => string;
+  /** After the lowers in `lowerdir=`: data-only ones. */
+  readonly tail?: string;
+}
+
 /** Runs the script below `at`; answers the layers' directories, top first. */
-export function play(at: string, { layers, offline }: Script, mode: string): readonly string[] {
+export function play(
+  at: string,
+  { layers, offline }: Script,
+  mode: string,
+  { lower = (directory) => directory, tail = '' }: Places = {},
+): readonly string[] {
   const made: string[] = [];
   for (const [i, steps] of layers.entries()) {
     const [upper, work, merged] = [`${at}/l${i}`, `${at}/w${i}`, `${at}/m${i}`] as const;
     for (const dir of [upper, work]) mkdirSync(dir, { mode: 0o755 });
     if (i === 0) applyEdits(upper, steps);
     else {
-      using _ = mounted(merged, `${mode},lowerdir=${made.join(':')},upperdir=${upper},workdir=${work}`);
+      using _ = mounted(merged, `${mode},lowerdir=${made.join(':')}${tail},upperdir=${upper},workdir=${work}`);
       applyEdits(merged, steps);
     }
-    made.unshift(upper);
+    made.unshift(i === layers.length - 1 ? upper : lower(upper, i));
   }
   applyEdits(made[0] as string, offline);
   return made;

@@ -6,7 +6,7 @@ import { type ByteString, fromText, toText } from '../../src/base/bytes.ts';
 import type { Change } from '../../src/base/values.ts';
 import { packTree } from '../../src/diff/pack.ts';
 import type { Rendering, WalkOptions } from '../../src/diff/types.ts';
-import { renamedDirectories, whyNotUpper } from '../../src/diff/upper.ts';
+import { checkUpper, renamedDirectories, whyNotUpper } from '../../src/diff/upper.ts';
 import { walkChanges, walkDifferences } from '../../src/diff/walk.ts';
 import { isStorageError } from '../../src/index.ts';
 import { tmpfs } from '../diff/overlay.ts';
@@ -80,6 +80,8 @@ for (const mode of MODES) {
             );
             return;
           }
+          // What the kernel wrote leads to what is there.
+          if (steps.offline.length === 0) checkUpper(b(base), { ...reading, foreign: true });
           if (whyNotUpper(b(view), reading) !== undefined) {
             walked++;
             return;
