@@ -238,7 +238,7 @@ test('overlay write tells a file that the disk cannot read', async (t) => {
 
 test('overlay changes and write refuse what fuse-overlayfs wrote, and compare its own mounts', async (t) => {
   await using made = await rig(t);
-  if (made === undefined || !need(t, 'fuse-overlayfs')) return;
+  if (made === undefined || !need(t, 'fuse-overlayfs', 'fuse')) return;
   const { path, base } = made;
   /** Written through the program, so that all of its marks are its own. */
   const written = (name: string, ...command: readonly string[]): Record<'upper' | 'work' | 'merged', string> => {

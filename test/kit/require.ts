@@ -12,6 +12,7 @@ const CHECKS: Readonly<Record<string, () => string | undefined>> = {
       : spawnSync('unshare', ['--mount', 'true']).status === 0
         ? undefined
         : 'no right to mount',
+  fuse: () => (existsSync('/dev/fuse') ? undefined : 'no /dev/fuse'),
   /** For tests that run the checkout's code as another user. */
   'open-checkout': () =>
     openToOthers(new URL('../..', import.meta.url).pathname) ? undefined : 'other users cannot reach this checkout',
