@@ -3,38 +3,27 @@ import { readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import type { Store } from '../../src/index.ts';
-import { filesystem } from '../kit/filesystems.ts';
-import { need } from '../kit/require.ts';
 import { dumpTree } from '../kit/tree-dump.ts';
-import { makeStrangeImage, type StrangeImage } from './strange-image.ts';
+import { type Loaded, withLoaded } from './loaded.ts';
 import { skopeo, storeAt, tool, viewOf } from './tool.ts';
 
 const KINDS = ['gzip', 'zstd'] as const;
-
-interface Saved {
-  readonly directory: string;
-  readonly image: StrangeImage;
-  readonly store: Store;
-}
 
 /** The strange image, saved as `KIND` directories and `KIND.tar` archives. */
 async function withSaved(
   t: TestContext,
   tools: readonly string[],
-  run: (saved: Saved) => Promise<void>,
+  run: (saved: Loaded) => Promise<void>,
 ): Promise<void> {
-  if (!need(t, 'root', 'mount', 'mkfs.ext4', 'tar', ...tools)) return;
-  await using fs = await filesystem('ext4');
-  const image = await makeStrangeImage(fs.path);
-  await using store = await storeAt(join(fs.path, 'store'), 'overlay2');
-  await store.images.load(image.layout);
-  for (const compress of KINDS) {
-    await store.images.saveDirectory([image.reference], join(fs.path, compress), { compress });
-    await using file = await open(join(fs.path, `${compress}.tar`), 'wx+');
-    await store.images.saveTo([image.reference], file.fd, { compress });
-  }
-  await run({ directory: fs.path, image, store });
+  await withLoaded(t, tools, async (loaded) => {
+    const { directory, image, store } = loaded;
+    for (const compress of KINDS) {
+      await store.images.saveDirectory([image.reference], join(directory, compress), { compress });
+      await using file = await open(join(directory, `${compress}.tar`), 'wx+');
+      await store.images.saveTo([image.reference], file.fd, { compress });
+    }
+    await run(loaded);
+  });
 }
 
 interface Manifest {

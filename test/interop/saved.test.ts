@@ -3,18 +3,12 @@ import { createWriteStream, mkdtempDisposableSync } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { type TestContext, test } from 'node:test';
-import type { Store } from '../../src/index.ts';
-import { filesystem } from '../kit/filesystems.ts';
-import { need } from '../kit/require.ts';
 import { dumpTree } from '../kit/tree-dump.ts';
 import { commitChanged } from './changed-image.ts';
-import { makeStrangeImage, type StrangeImage } from './strange-image.ts';
+import { type Loaded, withLoaded } from './loaded.ts';
 import { skopeo, storeAt, tool, viewOf } from './tool.ts';
 
-interface Saved {
-  readonly directory: string;
-  readonly image: StrangeImage;
-  readonly store: Store;
+interface Saved extends Loaded {
   /** As skopeo and others spell it: transport, colon, path. */
   readonly forms: Readonly<Record<'oci' | 'docker' | 'oci-dir', string>>;
 }
@@ -25,21 +19,20 @@ async function withSaved(
   tools: readonly string[],
   run: (saved: Saved) => Promise<void>,
 ): Promise<void> {
-  if (!need(t, 'root', 'mount', 'mkfs.ext4', 'tar', ...tools)) return;
-  await using fs = await filesystem('ext4');
-  const image = await makeStrangeImage(fs.path);
-  await using store = await storeAt(join(fs.path, 'store'), 'overlay2');
-  await store.images.load(image.layout);
-  const at = (name: string): string => join(fs.path, name);
-  await pipeline(store.images.save([image.reference]), createWriteStream(at('saved.oci.tar')));
-  await pipeline(store.images.save([image.reference], { format: 'docker' }), createWriteStream(at('saved.docker.tar')));
-  await store.images.saveDirectory([image.reference], at('saved'));
-  const forms = {
-    oci: `oci-archive:${at('saved.oci.tar')}:1`,
-    docker: `docker-archive:${at('saved.docker.tar')}:${image.reference}`,
-    'oci-dir': `oci:${at('saved')}:1`,
-  };
-  await run({ directory: fs.path, image, store, forms });
+  await withLoaded(t, tools, async (loaded) => {
+    const { directory, image, store } = loaded;
+    const at = (name: string): string => join(directory, name);
+    await pipeline(store.images.save([image.reference]), createWriteStream(at('saved.oci.tar')));
+    const docker = store.images.save([image.reference], { format: 'docker' });
+    await pipeline(docker, createWriteStream(at('saved.docker.tar')));
+    await store.images.saveDirectory([image.reference], at('saved'));
+    const forms = {
+      oci: `oci-archive:${at('saved.oci.tar')}:1`,
+      docker: `docker-archive:${at('saved.docker.tar')}:${image.reference}`,
+      'oci-dir': `oci:${at('saved')}:1`,
+    };
+    await run({ ...loaded, forms });
+  });
 }
 
 interface Inspected {
