@@ -34,10 +34,15 @@ export function layersOf(context: StoreContext): Layers {
     remove: async (name, options) => new Writable(context, await database.writable(name)).remove(options),
     stored: (image) => database.storedLayers(typeof image === 'object' ? image.id : image),
     async view(image, options = {}): Promise<Mounted> {
-      return driver.mount(await top(image), {
+      const layer = await top(image);
+      const mounting = driver.mount(layer, {
         readonly: true,
         ...(options.hold === true ? { holdName: HOLD } : {}),
         ...(options.signal === undefined ? {} : { signal: options.signal }),
+      });
+      return mounting.catch(async (error: unknown) => {
+        const isThere = async (): Promise<boolean> => (await database.layerByDriverId(layer)) !== undefined;
+        throw await unlessGone(error, isThere, `Cannot mount ${typeof image === 'string' ? image : image.id}`);
       });
     },
     releaseAt: (path) => releaseAt(context, path),
@@ -149,6 +154,23 @@ function named(error: unknown, { driverId, name }: WritableRow): unknown {
   return text === message ? error : new StorageError(code, text, { ...facts, cause: error });
 }
 
+/**
+ * A failure on something of the store: where another process removed that meanwhile, it says so, whatever was found
+ * missing first. Rows go before directories, so the lowers of a layer that is being removed may be gone already.
+ */
+async function unlessGone(error: unknown, isThere: () => Promise<boolean>, cannot: string): Promise<unknown> {
+  if (!isStorageError(error, 'corrupt') || (await isThere())) return error;
+  return new StorageError('not-found', `${cannot}: it was removed meanwhile`, { cause: error });
+}
+
+async function* failing<T>(items: AsyncIterable<T>, known: (error: unknown) => Promise<unknown>): AsyncGenerator<T> {
+  try {
+    yield* items;
+  } catch (error) {
+    throw await known(error);
+  }
+}
+
 class Writable implements WritableLayer {
   readonly id: string;
   readonly name: string;
@@ -183,13 +205,20 @@ class Writable implements WritableLayer {
     return this.#named(this.#context.driver.release(this.#row.driverId, HOLD));
   }
 
-  /** The driver knows layers by ids; people gave this one a name. */
   async #named<T>(call: Promise<T>): Promise<T> {
     try {
       return await call;
     } catch (error) {
-      throw named(error, this.#row);
+      throw await this.#known(error);
     }
+  }
+
+  /** The driver knows layers by ids; people gave this one a name. */
+  async #known(error: unknown): Promise<unknown> {
+    const { driverId, name } = this.#row;
+    const isThere = async (): Promise<boolean> =>
+      (await this.#context.database.writables()).some((row) => row.driverId === driverId);
+    return unlessGone(named(error, this.#row), isThere, `Cannot use layer ${shownPath(name)}`);
   }
 
   isMounted(): Promise<boolean> {
@@ -198,30 +227,34 @@ class Writable implements WritableLayer {
 
   changes(options: Parameters<WritableLayer['changes']>[0] = {}): ReturnType<WritableLayer['changes']> {
     const mode = this.#row.overlayMode;
-    return this.#context.driver.changes(this.#row.driverId, this.#row.parent, { ...options, mode });
+    const changes = this.#context.driver.changes(this.#row.driverId, this.#row.parent, { ...options, mode });
+    return failing(changes, (error) => this.#known(error));
   }
 
   explain(): Promise<string> {
-    return this.#context.driver.explain(this.#row.driverId, this.#row.parent, { mode: this.#row.overlayMode });
+    const { driver } = this.#context;
+    return this.#named(driver.explain(this.#row.driverId, this.#row.parent, { mode: this.#row.overlayMode }));
   }
 
   diff(options: Parameters<WritableLayer['diff']>[0] = {}): ReturnType<WritableLayer['diff']> {
     const { onProgress, xattrs, compress, signal } = options;
-    return this.#context.driver.diff(this.#row.driverId, this.#row.parent, {
+    const tar = this.#context.driver.diff(this.#row.driverId, this.#row.parent, {
       mode: this.#row.overlayMode,
       ...(signal === undefined ? {} : { signal }),
       ...(xattrs === undefined ? {} : { xattrs }),
       ...(compress === undefined ? {} : { compress }),
       ...(onProgress === undefined ? {} : { onBytes: (bytesDone) => onProgress({ step: 'pack', bytesDone }) }),
     });
+    return failing(tar, (error) => this.#known(error));
   }
 
   sizeBytes(): Promise<number> {
-    return this.#context.driver.diffSize(this.#row.driverId, this.#row.parent, { mode: this.#row.overlayMode });
+    const { driver } = this.#context;
+    return this.#named(driver.diffSize(this.#row.driverId, this.#row.parent, { mode: this.#row.overlayMode }));
   }
 
   commit(...[reference, options]: Parameters<WritableLayer['commit']>): ReturnType<WritableLayer['commit']> {
-    return commitWritable(this.#context, this.#row, reference, options);
+    return this.#named(commitWritable(this.#context, this.#row, reference, options));
   }
 
   async remove(options: { readonly force?: boolean } = {}): Promise<void> {

@@ -3,11 +3,13 @@ import { spawn } from 'node:child_process';
 import {
   chmodSync,
   closeSync,
+  cpSync,
   existsSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -300,3 +302,33 @@ eachStore('commit() notes an image that is too deep to be mounted, and create() 
     (error) => isStorageError(error, 'failed-precondition') && /join layers/.test(error.remedy ?? ''),
   );
 });
+
+eachStore(
+  'a layer whose removal elsewhere has come half way is told as removed, not as damaged',
+  async (store, path) => {
+    await loadApp(store);
+    const work = await store.layers.create('app:1');
+    const image = await store.images.get('app:1');
+    const view = store.layers.view(image);
+    await (await view)[Symbol.asyncDispose]();
+    const home = join(store.root, 'overlay2');
+    const between = existsSync(home);
+    if (between) cpSync(join(home, work.id), join(path, work.id), { recursive: true });
+    await work.remove();
+    await store.images.remove('app:1');
+    await store.upkeep.gc({ wait: true });
+    // Its row is gone and what it lies on, its directory is not.
+    if (between) renameSync(join(path, work.id), join(home, work.id));
+    const gone = fails('not-found', between ? /^Cannot use layer "?[\w-]+"?: it was removed meanwhile/ : /./);
+    const all = async (items: AsyncIterable<unknown>): Promise<void> => {
+      for await (const _ of items) assert.fail();
+    };
+    await assert.rejects(work.mount(), gone);
+    await assert.rejects(work.explain(), gone);
+    await assert.rejects(work.commit(undefined), fails('not-found'));
+    await assert.rejects(all(work.changes()), gone);
+    await assert.rejects(all(work.diff()), gone);
+    await assert.rejects(store.layers.view(image), fails('not-found'));
+    rmSync(join(home, work.id), { recursive: true, force: true });
+  },
+);
