@@ -64,17 +64,22 @@ export async function deleteAside(path: ByteString, perform: Performer, options:
   }
 }
 
+/** Whose trees are aside, and how they are deleted. */
+export interface AsideHome {
+  readonly home: ByteString;
+  readonly perform: Performer;
+  readonly counted: CountedMounts;
+  /** Ends what a kill between setting a tree aside and forgetting it has left; before that tree is deleted. */
+  readonly forget?: (path: ByteString) => void;
+}
+
 /** Deletes all that is aside in a home. */
-export async function sweepAside(
-  home: ByteString,
-  perform: Performer,
-  counted: CountedMounts,
-  options: SweepOptions,
-): Promise<void> {
+export async function sweepAside({ home, perform, counted, forget }: AsideHome, options: SweepOptions): Promise<void> {
   /** One that cannot be deleted keeps nobody else's space. */
   const failures: unknown[] = [];
   const remove = async (path: ByteString): Promise<void> => {
     try {
+      forget?.(path);
       await deleteAside(path, perform, options);
     } catch (error) {
       options.signal?.throwIfAborted();

@@ -81,13 +81,14 @@ async function sweep(home: ByteString, settings: DriverSettings): Promise<void> 
   const { perform, log } = settings;
   await sweepProbes((home.slice(0, home.lastIndexOf('/')) || '/') as ByteString, perform); // of whoever was killed choosing
   if (!isOurs(home)) return;
+  // Always: whoever deleted a tree that a killed one had set aside knew no record of it.
+  const trees = new Set(listNames(treePath(home, '' as LayerId)));
+  for (const name of listNames(recordPath(home, '' as LayerId))) {
+    if (!trees.has(name)) unlinkat(AT_FDCWD, recordPath(home, name as string as LayerId), 0, ENOENT);
+  }
   const left = listNames(home).filter((name) => name.startsWith(TEMPORARY_PREFIX));
   const aside = listAside(home);
   if (left.length + aside.length === 0) return;
-  for (const name of listNames(recordPath(home, '' as LayerId))) {
-    const id = name as string as LayerId;
-    if (!exists(treePath(home, id))) unlinkat(AT_FDCWD, recordPath(home, id), 0, ENOENT);
-  }
   for (const name of left) await perform.removeTree(`${home}/${name}` as ByteString);
   if (left.length > 0) log.info(`Removed ${left.length} left-overs of killed processes from ${quote(home)}`);
   await clearAside(aside, settings);
@@ -230,8 +231,7 @@ class Vfs implements LayerDriver {
       // A held layer may be in the middle of an apply: what is busy loses nothing, its staging included.
       if (exists(tree)) await this.#counted.clear(id, tree);
       await this.#settings.perform.removeTree(staging);
-      if (!exists(tree)) return undefined;
-      const moved = setAside(this.home, tree);
+      const moved = exists(tree) ? setAside(this.home, tree) : undefined; // what a kill left of a removal is its record
       unlinkat(AT_FDCWD, recordPath(this.home, id), 0, ENOENT);
       return moved;
     });
@@ -239,7 +239,7 @@ class Vfs implements LayerDriver {
   }
 
   sweep(options: SweepOptions = {}): Promise<void> {
-    return sweepAside(this.home, this.#settings.perform, this.#counted, options);
+    return sweepAside({ home: this.home, perform: this.#settings.perform, counted: this.#counted }, options);
   }
 
   async has(id: LayerId): Promise<boolean> {

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -66,6 +67,19 @@ onFilesystems('overlay2', open, (house, kind) => {
     mkdirSync(below(home, '.layerstore-probe-3/merged'));
     spawnSync('mount', ['-t', 'tmpfs', 'layerstore-test', below(home, '.layerstore-probe-3/merged').toString()]);
     await open(h.settings);
+    assert.deepEqual(dump(home), was);
+  });
+
+  test('sweep() deletes what a killed removal had set aside, its link too (D2)', async (t) => {
+    await using h = await house(t);
+    if (h === undefined) return;
+    await family(h);
+    await h.driver.seal([b]);
+    const was = dump(h.driver.home);
+    const { home } = h.driver;
+    await h.driver.create(c, { parent: b, writable: true });
+    renameSync(below(home, 'c'), below(home, '.removing-x'));
+    await h.driver.sweep();
     assert.deepEqual(dump(home), was);
   });
 

@@ -80,6 +80,12 @@ onFilesystems('vfs', open, (house) => {
     writeFileSync(below(h.driver.home, 'layers/gone'), 'state writable\n');
     await open(h.settings);
     assert.deepEqual(dump(h.driver.home), was);
+    // Killed between its tree and its record, and the tree deleted by another: by removing again, or by opening.
+    for (const again of [() => h.driver.remove(id('c')), () => open(h.settings)]) {
+      writeFileSync(below(h.driver.home, 'layers/c'), 'parent b\nstate writable\n');
+      await again();
+      assert.deepEqual(dump(h.driver.home), was);
+    }
     for (const bad of ['', 'state odd\n', 'parent ../x\nstate sealed\n', 'parent a\nparent a\nstate sealed\n']) {
       writeFileSync(below(h.driver.home, 'layers/b'), bad);
       await rejects(h.driver.parent(b), 'corrupt', /layers\/b/);

@@ -201,13 +201,19 @@ export function dropLink(home: ByteString, id: LayerId, layer: ByteString): void
 
 /** Removes the names in `l/` that no layer calls its own: what a kill between a link and its layer leaves. */
 export function sweepLinks(home: ByteString): void {
-  const links = `${home}/l` as ByteString;
-  for (const name of listNames(links)) {
-    const path = `${links}/${name}` as ByteString;
-    const target = LINK.test(name) ? readlinkat(AT_FDCWD, path, ENOENT, EINVAL) : undefined;
-    const id = /^\.\.\/([^/]+)\/diff$/s.exec(target ?? '')?.[1] as ByteString | undefined;
-    if (id === undefined || !isLayerId(id)) continue; // not of our making: left to whoever made it
-    if (readSmallOrNothing(`${home}/${parseLayerId(id)}/link` as ByteString) !== name)
-      unlinkat(AT_FDCWD, path, 0, ENOENT);
-  }
+  for (const name of listNames(`${home}/l` as ByteString)) dropIdleLink(home, name);
+}
+
+/** As `sweepLinks`, for the name of a layer that was set aside: who did that may have been killed before `dropLink`. */
+export function dropLinkOfAside(home: ByteString, aside: ByteString): void {
+  dropIdleLink(home, readSmallOrNothing(`${aside}/link` as ByteString));
+}
+
+function dropIdleLink(home: ByteString, name: string): void {
+  const path = `${home}/l/${name}` as ByteString;
+  const target = LINK.test(name) ? readlinkat(AT_FDCWD, path, ENOENT, EINVAL) : undefined;
+  const id = /^\.\.\/([^/]+)\/diff$/s.exec(target ?? '')?.[1] as ByteString | undefined;
+  if (id === undefined || !isLayerId(id)) return; // not of our making: left to whoever made it
+  if (readSmallOrNothing(`${home}/${parseLayerId(id)}/link` as ByteString) !== name)
+    unlinkat(AT_FDCWD, path, 0, ENOENT);
 }

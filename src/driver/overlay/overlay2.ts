@@ -38,6 +38,7 @@ import { parseDriverOptions, parseLayerSettings, refuseLimit } from '../options.
 import {
   commitLayer,
   dropLink,
+  dropLinkOfAside,
   ensureLinks,
   hasLayer,
   type LinkName,
@@ -211,7 +212,9 @@ class Overlay2 implements LayerDriver {
   }
 
   sweep(options: SweepOptions = {}): Promise<void> {
-    return sweepAside(this.home, this.#settings.perform, this.#counted, options);
+    const { home } = this;
+    const forget = (path: ByteString): void => dropLinkOfAside(home, path);
+    return sweepAside({ home, perform: this.#settings.perform, counted: this.#counted, forget }, options);
   }
 
   async has(id: LayerId): Promise<boolean> {
