@@ -6,6 +6,15 @@ import type { RemoveOptions } from '../driver/driver.ts';
 import { everyMakingOf, inRoot, type StoreContext } from './context.ts';
 import type { Making } from './rows.ts';
 
+/** When trees are deleted. Default: before it resolves. */
+export interface DiscardOptions extends RemoveOptions {
+  /** Milliseconds for deleting them now: what is left then is aside, for the sweeper. */
+  readonly withinMs?: number;
+}
+
+/** Who gave up, or was told of a failure, waits no longer than a second. */
+const UNDO: DiscardOptions = { withinMs: 300 };
+
 /**
  * Removes announced things from disk and forgets them, all that can be. A layer that is in use stays announced with all
  * that it lies on; any other failure is thrown after the rest is done. What stays is `context.left`, for gc. `later`:
@@ -14,9 +23,11 @@ import type { Making } from './rows.ts';
 export async function discard(
   context: StoreContext,
   makings: readonly Making[],
-  options: RemoveOptions = {},
+  options: DiscardOptions = {},
 ): Promise<void> {
-  const { database, driver, log, left, unended } = context;
+  const { database, driver, log, left, unended, sweeper } = context;
+  const { withinMs } = options;
+  const later = options.later === true || withinMs !== undefined;
   for (const making of makings) left.set(making.name, making);
   const gone: Making[] = [];
   const failures: unknown[] = [];
@@ -24,7 +35,7 @@ export async function discard(
   for (const { id, parent } of await childrenFirst(context, makings)) {
     try {
       if (!staying.has(id)) {
-        await driver.remove(id, options);
+        await driver.remove(id, { later });
         gone.push({ kind: 'layer', name: id });
         continue;
       }
@@ -43,7 +54,10 @@ export async function discard(
       failures.push(error);
     }
   }
-  if (options.later === true && gone.some(({ kind }) => kind === 'layer')) context.sweeper.kick();
+  if (later && gone.some(({ kind }) => kind === 'layer')) {
+    if (withinMs === undefined) sweeper.kick();
+    else await sweeper.begin(withinMs).catch((error: unknown) => failures.push(error));
+  }
   for (const { name } of gone) left.delete(name);
   unended.push(...gone);
   if (unended.length > 0) {
@@ -61,15 +75,15 @@ export async function discard(
 export async function discardLayers(
   context: StoreContext,
   ids: readonly LayerId[],
-  options: RemoveOptions = {},
+  options: DiscardOptions = {},
 ): Promise<void> {
   await discard(context, ids.flatMap(everyMakingOf), options);
 }
 
-/** As `discardLayers`, for what is not to fail for it. */
+/** As `discardLayers`, for what is not to fail for it, nor to wait for long. */
 export async function discardOrWarn(context: StoreContext, ids: readonly LayerId[]): Promise<void> {
   try {
-    await discardLayers(context, ids);
+    await discardLayers(context, ids, UNDO);
   } catch (error) {
     context.log.warn(`Left-overs stay for now, gc removes them: ${error instanceof Error ? error.message : error}`);
   }

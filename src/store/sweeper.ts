@@ -29,6 +29,18 @@ export class Sweeper implements AsyncDisposable {
     });
   }
 
+  /** Something was set aside that may be deleted at once: as much of it as there is time for. */
+  async begin(ms: number): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    const enough = AbortSignal.timeout(ms);
+    try {
+      await this.#driver.sweep({ signal: AbortSignal.any([enough, this.#stop.signal]), others: 'leave' });
+    } catch (error) {
+      if (!enough.aborted && !this.#stop.signal.aborted) throw error;
+      this.kick();
+    }
+  }
+
   async #sweep(): Promise<void> {
     try {
       while (this.#owed) {

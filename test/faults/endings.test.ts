@@ -9,6 +9,7 @@ import { filesystem } from '../kit/filesystems.ts';
 import { bulk, dockerTar, type ImageSpec, idOf, ociTar } from '../kit/images.ts';
 import { directory, file, layer, ociImage, type Packed } from '../kit/layer-builder.ts';
 import { need } from '../kit/require.ts';
+import { rootDump } from '../kit/root-dump.ts';
 import { DRIVERS } from '../kit/stores.ts';
 import { collect } from '../transport/archives.ts';
 import { type Met, meet, type Plan } from './met.ts';
@@ -253,6 +254,29 @@ test('an abort while another process writes the database is heeded, or comes too
     await leavesNothing(store, load, (error) => (error as Error).message === 'ended', when);
   }
   assert.ok(heeded > 0);
+});
+
+test('an abort of a load that has made 200,000 files ends within a second; they are deleted after it', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 2048);
+  const root = join(disk.path, 'store');
+  const archive = join(disk.path, 'many.tar');
+  writeFileSync(archive, ociTar({ layers: [1, 2].map((seed) => bulk(seed, 100_000, 1)), names: APP.names ?? [] }));
+  await using store = await openStore({ root, driver: 'overlay2', threads: 2 });
+  const stop = new AbortController();
+  let abortedAt = Number.POSITIVE_INFINITY;
+  const onProgress = ({ step }: Progress): void => {
+    if (step !== 'settle' || stop.signal.aborted) return;
+    abortedAt = performance.now();
+    stop.abort();
+  };
+  await assert.rejects(store.images.load(archive, { signal: stop.signal, onProgress }), { name: 'AbortError' });
+  const took = performance.now() - abortedAt;
+  assert.ok(took < WITHIN_MS, `it took ${took} ms`);
+  assert.notDeepEqual(rootDump(root, { aside: true }), [], 'it was too little to be left for later');
+  await store.upkeep.sweep({ wait: true });
+  assert.deepEqual(rootDump(root, { aside: true }), []);
+  assert.deepEqual(await store.upkeep.check({ deep: true }), []);
 });
 
 test('a full disk in the middle of several layers at once ends them all within a second with one error, and leaves nothing', async (t) => {
