@@ -305,10 +305,15 @@ export function serve(table: JobTable): void {
       context.check();
       result = { answer: job(request as never, context) };
     } catch (error) {
-      const { syscall } = (error ?? {}) as NodeJS.ErrnoException; // most jobs use node:fs too
-      result = { error: record(fromSystem(error, `Cannot ${syscall} in a job`)) };
+      result = { error: jobError(error) };
     }
     port.postMessage(result);
   });
   port.postMessage(READY);
+}
+
+/** What a job threw, to be told to who asked for it. */
+export function jobError(error: unknown): ErrorRecord {
+  const { syscall } = (error ?? {}) as NodeJS.ErrnoException; // most jobs use node:fs too
+  return record(fromSystem(error, `Cannot ${syscall} in a job`));
 }

@@ -20,6 +20,12 @@ export interface LayerContent {
   readonly createdNs?: bigint;
 }
 
+/** What is asked of a layer's content. */
+export interface ContentOptions {
+  /** false: they are left out, none is looked up. Default true. */
+  readonly lowers?: boolean;
+}
+
 /** How this driver's layers are filled and read back when the given parent is the direct one. */
 export interface DiffStyle {
   readonly applyTo: 'content' | 'mounted';
@@ -124,7 +130,7 @@ export interface LayerDriver extends AsyncDisposable {
   /** Ordered pairs, as `docker info` shows them. */
   status(): Promise<readonly (readonly [string, string])[]>;
   /** What it is on disk. */
-  content(id: LayerId): Promise<LayerContent>;
+  content(id: LayerId, options?: ContentOptions): Promise<LayerContent>;
   /** From now on read-only and durable; several at once cost one sync. */
   seal(ids: readonly LayerId[], options?: Abortable): Promise<void>;
   /** The plan; touches nothing. */

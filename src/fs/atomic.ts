@@ -4,6 +4,7 @@ import {
   AT_FDCWD,
   close,
   fchmod,
+  fchmodat,
   lchownat,
   mkdirat,
   O_CREAT,
@@ -66,6 +67,25 @@ export function ensureDirectory(path: ByteString, mode: number, uid: number, gid
   try {
     lchownat(fd, '.' as ByteString, uid, gid);
     fchmod(fd, mode);
+  } finally {
+    close(fd);
+  }
+}
+
+/** A new directory with exactly this mode and owner, where nobody else writes. */
+export function makeDirectory(path: ByteString, mode: number, uid: number, gid: number): void {
+  mkdirat(AT_FDCWD, path, mode & 0o700);
+  lchownat(AT_FDCWD, path, uid, gid);
+  fchmodat(AT_FDCWD, path, mode);
+}
+
+/** A new file with exactly this mode, where nobody reads yet or it is empty: else a reader may see a part of it. */
+export function makeFile(path: ByteString, data: Uint8Array, mode: number, ...tolerated: number[]): void {
+  const fd = openat(AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode, ...tolerated);
+  if (fd < 0) return;
+  try {
+    if (data.length > 0) writeAll(fd, data, path);
+    fchmod(fd, mode); // whatever the umask
   } finally {
     close(fd);
   }

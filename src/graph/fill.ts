@@ -1,6 +1,6 @@
 import type { ByteString } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
-import { isStorageError, StorageError } from '../base/errors.ts';
+import { isStorageError, revive, StorageError } from '../base/errors.ts';
 import type { IdMaps } from '../base/id-map.ts';
 import type { RunOptions } from '../base/pool.ts';
 import { abortRing, type RingMemory, RingWriter, ringMemory } from '../base/ring.ts';
@@ -20,7 +20,7 @@ import type { Threads } from './threads.ts';
 // layers below. Where a layer is a full copy, both happen beside it and the result is then merged into it.
 
 /** Layers below this many bytes are inflated and unpacked in one thread: a second one would cost more than it gives. */
-const SMALL_BYTES = 1 << 20;
+export const SMALL_BYTES: number = 1 << 20;
 
 /** Told of bytes done, at most ten times a second. */
 export interface Watched extends Abortable {
@@ -53,18 +53,13 @@ export interface ApplyReport {
   readonly compression?: Compression;
 }
 
-/** A layer whose own entries are in place. */
-export interface Unpacked {
-  readonly diffId: Digest;
-  readonly blobDigest?: Digest;
-  /** The second half. The layers below must be settled. */
-  settle(): Promise<ApplyReport>;
-}
-
 /** The layer that is filled. */
 export interface FillTarget {
   readonly id: LayerId;
+  /** Its lowers are left out where it is fresh. */
   readonly content: LayerContent;
+  /** The trees below it, top first. */
+  readonly lowers: () => Promise<readonly ByteString[]>;
   readonly ids: IdMaps;
   /** true: the content is what a mounted layer shows. What it has already is what the changes are done to. */
   readonly mounted?: boolean;
@@ -72,6 +67,127 @@ export interface FillTarget {
 
 type RequestOf = (from: ApplyRequest['from']) => ApplyRequest;
 type Answer = ApplyAnswer & { readonly inflated?: InflateAnswer };
+
+/** What is known of a layer whose own entries are in place. */
+interface Parts {
+  readonly threads: Threads;
+  readonly target: FillTarget;
+  readonly style: MarkStyle;
+  /** The tree that was unpacked: the layer's own, or one beside it. */
+  readonly root: ByteString;
+  readonly staged: boolean;
+  readonly options: ApplyOptions;
+  readonly unsettled: Uint8Array;
+  readonly sizeBytes?: number;
+  readonly found: Omit<ApplyReport, 'sizeBytes'>;
+}
+
+/** A layer whose own entries are in place. */
+export class Unpacked {
+  readonly #parts: Parts;
+  readonly #ended: () => Promise<unknown>;
+  /** Once asked for: finding them takes a look at each. */
+  #lowers: readonly ByteString[] | undefined;
+
+  /** `ended`: called when it is settled, or could not be. */
+  constructor(parts: Parts, ended: () => Promise<unknown> = async () => {}) {
+    this.#parts = parts;
+    this.#ended = ended;
+  }
+
+  get diffId(): Digest {
+    return this.#parts.found.diffId;
+  }
+
+  /** Absent where the tar came as a stream. */
+  get blobDigest(): Digest | undefined {
+    return this.#parts.found.blobDigest;
+  }
+
+  /** With something more to do at the end. */
+  whenEnded(task: () => unknown): Unpacked {
+    const ended = async (): Promise<void> => {
+      try {
+        await this.#ended();
+      } finally {
+        await task();
+      }
+    };
+    return new Unpacked(this.#parts, ended);
+  }
+
+  /** The second half. The layers below must be settled. */
+  async settle(): Promise<ApplyReport> {
+    const { reports, failure } = await Unpacked.settle([this]);
+    if (failure !== undefined) throw failure.error;
+    return reports[0] as ApplyReport;
+  }
+
+  /**
+   * As `settle` of each, in one job: layers that stack, bottom first, each on the one before it. `below`: what the first
+   * one lies on, where that was settled so too.
+   */
+  static async settle(chain: readonly Unpacked[], below?: Unpacked): Promise<SettledChain> {
+    const [bottom] = chain;
+    if (bottom === undefined) return { reports: [] };
+    try {
+      return await bottom.#settleWith(chain, below);
+    } catch (error) {
+      return { reports: [], failure: { error } };
+    } finally {
+      for (const layer of chain) await layer.#ended();
+    }
+  }
+
+  async #known(): Promise<readonly ByteString[]> {
+    this.#lowers ??= await this.#parts.target.lowers();
+    return this.#lowers;
+  }
+
+  async #settleWith(chain: readonly Unpacked[], below: Unpacked | undefined): Promise<SettledChain> {
+    const { threads, target, style, staged, root, options } = this.#parts;
+    const { content, ids } = target;
+    const { signal, fresh } = options;
+    let under = below;
+    for (const layer of chain) {
+      if (under !== undefined) layer.#lowers = [under.#parts.target.content.root, ...(await under.#known())];
+      under = layer;
+    }
+    const request: SettleRequest = {
+      ids,
+      style,
+      lowers: await this.#known(),
+      lowerStyle: content.whiteouts,
+      layers: chain
+        .map((layer) => layer.#parts)
+        .map((layer) => ({
+          root: layer.root,
+          unsettled: layer.unsettled,
+          ...(layer.sizeBytes === undefined ? {} : { sizeBytes: layer.sizeBytes }),
+        })),
+    };
+    const { settled, failure } = await threads.jobs.run<SettleAnswer>({ name: 'settle', request }, { signal });
+    const reports = settled.map(({ sizeBytes, notes }, i) => {
+      const { found } = (chain[i] as Unpacked).#parts;
+      return { ...found, sizeBytes, notes: [...found.notes, ...notes] };
+    });
+    if (failure !== undefined) return { reports, failure: { error: revive(failure) } };
+    if (staged) {
+      const merge: MergeRequest = { staged: root, target: content.root, style };
+      signal?.throwIfAborted();
+      // Given up in the middle it leaves half of the changes: only where the layer is then thrown away.
+      await threads.jobs.run({ name: 'merge', request: merge }, fresh === true ? { signal } : {});
+    }
+    return { reports };
+  }
+}
+
+/** How far a chain of layers was settled. */
+export interface SettledChain {
+  readonly reports: readonly ApplyReport[];
+  /** Why the next one could not be. */
+  readonly failure?: { readonly error: unknown };
+}
 
 /** Fills a layer; `unpack` gets the entries into the directory that the request names. */
 export async function fill(
@@ -81,7 +197,7 @@ export async function fill(
   unpack: (request: RequestOf) => Promise<Answer>,
 ): Promise<Unpacked> {
   const { content, ids, mounted = false } = target;
-  const { signal, record, fresh } = options;
+  const { record, fresh } = options;
   const staged = content.whiteouts === 'none' ? await stage(threads, target) : undefined;
   const root = staged ?? content.root;
   const style: MarkStyle = staged === undefined ? 'overlay' : 'plain';
@@ -98,40 +214,23 @@ export async function fill(
       ...searched,
       ...(record === undefined ? {} : { record }),
     }));
-    const { unsettled, sizeBytes: known, inflated, ...rest } = answer;
+    const { unsettled, sizeBytes, inflated, ...rest } = answer;
     const found = {
       ...rest,
       ...(inflated === undefined ? {} : { blobDigest: inflated.blobDigest, compression: inflated.compression }),
     };
-    const settle = async (): Promise<ApplyReport> => {
-      const { lowers, whiteouts: lowerStyle } = content;
-      const request: SettleRequest = {
-        root,
-        ids,
-        style,
-        unsettled,
-        lowers,
-        lowerStyle,
-        ...(known === undefined ? {} : { sizeBytes: known }),
-      };
-      try {
-        const { sizeBytes, notes } = await threads.jobs.run<SettleAnswer>({ name: 'settle', request }, { signal });
-        if (staged !== undefined) {
-          const merge: MergeRequest = { staged, target: content.root, style };
-          signal?.throwIfAborted();
-          // Given up in the middle it leaves half of the changes: only where the layer is then thrown away.
-          await threads.jobs.run({ name: 'merge', request: merge }, fresh === true ? { signal } : {});
-        }
-        return { ...found, sizeBytes, notes: [...found.notes, ...notes] };
-      } finally {
-        await clear();
-      }
+    const parts: Parts = {
+      threads,
+      target,
+      style,
+      root,
+      staged: staged !== undefined,
+      options,
+      unsettled,
+      ...(sizeBytes === undefined ? {} : { sizeBytes }),
+      found,
     };
-    return {
-      diffId: found.diffId,
-      ...(inflated === undefined ? {} : { blobDigest: inflated.blobDigest }),
-      settle,
-    };
+    return new Unpacked(parts, clear);
   } catch (error) {
     await clear();
     throw error;

@@ -6,6 +6,7 @@ import type { RingMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream, Change, LayerId } from '../base/values.ts';
 import type { Rendering } from '../diff/types.ts';
 import type {
+  ContentOptions,
   CreateOptions,
   LayerContent,
   LayerDriver,
@@ -131,7 +132,7 @@ class Graph implements StorageDriver {
 
   async unpack(id: LayerId, tar: FileRange | ByteStream, options: ApplyOptions = {}): Promise<Unpacked> {
     const { parent, fresh } = options;
-    const target = await this.#target(id);
+    const target = await this.#target(id, fresh);
     if (fresh === true) return this.#unpackInto(target, tar, options);
     const direct = parent === undefined || parent === (await this.#driver.parent(id));
     if (!direct && (parent === id || !(await this.#driver.has(parent)))) {
@@ -146,8 +147,7 @@ class Graph implements StorageDriver {
       const unpacked = direct
         ? await this.#unpackInto(target, tar, options)
         : await this.#unpackMounted(target, tar, options);
-      const settle = (): Promise<ApplyReport> => unpacked.settle().finally(() => close(lock));
-      return { ...unpacked, settle };
+      return unpacked.whenEnded(() => close(lock));
     } catch (error) {
       close(lock);
       throw error;
@@ -180,15 +180,9 @@ class Graph implements StorageDriver {
     try {
       const { path } = mounted;
       const content: LayerContent = { ...target.content, root: path, lowers: [path], whiteouts: 'none' };
-      const unpacked = await this.#unpackInto({ ...target, content, mounted: true }, tar, options);
-      const settle = async (): Promise<ApplyReport> => {
-        try {
-          return await unpacked.settle();
-        } finally {
-          await mounted[Symbol.asyncDispose]();
-        }
-      };
-      return { ...unpacked, settle };
+      const lowers = async (): Promise<readonly ByteString[]> => [path];
+      const unpacked = await this.#unpackInto({ ...target, content, lowers, mounted: true }, tar, options);
+      return unpacked.whenEnded(() => mounted[Symbol.asyncDispose]());
     } catch (error) {
       await mounted[Symbol.asyncDispose]();
       throw error;
@@ -211,14 +205,18 @@ class Graph implements StorageDriver {
       xattrs: 'all',
       to: { kind: 'ring', ring },
     });
-    const unpacked = await fill(this.#threads, await this.#target(to), options, (request) =>
+    const unpacked = await fill(this.#threads, await this.#target(to, options.fresh), options, (request) =>
       unpackPacked(this.#threads, packing, request, options),
     );
     return unpacked.settle();
   }
 
-  async #target(id: LayerId): Promise<FillTarget> {
-    return { id, content: await this.#driver.content(id), ids: this.#driver.idMaps };
+  /** A fresh layer's lowers are looked up when it is settled, if nobody knows them by then. */
+  async #target(id: LayerId, fresh = false): Promise<FillTarget> {
+    const content = await this.#driver.content(id, { lowers: !fresh });
+    const lowers = async (): Promise<readonly ByteString[]> =>
+      fresh ? (await this.#driver.content(id)).lowers : content.lowers;
+    return { id, content, lowers, ids: this.#driver.idMaps };
   }
 
   async *diff(id: LayerId, parent: LayerId | undefined, options: DiffOptions = {}): AsyncGenerator<Uint8Array> {
@@ -251,7 +249,7 @@ class Graph implements StorageDriver {
   }
 
   async diffSize(id: LayerId, parent: LayerId | undefined, options: Abortable & Written = {}): Promise<number> {
-    const content = await this.#driver.content(id);
+    const content = await this.#driver.content(id, { lowers: false });
     const direct = (await this.#driver.parent(id)) === parent;
     if (content.whiteouts !== 'none' && direct) {
       return this.#threads.jobs.run({ name: 'usage', request: content.root }, { signal: options.signal });
@@ -261,7 +259,7 @@ class Graph implements StorageDriver {
   }
 
   async *replay(id: LayerId, record: ByteString, diffId: Digest, options: Watched = {}): AsyncGenerator<Uint8Array> {
-    const { root } = await this.#driver.content(id);
+    const { root } = await this.#driver.content(id, { lowers: false });
     const request = (ring: RingMemory): ReplayRequest => ({ record, root, diffId, to: { kind: 'ring', ring } });
     yield* jobStream(this.#threads.jobs, (ring) => ({ name: 'replay', request: request(ring) }), watch(options));
   }
@@ -273,19 +271,19 @@ class Graph implements StorageDriver {
     to: FilePlace,
     options: Watched & CompressOptions = {},
   ): Promise<PackedBlob | undefined> {
-    const { root } = await this.#driver.content(id);
+    const { root } = await this.#driver.content(id, { lowers: false });
     const request = (out: Out): ReplayRequest => ({ record, root, diffId, to: out });
     return writeFile(this.#threads, to, (out) => ({ name: 'replay', request: request(out) }), options);
   }
 
   async verify(id: LayerId, record: ByteString, diffId: Digest, options: Watched = {}): Promise<void> {
-    const { root } = await this.#driver.content(id);
+    const { root } = await this.#driver.content(id, { lowers: false });
     const request: ReplayRequest = { record, root, diffId };
     await this.#threads.jobs.run({ name: 'replay', request }, watch(options));
   }
 
   async files(id: LayerId): Promise<LayerFiles> {
-    const { root } = await this.#driver.content(id);
+    const { root } = await this.#driver.content(id, { lowers: false });
     return layerFiles(root, (path, why) => {
       return new StorageError('not-found', `Cannot read ${quote(path)} of layer "${id}": ${why}`, { layer: id, path });
     });
@@ -310,7 +308,7 @@ class Graph implements StorageDriver {
   }
 
   async #views(id: LayerId, parent: LayerId | undefined, { mode }: Written): Promise<Views> {
-    const content = await this.#driver.content(id);
+    const content = await this.#driver.content(id, { lowers: false });
     const view = await this.#plan(id, mode);
     const direct = (await this.#driver.parent(id)) === parent;
     const { diff } = await this.#driver.capabilities();
@@ -375,8 +373,8 @@ class Graph implements StorageDriver {
   status(): ReturnType<LayerDriver['status']> {
     return this.#driver.status();
   }
-  content(id: LayerId): Promise<LayerContent> {
-    return this.#driver.content(id);
+  content(id: LayerId, options?: ContentOptions): Promise<LayerContent> {
+    return this.#driver.content(id, options);
   }
   seal(ids: readonly LayerId[], options?: Abortable): Promise<void> {
     return this.#driver.seal(ids, options);

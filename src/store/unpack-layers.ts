@@ -6,7 +6,7 @@ import { unlessAborted } from '../base/until.ts';
 import type { LayerId } from '../base/values.ts';
 import type { InflateLimits } from '../codec/inflate.ts';
 import { keepTar } from '../graph/blobs.ts';
-import type { ApplyReport, Unpacked } from '../graph/fill.ts';
+import { type ApplyReport, SMALL_BYTES, Unpacked } from '../graph/fill.ts';
 import type { ArchivedLayer } from '../transport/source.ts';
 import { inRoot, keptOf, recordOf, type StoreContext } from './context.ts';
 import type { NewLayer } from './rows.ts';
@@ -54,7 +54,7 @@ export async function unpackLayers(
   const given = new AbortController();
   const signal = options.signal === undefined ? given.signal : AbortSignal.any([options.signal, given.signal]);
   const unpacking = new Unpacking(context, { ...options, signal });
-  const filled = stacks.holds ? await unpacking.sideBySide(planned) : unpacking.oneByOne(planned);
+  const filled = stacks.holds ? unpacking.sideBySide(planned) : unpacking.oneByOne(planned);
   let failure: { readonly error: unknown } | undefined;
   const note = (error: unknown): undefined => {
     failure ??= { error };
@@ -84,52 +84,55 @@ class Unpacking {
     return planned.map((one) => {
       const filled = before.then(async () => {
         await this.#create(one);
-        return this.#settle(one, await this.#unpack(one, false));
+        const unpacked = await this.#unpack(one, false);
+        const report = await unpacked.settle().catch((error: unknown) => {
+          throw ofLayer(one, error);
+        });
+        return this.#finish(one, report);
       });
       before = filled;
       return filled;
     });
   }
 
-  /** All are made at once, unpacked as there are threads, and settled when those below are. */
-  async sideBySide(planned: readonly PlannedLayer[]): Promise<Promise<FilledLayer>[]> {
-    for (const one of planned) await this.#create(one);
-    const unpacked = this.#spread(planned);
-    const settled = new Map<LayerId, Promise<FilledLayer>>();
+  /** Made one after another, unpacked as there are threads, and settled when those below are. */
+  sideBySide(planned: readonly PlannedLayer[]): Promise<FilledLayer>[] {
+    let before: Promise<unknown> = Promise.resolve();
+    const made = new Map<PlannedLayer, Promise<unknown>>();
     for (const one of planned) {
-      const below = one.parent === undefined ? undefined : settled.get(one.parent);
-      const own = unpacked.get(one);
-      const filled = async (): Promise<FilledLayer> => {
-        const layer = (await own) as Unpacked; // first, so that whoever waits for this one waits for its thread too
-        await below;
-        return this.#settle(one, layer);
-      };
-      settled.set(one.id, filled());
+      before = before.then(() => this.#create(one));
+      before.catch(() => {}); // who unpacks it tells
+      made.set(one, before);
     }
-    return [...settled.values()];
+    const settling = new Settling(planned);
+    const unpack = (one: PlannedLayer, oneThread: boolean): Promise<void> =>
+      settling.unpacked(one, async () => {
+        await made.get(one);
+        return this.#unpack(one, oneThread);
+      });
+    this.#spread(planned, unpack);
+    return planned.map(async (one) => this.#finish(one, await settling.settled(one)));
   }
 
   /** As many at a time as there are threads; the last of them may take a second one, where that is free. */
-  #spread(planned: readonly PlannedLayer[]): ReadonlyMap<PlannedLayer, Promise<Unpacked>> {
+  #spread(planned: readonly PlannedLayer[], unpack: (one: PlannedLayer, oneThread: boolean) => Promise<void>): void {
     const size = this.#context.threads.width;
-    const waiting = planned.toSorted((a, b) => b.layer.blob.length - a.layer.blob.length);
-    const results = new Map(planned.map((one) => [one, Promise.withResolvers<Unpacked>()]));
+    // The large ones first; those that take no time from the bottom, as they are settled.
+    const weight = ({ layer: { blob } }: PlannedLayer): number => (blob.length < SMALL_BYTES ? 0 : blob.length);
+    const waiting = planned.toSorted((a, b) => weight(b) - weight(a));
     let busy = 0;
     const next = (): void => {
       const one = busy < size ? waiting.shift() : undefined;
       if (one === undefined) return;
       busy++;
-      const { resolve, reject } = results.get(one) as PromiseWithResolvers<Unpacked>;
       const oneThread = waiting.length > 0 || busy === size;
-      const ended = (): void => {
+      void unpack(one, oneThread).finally(() => {
         busy--;
         next();
-      };
-      this.#unpack(one, oneThread).then(resolve, reject).finally(ended);
+      });
       next();
     };
     next();
-    return new Map([...results].map(([one, { promise }]) => [one, promise]));
   }
 
   #create({ id, parent }: PlannedLayer): Promise<void> {
@@ -179,15 +182,14 @@ class Unpacking {
     return this.#writeBacks;
   }
 
-  async #settle(planned: PlannedLayer, unpacked: Unpacked): Promise<FilledLayer> {
-    return this.#settleLayer(planned, unpacked).catch((error: unknown) => {
+  /** A layer that is whole. */
+  async #finish(planned: PlannedLayer, report: ApplyReport): Promise<FilledLayer> {
+    return this.#filled(planned, report).catch((error: unknown) => {
       throw ofLayer(planned, error);
     });
   }
 
-  async #settleLayer(planned: PlannedLayer, unpacked: Unpacked): Promise<FilledLayer> {
-    const { id, parent, chainId, layer } = planned;
-    const report = await unpacked.settle();
+  async #filled({ id, parent, chainId, layer }: PlannedLayer, report: ApplyReport): Promise<FilledLayer> {
     if (!report.exact.holds) await this.#keepTar(id, layer, report);
     const row = {
       driverId: id,
@@ -211,6 +213,85 @@ class Unpacking {
     const compressed = report.compression !== undefined && report.compression !== 'none';
     await keepTar(threads, { from: layer.blob, to: inRoot(this.#context, keptOf(id)), compressed }, this.#options);
   }
+}
+
+interface Slot {
+  readonly layer: PlannedLayer;
+  readonly report: PromiseWithResolvers<ApplyReport>;
+  readonly above: Slot[];
+  readonly below?: Slot;
+  unpacked?: Unpacked;
+  state: 'waits' | 'is being settled' | 'settled' | 'failed';
+}
+
+/** Settles layers as they come in: those that are there and lie on one another together, bottom first. */
+class Settling {
+  readonly #slots = new Map<LayerId, Slot>();
+
+  constructor(planned: readonly PlannedLayer[]) {
+    for (const layer of planned) {
+      const below = layer.parent === undefined ? undefined : this.#slots.get(layer.parent);
+      const report = Promise.withResolvers<ApplyReport>();
+      const slot: Slot = { layer, report, above: [], state: 'waits', ...(below === undefined ? {} : { below }) };
+      below?.above.push(slot);
+      this.#slots.set(layer.id, slot);
+    }
+  }
+
+  /** Rejects only when its thread has ended too. */
+  settled({ id }: PlannedLayer): Promise<ApplyReport> {
+    return this.#slot(id).report.promise;
+  }
+
+  /** Resolves when the layer is unpacked, or could not be; it is settled as soon as it can be. */
+  async unpacked({ id }: PlannedLayer, unpack: () => Promise<Unpacked>): Promise<void> {
+    const slot = this.#slot(id);
+    try {
+      slot.unpacked = await unpack();
+    } catch (error) {
+      this.#fail(slot, error);
+      return;
+    }
+    const { below } = slot;
+    if (below?.state === 'failed') below.report.promise.catch((error: unknown) => this.#fail(slot, error));
+    else if (below === undefined || below.state === 'settled') void this.#settleFrom(slot);
+  }
+
+  async #settleFrom(bottom: Slot): Promise<void> {
+    const chain = [bottom];
+    for (let top: Slot | undefined = bottom; top !== undefined; ) {
+      top.state = 'is being settled';
+      top = top.above.find(isReady);
+      if (top !== undefined) chain.push(top);
+    }
+    const { reports, failure } = await Unpacked.settle(
+      chain.map(({ unpacked }) => unpacked as Unpacked),
+      bottom.below?.unpacked,
+    );
+    const settled = chain.slice(0, reports.length);
+    for (const [i, slot] of settled.entries()) {
+      slot.state = 'settled';
+      slot.report.resolve(reports[i] as ApplyReport);
+    }
+    const failed = chain[reports.length];
+    if (failed !== undefined) this.#fail(failed, ofLayer(failed.layer, failure?.error));
+    for (const { above } of settled) for (const slot of above.filter(isReady)) void this.#settleFrom(slot);
+  }
+
+  /** Nothing above it can be settled; what is still being unpacked is told when it is. */
+  #fail(slot: Slot, error: unknown): void {
+    slot.state = 'failed';
+    slot.report.reject(error);
+    for (const above of slot.above) if (above.unpacked !== undefined) this.#fail(above, error);
+  }
+
+  #slot(id: LayerId): Slot {
+    return this.#slots.get(id) as Slot;
+  }
+}
+
+function isReady({ unpacked, state }: Slot): boolean {
+  return unpacked !== undefined && state === 'waits';
 }
 
 /** Says in which layer of the archive it failed; who gave up needs no such word. */

@@ -2,20 +2,11 @@ import { randomBytes } from 'node:crypto';
 import { type ByteString, quote } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { LayerId } from '../../base/values.ts';
-import { ensureDirectory, temporaryName } from '../../fs/atomic.ts';
+import { ensureDirectory, makeDirectory, makeFile, temporaryName } from '../../fs/atomic.ts';
 import { removeTree } from '../../fs/remove.ts';
 import { AT_FDCWD, lstatat, RENAME_NOREPLACE, readlinkat, renameat2, symlinkat, unlinkat } from '../../linux/inode.ts';
 import { EEXIST, EINVAL, ENOENT } from '../../linux/libc.ts';
-import {
-  exists,
-  isDirectoryAt,
-  listNames,
-  type Owner,
-  placeSmall,
-  readSmall,
-  tampered,
-  withDirectory,
-} from '../home-files.ts';
+import { exists, isDirectoryAt, listNames, type Owner, readSmall, tampered, withDirectory } from '../home-files.ts';
 import { isLayerId, parseLayerId } from '../ids.ts';
 
 // Docker's overlay2 layout (docs/on-disk.md): ID/{diff,link,lower,work,merged,committed} and l/LINK -> ../ID/diff.
@@ -99,7 +90,7 @@ function readFiles(home: ByteString, id: LayerId): OverlayLayer {
   const path = `${layer}/lower` as ByteString;
   const lower = readSmall(path);
   const lowers = lower === undefined ? [] : parseLower(lower, path);
-  return { link, lowers, committed: exists(`${layer}/committed` as ByteString) };
+  return { link, lowers, committed: isCommitted(home, id) };
 }
 
 function parseLink(path: ByteString): LinkName {
@@ -154,15 +145,16 @@ export function makeLayer(home: ByteString, id: LayerId, below: Below | undefine
   let link: LinkName | undefined;
   let name: ByteString = temporary;
   try {
-    ensureDirectory(dir as ByteString, 0o710, us, owner.gid);
+    makeDirectory(dir as ByteString, 0o710, us, owner.gid);
     // Overlay shows the root of the top layer: the parent's own root must go on being seen.
     const root = below === undefined ? undefined : lstatat(AT_FDCWD, pathsOf(home, below.id).diff);
-    ensureDirectory(at('diff'), (root?.mode ?? 0o755) & 0o7777, root?.uid ?? owner.uid, root?.gid ?? owner.gid);
+    makeDirectory(at('diff'), (root?.mode ?? 0o755) & 0o7777, root?.uid ?? owner.uid, root?.gid ?? owner.gid);
     link = makeLink(home, id);
-    placeSmall(home, at('link'), link, 0o644);
+    makeFile(at('link'), Buffer.from(link, 'latin1'), 0o644);
     if (below !== undefined) {
-      ensureDirectory(at('work'), 0o700, owner.uid, owner.gid);
-      placeSmall(home, at('lower'), formatLower([below.layer.link, ...below.layer.lowers]), 0o644);
+      makeDirectory(at('work'), 0o700, owner.uid, owner.gid);
+      const lower = formatLower([below.layer.link, ...below.layer.lowers]);
+      makeFile(at('lower'), Buffer.from(lower, 'latin1'), 0o644);
     }
     renameat2(AT_FDCWD, dir as ByteString, AT_FDCWD, pathsOf(home, id).layer, RENAME_NOREPLACE);
     name = id as string as ByteString;
@@ -182,10 +174,18 @@ function makeLink(home: ByteString, id: LayerId): LinkName {
   }
 }
 
+function committedPath(home: ByteString, id: LayerId): ByteString {
+  return `${pathsOf(home, id).layer}/committed` as ByteString;
+}
+
+export function isCommitted(home: ByteString, id: LayerId): boolean {
+  return exists(committedPath(home, id));
+}
+
 /** Marks a layer as read-only from now on. */
 export function commitLayer(home: ByteString, id: LayerId): void {
-  const path = `${pathsOf(home, id).layer}/committed` as ByteString;
-  if (!exists(path)) placeSmall(home, path, '', 0o600);
+  const path = committedPath(home, id);
+  if (!exists(path)) makeFile(path, Buffer.alloc(0), 0o600, EEXIST);
 }
 
 /**

@@ -10,6 +10,7 @@ import { clearAside, deleteAside, listAside, setAside, sweepAside } from '../asi
 import { CountedMounts, type Place } from '../counted.ts';
 import type {
   Capabilities,
+  ContentOptions,
   CreateOptions,
   DriverSettings,
   LayerContent,
@@ -41,6 +42,7 @@ import {
   dropLinkOfAside,
   ensureLinks,
   hasLayer,
+  isCommitted,
   type LinkName,
   LOWERS_MAX,
   listLayers,
@@ -251,10 +253,12 @@ class Overlay2 implements LayerDriver {
     ];
   }
 
-  async content(id: LayerId): Promise<LayerContent> {
+  async content(id: LayerId, options: ContentOptions = {}): Promise<LayerContent> {
     const { diff } = pathsOf(this.home, parseLayerId(id));
     const staging = `${pathsOf(this.home, id).layer}/staging` as ByteString;
-    return { kind: 'tree', root: diff, lowers: this.#known(readLayer(this.home, id)), whiteouts: 'overlay', staging };
+    const layer = readLayer(this.home, id);
+    const lowers = options.lowers === false ? [] : this.#known(layer);
+    return { kind: 'tree', root: diff, lowers, whiteouts: 'overlay', staging };
   }
 
   /** Top first, one spelling for each layer in whatever is handed out. */
@@ -280,6 +284,7 @@ class Overlay2 implements LayerDriver {
   async seal(ids: readonly LayerId[], options: Abortable = {}): Promise<void> {
     for (const id of ids) {
       parseLayerId(id);
+      if (isCommitted(this.home, id)) continue; // for good
       await this.#counted.changing(id, async () => {
         const layer = readLayer(this.home, id);
         if (!layer.committed && this.#counted.isMountedWritable(id)) {

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync } from 'node:fs';
 import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
-import { StorageError } from '../../base/errors.ts';
+import { type ErrorRecord, StorageError } from '../../base/errors.ts';
 import { type IdMaps, toHost } from '../../base/id-map.ts';
-import type { JobContext } from '../../base/pool.ts';
+import { type JobContext, jobError } from '../../base/pool.ts';
 import { type RingMemory, RingReader } from '../../base/ring.ts';
 import type { Finding } from '../../base/values.ts';
 import { Deflater } from '../../codec/deflate.ts';
@@ -132,26 +132,57 @@ function differs(copy: ByteString, of: ByteString): boolean {
   return false;
 }
 
-export interface SettleRequest extends Pick<ApplyRequest, 'root' | 'ids' | 'style'> {
-  readonly unsettled: Uint8Array;
-  /** The trees below, top first, all settled. */
+/** Layers that stack, bottom first. */
+export interface SettleRequest extends Pick<ApplyRequest, 'ids' | 'style'> {
+  /** The trees below the first one, top first, all settled. */
   readonly lowers: readonly ByteString[];
   readonly lowerStyle: 'overlay' | 'none';
+  readonly layers: readonly UnsettledLayer[];
+}
+
+interface UnsettledLayer {
+  readonly root: ByteString;
+  readonly unsettled: Uint8Array;
   /** What `apply` knew of it. */
   readonly sizeBytes?: number;
 }
 
-export interface SettleAnswer {
+interface SettledLayer {
   /** Sum of the sizes of the layer's non-directories, links once. */
   readonly sizeBytes: number;
   readonly notes: readonly string[];
 }
 
-/** Job: does what needs the layers below, jailed in the layer. */
+export interface SettleAnswer {
+  /** Those that are done; where not all are, the next one failed. */
+  readonly settled: readonly SettledLayer[];
+  readonly failure?: ErrorRecord;
+}
+
+/** Job: does what needs the layers below, jailed in each layer after the other. */
 export function settle(request: SettleRequest, context: JobContext, jail: Jail): SettleAnswer {
-  const { lowers, root, ids, sizeBytes, style } = request;
-  using below = lowers.length === 0 ? undefined : new LowerView(lowers, request.lowerStyle, viaWorkingDirectory);
-  const { directories, placeholders } = decodeUnsettled(request.unsettled);
+  const settled: SettledLayer[] = [];
+  const lowers = [...request.lowers];
+  try {
+    for (const layer of request.layers) {
+      settled.push(settleOne(request, layer, lowers, context, jail));
+      lowers.unshift(layer.root);
+    }
+    return { settled };
+  } catch (error) {
+    return { settled, failure: jobError(error) };
+  }
+}
+
+function settleOne(
+  { ids, style, lowerStyle }: SettleRequest,
+  { root, unsettled, sizeBytes }: UnsettledLayer,
+  lowers: readonly ByteString[],
+  context: JobContext,
+  jail: Jail,
+): SettledLayer {
+  using below = lowers.length === 0 ? undefined : new LowerView(lowers, lowerStyle, viaWorkingDirectory);
+  const { directories, placeholders } = decodeUnsettled(unsettled);
   const notes = new Notes();
   const check = (): void => context.check();
   const rootPair = { uid: toHost(0, ids.uid, 'user'), gid: toHost(0, ids.gid, 'group') };
