@@ -3,6 +3,7 @@ import type { IdMaps } from '../base/id-map.ts';
 import type { Log } from '../base/log.ts';
 import type { Abortable, DriverName, Finding, LayerId } from '../base/values.ts';
 import type { Mount } from '../mount/mount.ts';
+import type { OverlayFindings } from './overlay/probe.ts';
 
 /** How a driver spells deletions on disk. */
 export type WhiteoutStyle = 'none' | 'overlay';
@@ -161,6 +162,8 @@ export interface DriverSettings {
   readonly perform: Performer;
   /** Called at opening where removed trees are still to be deleted, which is then the caller's (`sweep`). Absent: they are deleted. */
   readonly leftAside?: () => void;
+  /** What choosing this driver for the home has found, a moment ago. */
+  readonly found?: OverlayFindings;
 }
 
 /** Does blocking work in a thread of its own, so that the caller's never stops. */

@@ -7,7 +7,7 @@ import { probeMarks } from './marks.ts';
 import { ownOptions, parseDriverOptions } from './options.ts';
 import { listLayers } from './overlay/home.ts';
 import { openOverlay2, probeDirectory } from './overlay/overlay2.ts';
-import { probeOverlay, whyNot } from './overlay/probe.ts';
+import { type OverlayFindings, probeOverlay, whyNot } from './overlay/probe.ts';
 import { listTrees, openVfs } from './vfs.ts';
 
 export interface ChooseOptions {
@@ -25,13 +25,19 @@ export interface DriverChoice {
   /** What the driver is to read of the options. */
   readonly options: readonly string[];
   readonly because: string;
+  /** For `openLayerDriver`, so that the same is not tried again. */
+  readonly found?: OverlayFindings;
+}
+
+interface Trial {
+  /** Why it cannot be used with this home; absent where it can. */
+  readonly fault?: string;
+  readonly found?: OverlayFindings;
 }
 
 interface Driver {
   readonly open: (settings: DriverSettings) => Promise<LayerDriver>;
-  /** Why it cannot be used with this home, or undefined. */
-  readonly fault: (home: ByteString, perform: Performer) => Promise<string | undefined>;
-
+  readonly trial: (home: ByteString, perform: Performer) => Promise<Trial>;
   /** Those of a home, without opening it. */
   readonly layers: (home: ByteString) => readonly LayerId[];
 }
@@ -40,21 +46,21 @@ const DRIVERS: Readonly<Record<DriverName, Driver>> = {
   overlay2: {
     open: openOverlay2,
     layers: listLayers,
-    fault: async (home, perform) => {
+    trial: async (home, perform) => {
       const directory = probeDirectory(home);
-      const findings = await probeOverlay(directory, perform);
-      return findings.overlay.holds ? undefined : whyNot(directory, findings);
+      const found = await probeOverlay(directory, perform);
+      return found.overlay.holds ? { found } : { fault: whyNot(directory, found) };
     },
   },
   vfs: {
     open: openVfs,
     layers: listTrees,
-    fault: async (home) => {
+    trial: async (home) => {
       // A home with layers was tried when it was made; on a full disk they can still be read and removed.
-      if (listTrees(home).length > 0) return undefined;
+      if (listTrees(home).length > 0) return {};
       const directory = probeDirectory(home);
       const { holds, because } = probeMarks(directory);
-      return holds ? undefined : `vfs is not possible in ${quote(directory)}: ${because}`;
+      return holds ? {} : { fault: `vfs is not possible in ${quote(directory)}: ${because}` };
     },
   },
 };
@@ -94,10 +100,10 @@ export async function chooseDriver(root: ByteString, choose: ChooseOptions): Pro
   for (const name of PRIORITY) {
     const options = read(name, choose);
     const home = canonicalHome(`${root}/${name}` as ByteString);
-    const fault = await DRIVERS[name].fault(home, choose.perform);
+    const { fault, ...trial } = await DRIVERS[name].trial(home, choose.perform);
     if (fault === undefined) {
       const because = faults.length === 0 ? 'it is the first choice and works here' : faults.join('; ');
-      return { name, home, options, because };
+      return { name, home, options, because, ...trial };
     }
     faults.push(fault);
   }
@@ -115,8 +121,8 @@ export function driversWithLayers(root: ByteString): DriverName[] {
 async function take(root: ByteString, name: DriverName, choose: ChooseOptions, because: string): Promise<DriverChoice> {
   const options = read(name, choose);
   const home = canonicalHome(`${root}/${name}` as ByteString);
-  const fault = await DRIVERS[name].fault(home, choose.perform);
-  if (fault === undefined) return { name, home, options, because };
+  const { fault, ...trial } = await DRIVERS[name].trial(home, choose.perform);
+  if (fault === undefined) return { name, home, options, because, ...trial };
   throw refusal(`Cannot use the driver "${name}" (${because})`, [fault]);
 }
 

@@ -5,7 +5,7 @@ import { Pool } from '../base/pool.ts';
 import { unlessAborted } from '../base/until.ts';
 import type { Performer } from '../driver/driver.ts';
 import { type CompressOptions, type Crew, Crews } from './crew.ts';
-import type { MountRequest, UnmountRequest } from './jobs/control.ts';
+import type { MountRequest, UnmountRequest } from './jobs/mounting.ts';
 import type { CopyRequest } from './jobs/trees.ts';
 
 /** The threads of one store or bare driver: a pool for long jobs, and one thread for calls that must not wait. */
@@ -36,21 +36,22 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
   const width = Math.max(1, size);
   // A commit takes two threads that wait for each other.
   const jobs = new Pool(new URL(`./jobs/thread.${extension}`, import.meta.url), Math.max(2, width));
-  const light = new URL(`./jobs/control.${extension}`, import.meta.url);
-  const control = new Pool(light, 2);
-  const removal = new Pool(light, 1); // may take long, and starts sooner than a job thread
+  const small = new URL(`./jobs/control.${extension}`, import.meta.url);
+  const control = new Pool(small, 2);
+  const removal = new Pool(small, 1); // may take long, and starts sooner than a job thread
   jobs.warm(ahead.jobs ?? 0);
   if (ahead.mounts === true) control.warm(1);
+  // Starting a thread takes longer than most of these calls.
+  const light = (): Pool => (jobs.idle > 0 && control.idle === 0 ? jobs : control);
   const sync = (pool: Pool, path: ByteString): Promise<void> => pool.run({ name: 'sync', request: path });
   const perform: Performer = {
-    mount: (plan, target) => control.run({ name: 'mount', request: { plan, target } satisfies MountRequest }),
+    mount: (plan, target) => light().run({ name: 'mount', request: { plan, target } satisfies MountRequest }),
     unmount: (target, { detach }) =>
-      control.run({ name: 'unmount', request: { target, detach } satisfies UnmountRequest }),
+      light().run({ name: 'unmount', request: { target, detach } satisfies UnmountRequest }),
     removeTree: (path, { signal } = {}) => removal.run({ name: 'remove', request: path }, { signal }),
     copyTree: (from, to, { signal } = {}) =>
       jobs.run({ name: 'copy', request: { from, to } satisfies CopyRequest }, { signal }),
-    // Starting a thread takes longer than most syncs.
-    sync: (path, options) => unlessAborted(sync(jobs.idle > 0 && control.idle === 0 ? jobs : control, path), options),
+    sync: (path, options) => unlessAborted(sync(light(), path), options),
   };
   const crews = new Crews(width);
   return {

@@ -5,7 +5,7 @@ import { chainId, chainIds } from '../oci/chain-id.ts';
 import { parseConfig } from '../oci/config.ts';
 import { commitConfig } from '../oci/image.ts';
 import { formatPlatform } from '../oci/platform.ts';
-import { inRoot, newLayerId, newLayerMakings, recordOf, type StoreContext } from './context.ts';
+import { heeding, inRoot, newLayerId, newLayerMakings, recordOf, type StoreContext, undoing } from './context.ts';
 import { discardOrWarn } from './discard.ts';
 import { givenName } from './given-name.ts';
 import type { Committed, LayerRow, WritableRow } from './rows.ts';
@@ -21,7 +21,8 @@ export async function commitWritable(
   reference: string | undefined,
   options: CommitOptions = {},
 ): Promise<LoadedImage> {
-  const { database, driver, threads } = context;
+  const { driver, threads } = context;
+  const { database } = heeding(context, options);
   const names = reference === undefined ? [] : [givenName(reference)];
   const below = await layersBelow(context, writable);
   const base = writable.image === undefined ? undefined : await database.image(writable.image);
@@ -96,8 +97,11 @@ export async function commitWritable(
     });
   } catch (error) {
     // From disk first: on a full one that makes the room which the database needs.
-    await discardOrWarn(context, [id]);
-    await database.unpin(pin).catch((e: unknown) => context.log.warn(`Layers stay in the store for now: ${String(e)}`));
+    const undo = undoing(context);
+    await discardOrWarn(undo, [id]);
+    await undo.database
+      .unpin(pin)
+      .catch((e: unknown) => context.log.warn(`Layers stay in the store for now: ${String(e)}`));
     throw error;
   }
   // From here on the layer is the store's: whatever fails, it is not taken away.

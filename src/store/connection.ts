@@ -14,9 +14,10 @@ import { type ByteString, quote, toBytes } from '../base/bytes.ts';
 import { type ErrorCode, StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
 import { fileError, type Layout, layoutOf, newDatabasePath, refusal, syncDirectory } from './layout.ts';
+import { LOCKED } from './patience.ts';
 import { APPLICATION_ID, FORMAT, writeSchema } from './schema.ts';
 
-/** An open database: statements are compiled once, every failure is a StorageError, nothing waits beyond `busyMs`. */
+/** An open database: statements are compiled once, every failure is a StorageError, nothing waits beyond `lockMs`. */
 export class Connection {
   readonly layout: Layout;
   readonly #db: DatabaseSync;
@@ -28,12 +29,12 @@ export class Connection {
   }
 
   /** Opens what is there. A newer format is `failed-precondition`, a damaged file `corrupt`. */
-  static open(layout: Layout, busyMs: number): Connection {
+  static open(layout: Layout, lockMs: number): Connection {
     let db: DatabaseSync | undefined;
     try {
       // mode=rw: what is not there is not made.
       db = new DatabaseSync(new URL(`${fileUri(layout.database)}?mode=rw`), {
-        timeout: busyMs,
+        timeout: lockMs,
         enableForeignKeyConstraints: true,
       });
       const application = pragma(db, 'application_id');
@@ -213,6 +214,7 @@ function sqliteError(error: unknown, root: ByteString, action: string): unknown 
   return new StorageError(code, `Cannot ${action} the store ${quote(root)}: ${state}`, {
     path: root,
     actual: error.message,
+    ...(code === 'busy' ? { errno: LOCKED } : {}),
     cause: error,
   });
 }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { type ByteString, joinBytes } from '../base/bytes.ts';
 import type { Log } from '../base/log.ts';
-import type { LayerId } from '../base/values.ts';
+import type { Abortable, LayerId } from '../base/values.ts';
 import type { StorageDriver } from '../graph/storage-driver.ts';
 import type { Threads } from '../graph/threads.ts';
 import type { Database } from './database.ts';
@@ -21,6 +21,18 @@ export interface StoreContext {
   readonly unended: Making[];
   readonly sweeper: Sweeper;
   readonly turns: Turns;
+}
+
+/** For a call with a signal: it waits no longer for other processes than its caller does. */
+export function heeding(context: StoreContext, { signal }: Abortable): StoreContext {
+  return signal === undefined ? context : { ...context, database: context.database.waiting({ signal }) };
+}
+
+const UNDO_MS = 500;
+
+/** For taking back what failed: its caller waits no longer than that. What stays announced goes with the session. */
+export function undoing(context: StoreContext): StoreContext {
+  return { ...context, database: context.database.waiting({ ms: UNDO_MS }) };
 }
 
 /** A new driver id: 64 hexadecimal characters, as Docker's. */

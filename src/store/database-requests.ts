@@ -15,7 +15,7 @@ import type { Opened, Requests } from './rows.ts';
 export function answering(): Requests {
   let root = '' as ByteString;
   let rootIsNew = false;
-  let busyMs = 0;
+  let lockMs = 0;
   let open: Connection | undefined;
 
   const connect = (): Opened => {
@@ -28,7 +28,7 @@ export function answering(): Requests {
     }
   };
   const connectTo = (layout: Layout): Opened => {
-    const db = Connection.open(layout, busyMs);
+    const db = Connection.open(layout, lockMs);
     try {
       settleRoot(layout);
       const meta = new Map(
@@ -57,7 +57,7 @@ export function answering(): Requests {
   return {
     open(path, options) {
       root = path;
-      busyMs = options.busyMs;
+      lockMs = options.lockMs;
       const state = examineRoot(root);
       if (state === 'store') return connect();
       if (!options.create) throw refusal('not-found', root, 'there is no store');

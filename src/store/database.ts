@@ -9,6 +9,7 @@ import type { Answer, Question } from './database-thread.ts';
 import { imageKey } from './image-key.ts';
 import { type Layout, layoutOf, refusal } from './layout.ts';
 import { beginSession, deadAmong, type Session } from './makers.ts';
+import { type Patience, patiently } from './patience.ts';
 import type {
   BlobRow,
   Commit,
@@ -31,19 +32,30 @@ export interface DatabaseOptions {
   readonly asked?: DriverName;
   /** Names the driver of a store that is to be made in `root`, which exists. What it throws, nothing is left of. */
   readonly choose: (root: ByteString) => Promise<DriverName>;
-  /** How long a request waits for other processes before it is `busy`. Default 10,000. */
-  readonly busyMs?: number;
-  /** true: no thread is started, requests are done where they are asked; waiting for other processes then blocks. */
+  /** Of all requests; default 10,000 ms. */
+  readonly patience?: Partial<Patience>;
+  /** Ends the opening. */
+  readonly signal?: AbortSignal;
+  /** true: no thread is started, requests are done where they are asked, and the asker's thread does nothing else meanwhile. */
   readonly inline?: boolean;
 }
 
+/** A request blocks its thread that long while others hold the database; then it is asked again. */
+const LOCK_MS = { inline: 2, thread: 100 } as const;
+
 /** The loaded database of the store at `root`, an absolute path, made where there is none. */
 export async function openDatabase(root: ByteString, options: DatabaseOptions): Promise<Database> {
-  const { asked, busyMs = 10_000 } = options;
-  const thread = options.inline === true ? await startInline(root) : new Thread(root);
+  const { asked, signal, inline = false } = options;
+  const thread = inline ? await startInline(root) : new Thread(root);
+  const patience: Patience = { ms: 10_000, ...options.patience };
+  const patient = heeding(patience, signal);
+  const opening = { create: options.create, lockMs: LOCK_MS[inline ? 'inline' : 'thread'] };
   try {
-    let opened = await thread.ask('open', root, { create: options.create, busyMs });
-    opened ??= await thread.ask('make', await options.choose(root));
+    let opened = await patiently(() => thread.ask('open', root, opening), patient);
+    if (opened === undefined) {
+      const driver = await options.choose(root);
+      opened = await patiently(() => thread.ask('make', driver), patient);
+    }
     if (asked !== undefined && asked !== opened.driver) {
       throw refusal(
         'failed-precondition',
@@ -51,7 +63,7 @@ export async function openDatabase(root: ByteString, options: DatabaseOptions): 
         `it was made with the driver ${opened.driver}, not ${asked}; leave the driver out, or name another root`,
       );
     }
-    return new Database(thread, opened);
+    return new Database(thread, opened, patience);
   } catch (error) {
     await thread.ask('abandon').catch(() => undefined); // the first failure is the one to tell
     await thread.close();
@@ -155,40 +167,62 @@ export class Database implements AsyncDisposable {
   readonly layout: Layout;
   readonly driver: DriverName;
   readonly uuid: string;
+  readonly #opened: Opened;
   readonly #thread: Asked;
-  #session: Session | undefined;
-  #pins = 0;
-  #closed = false;
+  readonly #patience: Patience;
+  readonly #use: Use;
 
-  constructor(thread: Asked, opened: Opened) {
+  constructor(
+    thread: Asked,
+    opened: Opened,
+    patience: Patience,
+    use: Use = { pins: 0, closed: false, asking: new Set() },
+  ) {
     this.#thread = thread;
+    this.#opened = opened;
+    this.#patience = patience;
+    this.#use = use;
     this.layout = layoutOf(opened.root);
     this.driver = opened.driver;
     this.uuid = opened.uuid;
   }
 
+  /** The same, to be asked with less patience; one of them is to be closed. */
+  waiting({ ms = this.#patience.ms, signal }: Partial<Patience>): Database {
+    return new Database(this.#thread, this.#opened, heeding({ ...this.#patience, ms }, signal), this.#use);
+  }
+
+  #ask<K extends keyof Requests>(ask: K, ...values: Parameters<Requests[K]>): Promise<ReturnType<Requests[K]>> {
+    const { asking } = this.#use;
+    const answer = patiently(() => this.#thread.ask(ask, ...values), this.#patience);
+    asking.add(answer);
+    const ended = (): void => void asking.delete(answer);
+    answer.then(ended, ended);
+    return answer;
+  }
+
   /** The latest first. */
   images(): Promise<Image[]> {
-    return this.#thread.ask('images');
+    return this.#ask('images');
   }
 
   image(name: string): Promise<Image> {
-    return this.#thread.ask('image', imageKey(name));
+    return this.#ask('image', imageKey(name));
   }
 
   /** The layers of an image, bottom first. */
   imageLayers(name: string): Promise<LayerRow[]> {
-    return this.#thread.ask('imageLayers', imageKey(name));
+    return this.#ask('imageLayers', imageKey(name));
   }
 
   /** The manifests an image came with, the first first. */
   manifests(image: Digest): Promise<ManifestRow[]> {
-    return this.#thread.ask('manifests', image);
+    return this.#ask('manifests', image);
   }
 
   /** What is known of these compressed blobs. */
   blobs(digests: readonly Digest[]): Promise<BlobRow[]> {
-    return this.#thread.ask('blobs', digests);
+    return this.#ask('blobs', digests);
   }
 
   /**
@@ -196,12 +230,12 @@ export class Database implements AsyncDisposable {
    * process registered meanwhile, the older stays and ours are `lost`, unless one of ours that stays lies on them.
    */
   async commitImages(commit: Commit): Promise<Committed> {
-    return this.#thread.ask('commit', commit, this.#maker());
+    return this.#ask('commit', commit, this.#maker());
   }
 
   /** `reference` is a full one. Answers the image it pointed to before, if another. */
   tag(name: string, reference: string): Promise<{ readonly movedFrom?: Digest }> {
-    return this.#thread.ask('tag', imageKey(name), reference);
+    return this.#ask('tag', imageKey(name), reference);
   }
 
   /**
@@ -209,37 +243,37 @@ export class Database implements AsyncDisposable {
    * several. An image with writable layers on it is *busy*. Refused for one, nothing is taken away.
    */
   removeImages(names: readonly string[], options: { readonly force?: boolean } = {}): Promise<Removal> {
-    return this.#thread.ask('removeImages', names.map(imageKey), options.force ?? false);
+    return this.#ask('removeImages', names.map(imageKey), options.force ?? false);
   }
 
   layerByDriverId(driverId: string): Promise<LayerRow | undefined> {
-    return this.#thread.ask('layer', driverId);
+    return this.#ask('layer', driverId);
   }
 
   /** The layers of those chain ids that are there, in the order asked. They may be gone a moment later: see `pin`. */
   layersByChain(chainIds: readonly Digest[]): Promise<LayerRow[]> {
-    return this.#thread.ask('layersByChain', chainIds);
+    return this.#ask('layersByChain', chainIds);
   }
 
   /** The chain ids that a text of people begins: up to 6, none where it is no part of an id. */
   async chainsFrom(text: string): Promise<Digest[]> {
     const { prefix } = imageKey(text);
-    return prefix === undefined ? [] : this.#thread.ask('chainsFrom', prefix);
+    return prefix === undefined ? [] : this.#ask('chainsFrom', prefix);
   }
 
   /** As `layersByChain`, and none of them is removed until `commitImages` with this pin, `unpin`, or this handle's end. */
   async pin(chainIds: readonly Digest[]): Promise<{ readonly pin: string; readonly layers: LayerRow[] }> {
-    const pin = `${this.#maker().session}/${this.#pins++}`;
-    return { pin, layers: await this.#thread.ask('pin', pin, chainIds) };
+    const pin = `${this.#maker().session}/${this.#use.pins++}`;
+    return { pin, layers: await this.#ask('pin', pin, chainIds) };
   }
 
   unpin(pin: string): Promise<void> {
-    return this.#thread.ask('unpin', pin);
+    return this.#ask('unpin', pin);
   }
 
   /** Layers of images with their users, bottom first: of one image, or of all. */
   storedLayers(name?: string): Promise<StoredLayer[]> {
-    return this.#thread.ask('storedLayers', name === undefined ? undefined : imageKey(name));
+    return this.#ask('storedLayers', name === undefined ? undefined : imageKey(name));
   }
 
   /**
@@ -247,44 +281,44 @@ export class Database implements AsyncDisposable {
    * without one. Ends the announcement. A name that is taken is `already-exists`, a base that is not there `not-found`.
    */
   createWritable(writable: NewWritable): Promise<WritableRow> {
-    return this.#thread.ask('createWritable', writable);
+    return this.#ask('createWritable', writable);
   }
 
   /** By name, else by the beginning of an id. */
   writable(name: string): Promise<WritableRow> {
-    return this.#thread.ask('writable', name);
+    return this.#ask('writable', name);
   }
 
   /** Sorted by name. */
   writables(): Promise<WritableRow[]> {
-    return this.#thread.ask('writables');
+    return this.#ask('writables');
   }
 
   /** Takes the row away and leaves the directory announced: remove it, then `end` it, or `createWritable` it again. */
   async removeWritable(driverId: string): Promise<void> {
-    return this.#thread.ask('removeWritable', driverId, this.#maker());
+    return this.#ask('removeWritable', driverId, this.#maker());
   }
 
   /** Announces what is about to be made. Names must not have been used before: an old one is `already-exists`. */
   async begin(makings: readonly Making[]): Promise<void> {
-    return this.#thread.ask('begin', makings, this.#maker());
+    return this.#ask('begin', makings, this.#maker());
   }
 
   /** Forgets what was announced and is gone from disk. */
   end(makings: readonly Making[]): Promise<void> {
-    return this.#thread.ask('end', makings);
+    return this.#ask('end', makings);
   }
 
   /** What dead makers left: remove each from disk, then `end` it. Others may be doing the same. */
   async staleMakings(): Promise<Making[]> {
     await this.#bury();
-    return this.#thread.ask('stale');
+    return this.#ask('stale');
   }
 
   /** Layers that nothing reaches, children first: for `removeLayers`. */
   async unreachable(): Promise<LayerRow[]> {
     await this.#bury();
-    return this.#thread.ask('unreachable');
+    return this.#ask('unreachable');
   }
 
   /**
@@ -292,45 +326,62 @@ export class Database implements AsyncDisposable {
    * directory and files (`makingsOf`) stay announced: remove them from disk, then `end` them.
    */
   async removeLayers(driverIds: readonly string[]): Promise<LayerRow[]> {
-    return this.#thread.ask('removeLayers', driverIds, this.#maker());
+    return this.#ask('removeLayers', driverIds, this.#maker());
   }
 
   /** Every layer, parents first. */
   allLayers(): Promise<LayerRow[]> {
-    return this.#thread.ask('layers');
+    return this.#ask('layers');
   }
 
   /** Those of `driverIds` that are layers, or that somebody is making or removing. */
   known(driverIds: readonly string[]): Promise<string[]> {
-    return this.#thread.ask('known', driverIds);
+    return this.#ask('known', driverIds);
   }
 
   counts(): Promise<{ readonly images: number; readonly layers: number; readonly writable: number }> {
-    return this.#thread.ask('counts');
+    return this.#ask('counts');
   }
 
   /** Faults inside the database; what is on disk is not looked at. */
   check(): Promise<Fault[]> {
-    return this.#thread.ask('check');
+    return this.#ask('check');
   }
 
   async #bury(): Promise<void> {
-    const dead = deadAmong(this.layout.sessions, await this.#thread.ask('sessions'));
-    if (dead.length > 0) await this.#thread.ask('bury', dead);
+    const dead = deadAmong(this.layout.sessions, await this.#ask('sessions'));
+    if (dead.length > 0) await this.#ask('bury', dead);
   }
 
   // Begun at first need: who only reads leaves nothing in the run directory.
   #maker(): { session: string; pid: number } {
-    if (this.#closed) throw closedHandle(this.layout.root);
-    this.#session ??= beginSession(this.layout.sessions);
-    return { session: this.#session.name, pid: process.pid };
+    const use = this.#use;
+    if (use.closed) throw closedHandle(this.layout.root);
+    use.session ??= beginSession(this.layout.sessions);
+    return { session: use.session.name, pid: process.pid };
   }
 
   /** After what was asked before it. What this handle was still making is from then on anybody's to remove. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#closed = true;
+    const use = this.#use;
+    use.closed = true;
+    await Promise.allSettled(use.asking);
     await this.#thread.close();
-    this.#session?.end();
-    this.#session = undefined;
+    use.session?.end();
+    delete use.session;
   }
+}
+
+function heeding(patience: Patience, signal: AbortSignal | undefined): Patience {
+  if (signal === undefined) return patience;
+  return { ...patience, signal: patience.signal === undefined ? signal : AbortSignal.any([patience.signal, signal]) };
+}
+
+/** What all that ask one open database have in common. */
+interface Use {
+  pins: number;
+  session?: Session;
+  closed: boolean;
+  /** What is not answered yet. */
+  readonly asking: Set<Promise<unknown>>;
 }

@@ -6,7 +6,7 @@ import type { LayerId } from '../base/values.ts';
 import { absolute } from '../base/working-directory.ts';
 import type { Mounted } from '../driver/driver.ts';
 import { commitWritable } from './commit.ts';
-import { newLayerId, type StoreContext } from './context.ts';
+import { heeding, newLayerId, type StoreContext, undoing } from './context.ts';
 import { discard, discardOrWarn } from './discard.ts';
 import { layerName } from './given-name.ts';
 import { isHeld } from './held.ts';
@@ -75,7 +75,8 @@ async function createWritable(
   asked: Image | string | undefined,
   options: CreateLayerOptions = {},
 ): Promise<WritableLayer> {
-  const { database, driver } = context;
+  const { driver } = context;
+  const { database } = heeding(context, options);
   const { base, parent } = await baseOf(context, asked);
   const driverId = newLayerId();
   const { settings, signal } = options;
@@ -100,7 +101,7 @@ async function createWritable(
     // The image was removed and loaded again meanwhile: the directory lies on layers that are gone.
     await database.removeWritable(driverId);
   } catch (error) {
-    await discardOrWarn(context, [driverId]);
+    await discardOrWarn(undoing(context), [driverId]);
     throw error;
   }
   await discard(context, [{ kind: 'layer', name: driverId }]);

@@ -6,7 +6,7 @@ import { chainIds } from '../oci/chain-id.ts';
 import { parseConfig } from '../oci/config.ts';
 import { formatPlatform, parsePlatform } from '../oci/platform.ts';
 import type { ArchivedImage, ArchivedLayer } from '../transport/source.ts';
-import { inRoot, newLayerId, newLayerMakings, type StoreContext } from './context.ts';
+import { heeding, inRoot, newLayerId, newLayerMakings, type StoreContext, undoing } from './context.ts';
 import { discardOrWarn } from './discard.ts';
 import type { BlobRow, Committed, NewImage } from './rows.ts';
 import { inSource, openSource } from './spool.ts';
@@ -33,7 +33,7 @@ async function load(context: StoreContext, source: Bytes, options: LoadOptions):
   const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
   await using archive = await openSource(context, source, options);
   const images = archive.images(platform === undefined ? {} : { platform });
-  const loading = new Loading(context, options);
+  const loading = new Loading(heeding(context, options), options);
   let committed: Committed;
   try {
     await loading.plan(images);
@@ -48,7 +48,7 @@ async function load(context: StoreContext, source: Bytes, options: LoadOptions):
     };
     committed = missing.length === 0 ? await unpack() : await context.turns.take(missing, afterOthers, options);
   } catch (error) {
-    await loading.undo();
+    await loading.undo(undoing(context));
     throw error;
   }
   return loading.finish(committed);
@@ -212,11 +212,11 @@ class Loading {
   }
 
   /** Nothing of what was begun is left; what cannot be removed is told, and waits for a later sweep. */
-  async undo(): Promise<void> {
-    const { database, log } = this.#context;
+  async undo(context: StoreContext): Promise<void> {
+    const { database, log } = context;
     // From disk first: on a full one that makes the room which the database needs.
     await discardOrWarn(
-      this.#context,
+      context,
       this.#planned.map(({ id }) => id),
     );
     if (this.#pin === undefined) return;

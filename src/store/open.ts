@@ -41,6 +41,8 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       create,
       inline: options.brief ?? false,
       ...(asked === undefined ? {} : { asked }),
+      ...(options.patience === undefined ? {} : { patience: options.patience }),
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
       async choose(at) {
         refuseLayers(at);
         choice = await chooseDriver(at, {
@@ -78,7 +80,16 @@ export async function openStore(options: StoreOptions): Promise<Store> {
         identity,
         async () => {
           const leftAside = (): void => sweeper.kick();
-          const settings = { ...identity, run, options: own, log, perform: threads.perform, leftAside };
+          const found = choice?.name === database.driver ? choice.found : undefined;
+          const settings = {
+            ...identity,
+            run,
+            options: own,
+            log,
+            perform: threads.perform,
+            leftAside,
+            ...(found === undefined ? {} : { found }),
+          };
           const opened = await openLayerDriver(database.driver, settings);
           await settle(context(opened));
           return opened;

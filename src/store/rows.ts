@@ -167,8 +167,8 @@ export interface Maker {
  * to ask, and documents what differs from here.
  */
 export interface Requests {
-  /** Opens the store at `root`; undefined where a store may be made. */
-  open(root: ByteString, options: { readonly create: boolean; readonly busyMs: number }): Opened | undefined;
+  /** Opens the store at `root`; undefined where a store may be made. `lockMs`: how long a request blocks while others hold it. */
+  open(root: ByteString, options: { readonly create: boolean; readonly lockMs: number }): Opened | undefined;
   /** Makes the store that `open` did not find, unless somebody else has by now. */
   make(driver: DriverName): Opened;
   /** Takes back what `open` made for a store that will not be. */

@@ -40,6 +40,7 @@ export const STORE_OPTIONS: Kind = record({
   create: maybe(FLAG),
   leftAside: maybe(FUNCTION),
   brief: maybe(FLAG),
+  patience: options({ ms: NUMBER, signal: SIGNAL }),
   ahead: options({ jobs: NUMBER, mounts: FLAG }),
   signal: maybe(SIGNAL),
 });

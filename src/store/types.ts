@@ -34,7 +34,12 @@ export interface StoreOptions extends Abortable {
   readonly threads?: number;
   /** false: never make a store where there is none (`not-found` instead). Default true. */
   readonly create?: boolean;
-  /** true: no thread is started for the database. For programs that do little and end: what waits for others then blocks. */
+  /**
+   * While other processes hold the database: a call waits `ms` milliseconds (default 10,000) before it is `busy`, or
+   * until `signal` aborts. Calls heed their own signal too.
+   */
+  readonly patience?: { readonly ms?: number; readonly signal?: AbortSignal };
+  /** true: no thread is started for the database, it is asked in the caller's own. For programs that do one thing and end. */
   readonly brief?: boolean;
   /** Threads that are started at once, beside opening; the others when they are needed. */
   readonly ahead?: ThreadsAhead;

@@ -141,7 +141,7 @@ test('the database thread takes in no preload, coverage or profile of its proces
 
 test('a writer that waits too long for another process is busy, a reader never waits', async () => {
   await using dir = await scratch('db');
-  await using db = await open(dir.path, { busyMs: 200 });
+  await using db = await open(dir.path, { patience: { ms: 200 } });
   const layers = layersOf(['a']);
   const other = new DatabaseSync(join(dir.path, 'store.db'));
   other.exec('BEGIN IMMEDIATE');

@@ -60,6 +60,7 @@ export async function openStoreOf(
     driverOptions,
     log,
     signal,
+    patience: { signal },
     create,
     brief,
     ahead,

@@ -61,7 +61,7 @@ export async function openOverlay2(settings: DriverSettings): Promise<LayerDrive
   const options = parseDriverOptions('overlay2', settings.options);
   const home = canonicalHome(settings.home);
   const owner = rootPair(settings.idMaps);
-  const { perform, run, log } = settings;
+  const { perform, run, log, found } = settings;
   const counted = new CountedMounts({
     run,
     log,
@@ -76,7 +76,7 @@ export async function openOverlay2(settings: DriverSettings): Promise<LayerDrive
     async () => {
       const fresh = isFresh(home);
       const where = probeDirectory(home);
-      findings = await overlayFindings(run, where, perform);
+      findings = await overlayFindings(run, where, perform, found);
       if (!findings.overlay.holds)
         throw new StorageError('unsupported', `Cannot open the driver: ${whyNot(where, findings)}`);
       if (!findings.dType.holds) {

@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
 import { isStorageError } from '../../base/errors.ts';
 import type { Finding } from '../../base/values.ts';
+import { removeTree } from '../../fs/remove.ts';
 import {
   AT_FDCWD,
   close,
@@ -20,7 +21,7 @@ import { readMountInfo } from '../../linux/mountinfo.ts';
 import { statfs } from '../../linux/statfs.ts';
 import { LOCK_EX, tryFlock } from '../../linux/sync.ts';
 import type { Performer } from '../driver.ts';
-import { listNames } from '../home-files.ts';
+import { listNames, withDirectory } from '../home-files.ts';
 import { type CopyUpFindings, observeCopyUp, prepareCopyUp } from './copy-up.ts';
 
 /** What overlay can do in one directory. */
@@ -117,7 +118,11 @@ async function removeProbe(probe: ByteString, perform: Performer): Promise<void>
   if (readMountInfo().some(({ mountPoint }) => mountPoint === merged)) {
     await perform.unmount(merged as ByteString, { detach: true });
   }
-  await perform.removeTree(probe);
+  // Tiny: a thread for it would take longer to start.
+  const slash = probe.lastIndexOf('/');
+  withDirectory((probe.slice(0, slash) || '/') as ByteString, (fd) =>
+    removeTree(fd, probe.slice(slash + 1) as ByteString),
+  );
 }
 
 /** Removes what killed probes left in `directory`. */

@@ -13,19 +13,23 @@ import { type OverlayFindings, probeOverlay } from './probe.ts';
 
 const FILE = 'overlay' as ByteString;
 
-/** As `probeOverlay`, or what it found before in the same circumstances. Only a finding that it works is remembered. */
+/**
+ * As `probeOverlay`, or what it found before in the same circumstances. Only a finding that it works is remembered.
+ * `found`: by this process a moment ago, before there was a place to remember it.
+ */
 export async function overlayFindings(
   run: ByteString,
   directory: ByteString,
   perform: Performer,
+  found?: OverlayFindings,
 ): Promise<OverlayFindings> {
   const file = `${run}/${FILE}` as ByteString;
   const key = circumstances(directory);
   const known = parse(readSmall(file), key);
   if (known !== undefined) return known;
-  const found = await probeOverlay(directory, perform);
-  if (found.overlay.holds && found.dType.holds) placeSmall(run, file, format(found, key), 0o600);
-  return found;
+  const findings = found ?? (await probeOverlay(directory, perform));
+  if (findings.overlay.holds && findings.dType.holds) placeSmall(run, file, format(findings, key), 0o600);
+  return findings;
 }
 
 function circumstances(directory: ByteString): string {

@@ -1,8 +1,6 @@
-import type { ByteString } from '../../base/bytes.ts';
 import { type JobTable, serve } from '../../base/pool.ts';
 import { CLONE_FS, unshare } from '../../linux/namespace.ts';
-import type { Mount } from '../../mount/mount.ts';
-import { performMount, performUnmount } from '../../mount/perform.ts';
+import { mount, unmount } from './mounting.ts';
 import { remove } from './remove.ts';
 import { sync } from './sync.ts';
 
@@ -11,20 +9,10 @@ import { sync } from './sync.ts';
 
 unshare(CLONE_FS);
 
-export interface MountRequest {
-  readonly plan: Mount;
-  readonly target: ByteString;
-}
-
-export interface UnmountRequest {
-  readonly target: ByteString;
-  readonly detach: boolean;
-}
-
 const TABLE: JobTable = {
   remove,
-  mount: ({ plan, target }: MountRequest): void => performMount(plan, target),
-  unmount: ({ target, detach }: UnmountRequest): boolean => performUnmount(target, { detach }),
+  mount,
+  unmount,
   sync,
 };
 serve(TABLE);

@@ -16,6 +16,7 @@ import {
 } from './compare.ts';
 import { inflate } from './inflate.ts';
 import { Jail } from './jail.ts';
+import { mount, unmount } from './mounting.ts';
 import { replay } from './replay.ts';
 import { sync } from './sync.ts';
 import { copy, makeDirectory, merge, usage } from './trees.ts';
@@ -37,6 +38,8 @@ const TABLE: JobTable = {
   merge,
   copy,
   makeDirectory,
+  mount,
+  unmount,
   sync,
   usage,
   helpGzip: (memory: GzipMemory): void => helpGzip(memory),

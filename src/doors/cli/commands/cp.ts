@@ -21,7 +21,7 @@ export const command: Command = defineCommand({
     }
     const { signal } = context;
     const { copyBetween } = await import('../copy.ts'); // of Linux, as help is not
-    await using store = await openStoreOf(context, { create: false });
+    await using store = await openStoreOf(context, { create: false, brief: true });
     await using source = await reach(store, from);
     await using target = await reach(store, to);
     await copyBetween(source, target, {

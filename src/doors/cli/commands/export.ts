@@ -14,7 +14,7 @@ export const command: Command = defineCommand({
   async run(context, given, operands) {
     checkDestination(context, given.output);
     const name = textOf(operands[0]!, 'the name');
-    await using store = await openStoreOf(context, { create: false });
+    await using store = await openStoreOf(context, { create: false, brief: true });
     const found = await findEither(store, name);
     const id = found.kind === 'image' ? found.image.id : found.layer.id;
     const { signal } = context;

@@ -32,7 +32,7 @@ export const command: Command = defineCommand({
     using source = sourceOf(context, given.input);
     const platform = given.platform === undefined ? undefined : textOf(given.platform, 'the platform');
     requireFile(source.bytes);
-    await using store = await openStoreOf(context, { create: true, ahead: { jobs: 2 } });
+    await using store = await openStoreOf(context, { create: true, brief: true, ahead: { jobs: 2 } });
     const images = await withProgress(context, (onProgress) =>
       store.images.load(source.bytes, {
         ...(platform === undefined ? {} : { platform }),

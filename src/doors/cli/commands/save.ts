@@ -35,7 +35,7 @@ export const command: Command = defineCommand({
     const compress = compressionGiven(given.compress);
     const references = operands.map((operand) => textOf(operand, 'the reference'));
     const epochSeconds = sourceDateEpoch(context.env);
-    await using store = await openStoreOf(context, { create: false, ahead: { jobs: 1 } });
+    await using store = await openStoreOf(context, { create: false, brief: true, ahead: { jobs: 1 } });
     await withProgress(context, async (onProgress) => {
       const options = {
         ...(epochSeconds === undefined ? {} : { epochSeconds }),
