@@ -82,6 +82,11 @@ export class Pool implements AsyncDisposable {
     return this.#size;
   }
 
+  /** Threads that are at work. */
+  get taken(): number {
+    return this.#taken;
+  }
+
   /** Threads that are started and have nothing to do. */
   get idle(): number {
     return this.#idle.length;

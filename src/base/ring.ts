@@ -1,7 +1,8 @@
 import { awake } from './awake.ts';
 import { StorageError } from './errors.ts';
 
-// Bytes between two threads: one producer, one consumer, slots of shared memory in a circle. Waiting is on two sequence
+// Bytes between two threads: one producer, one consumer (and perhaps a second one that sees all of it too), slots of
+// shared memory in a circle. Waiting is on two sequence
 // words, one per side, that the other side bumps at every event; a side reads its word before it looks at the state, so
 // no event can slip between look and sleep.
 
@@ -10,6 +11,8 @@ const WRITABLE = 1; // bumped by the consumer: a slot was freed
 const FILLED = 2;
 const FREED = 3;
 const STATE = 4;
+const TAPPED = 5; // as FREED, of the second consumer
+const HAS_TAP = 6;
 const LENGTHS = 8; // one word per slot from here on
 
 const OPEN = 0;
@@ -23,13 +26,20 @@ export interface RingMemory {
   readonly slotBytes: number;
 }
 
-/** Memory for `slots` pieces of `slotBytes` each. Default 32 of 256 KiB: 8 MiB. */
-export function ringMemory(slots = 32, slotBytes: number = 256 * 1024): RingMemory {
-  return {
-    words: new SharedArrayBuffer((LENGTHS + slots) * 4),
-    bytes: new SharedArrayBuffer(slots * slotBytes),
-    slotBytes,
-  };
+/** How a ring is made. */
+export interface RingOptions {
+  /** Default 32. */
+  readonly slots?: number;
+  /** Default 256 KiB. */
+  readonly slotBytes?: number;
+  /** true: a second reader (`tap`) gets the same bytes; slots are free once both have read them. */
+  readonly tapped?: boolean;
+}
+
+export function ringMemory({ slots = 32, slotBytes = 256 * 1024, tapped = false }: RingOptions = {}): RingMemory {
+  const words = new SharedArrayBuffer((LENGTHS + slots) * 4);
+  new Int32Array(words)[HAS_TAP] = tapped ? 1 : 0;
+  return { words, bytes: new SharedArrayBuffer(slots * slotBytes), slotBytes };
 }
 
 /** Thrown on both sides once either gave up; the reason is with whoever gave up. */
@@ -59,7 +69,12 @@ class Side {
   }
 }
 
-/** Ends a ring for both sides at once, from any thread: whoever waits or comes next is thrown out. */
+/** Whether somebody gave up. */
+export function isAborted(memory: RingMemory): boolean {
+  return Atomics.load(new Int32Array(memory.words), STATE) === ABORTED;
+}
+
+/** Ends a ring for all sides at once, from any thread: whoever waits or comes next is thrown out. */
 export function abortRing(memory: RingMemory): void {
   const side = new Side(memory);
   Atomics.compareExchange(side.words, STATE, OPEN, ABORTED);
@@ -101,7 +116,8 @@ export class RingWriter {
 
   #room(words: Int32Array, slots: number): boolean {
     if (Atomics.load(words, STATE) === ABORTED) throw aborted();
-    return ((this.#filled - Atomics.load(words, FREED)) | 0) < slots;
+    const waits = (word: number): boolean => ((this.#filled - Atomics.load(words, word)) | 0) >= slots;
+    return !waits(FREED) && !(words[HAS_TAP] === 1 && waits(TAPPED));
   }
 
   /** Passes on the first `length` bytes of what `reserve` gave. 0 passes nothing on. */
@@ -145,11 +161,14 @@ export class RingWriter {
 /** The emptying side. */
 export class RingReader {
   readonly #side: Side;
+  readonly #word: number;
   #freed = 0;
 
-  constructor(memory: RingMemory) {
+  /** `tap`: the second reader of a ring that was made with one. */
+  constructor(memory: RingMemory, tap?: 'tap') {
     this.#side = new Side(memory);
-    this.#freed = Atomics.load(this.#side.words, FREED);
+    this.#word = tap === undefined ? FREED : TAPPED;
+    this.#freed = Atomics.load(this.#side.words, this.#word);
   }
 
   /** A view of the next bytes, valid until `release`; undefined at the end. Waits. */
@@ -186,7 +205,7 @@ export class RingReader {
 
   release(): void {
     this.#freed = (this.#freed + 1) >>> 0;
-    Atomics.store(this.#side.words, FREED, this.#freed | 0);
+    Atomics.store(this.#side.words, this.#word, this.#freed | 0);
     this.#side.bump(WRITABLE);
   }
 

@@ -6,8 +6,8 @@ import type { Abortable, ByteStream } from '../base/values.ts';
 import type { InflateLimits } from '../codec/inflate.ts';
 import type { CompressOptions } from './crew.ts';
 import type { Watched } from './fill.ts';
-import type { CopyRangeRequest, KeepRequest, SpoolRequest, UnkeepRequest } from './jobs/blobs.ts';
-import type { FileRange, InflateAnswer } from './jobs/inflate.ts';
+import type { CopyRangeRequest, KeepRequest, SpoolAnswer, SpoolRequest, UnkeepRequest } from './jobs/blobs.ts';
+import type { FileRange } from './jobs/inflate.ts';
 import type { Out, PackedBlob } from './jobs/out.ts';
 import { jobStream, writeFile } from './streams.ts';
 import type { Threads } from './threads.ts';
@@ -20,7 +20,7 @@ export function spoolBlob(
   from: FileRange,
   to: number | undefined,
   options: RunOptions & { readonly limits?: Partial<InflateLimits> } = {},
-): Promise<InflateAnswer> {
+): Promise<SpoolAnswer> {
   const request: SpoolRequest = { from, ...(to === undefined ? {} : { to }), limits: options.limits ?? {} };
   return threads.jobs.run({ name: 'spool', request }, options);
 }

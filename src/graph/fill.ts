@@ -12,6 +12,7 @@ import type { LayerContent } from '../driver/driver.ts';
 import type { MarkStyle } from '../fs/whiteouts.ts';
 import type { ApplyAnswer, ApplyRequest, SettleAnswer, SettleRequest } from './jobs/apply.ts';
 import type { PackRequest } from './jobs/compare.ts';
+import { digestMemory } from './jobs/hash.ts';
 import type { FileRange, InflateAnswer, InflateRequest } from './jobs/inflate.ts';
 import type { MergeRequest } from './jobs/trees.ts';
 import type { Threads } from './threads.ts';
@@ -21,6 +22,9 @@ import type { Threads } from './threads.ts';
 
 /** Layers below this many bytes are inflated and unpacked in one thread: a second one would cost more than it gives. */
 export const SMALL_BYTES: number = 1 << 20;
+
+/** Layers from that many bytes on are hashed in a thread of their own. */
+const LARGE_BYTES = 8 << 20;
 
 /** Told of bytes done, at most ten times a second. */
 export interface Watched extends Abortable {
@@ -262,21 +266,52 @@ export async function unpackTar(
       const job = { name: 'apply', request: request({ kind: 'file', range: tar, limits }) };
       return threads.jobs.run<ApplyAnswer>(job, watched);
     }
-    const ring = ringMemory();
-    const tarSha256 = new SharedArrayBuffer(32);
-    const inflating: InflateRequest = { from: tar, to: ring, tarSha256, limits };
+    return unpackBeside(threads, tar, request, options);
+  }
+  const ring = ringMemory();
+  const job = { name: 'apply', request: request({ kind: 'ring', ring }) };
+  return fed(tar, ring, threads.jobs.run<ApplyAnswer>(job, { ...watched, giveUp: () => abortRing(ring) }));
+}
+
+/** One thread inflates, one unpacks; a large layer is hashed in a third, which takes what the two leave of the cores. */
+async function unpackBeside(
+  threads: Threads,
+  tar: FileRange,
+  request: RequestOf,
+  options: ApplyOptions,
+): Promise<Answer> {
+  const tarSha256 = digestMemory();
+  const tapped = tar.length >= LARGE_BYTES && !threads.hashes;
+  const ring = ringMemory({ tapped });
+  const inflating: InflateRequest = {
+    from: tar,
+    to: ring,
+    limits: options.limits ?? {},
+    ...(tapped ? {} : { tarSha256 }),
+  };
+  let failure: { readonly error: unknown } | undefined;
+  const hashed = tapped ? threads.hash(ring, tarSha256) : Promise.resolve();
+  const watching = hashed.catch((error: unknown) => {
+    failure = { error };
+    abortRing(ring);
+  });
+  try {
     const [inflated, applied] = (await threads.jobs.runTogether(
       [
         { name: 'inflate', request: inflating },
         { name: 'apply', request: request({ kind: 'ring', ring, tarSha256 }) },
       ],
-      { ...watched, giveUp: () => abortRing(ring) },
+      { ...watch(options), giveUp: () => abortRing(ring) },
     )) as [InflateAnswer, ApplyAnswer];
     return { ...applied, inflated };
+  } catch (error) {
+    abortRing(ring);
+    await watching;
+    // Where all the others only gave up, it was the hashing that failed.
+    throw isStorageError(error, 'canceled') ? (failure?.error ?? error) : error;
+  } finally {
+    await watching;
   }
-  const ring = ringMemory();
-  const job = { name: 'apply', request: request({ kind: 'ring', ring }) };
-  return fed(tar, ring, threads.jobs.run<ApplyAnswer>(job, { ...watched, giveUp: () => abortRing(ring) }));
 }
 
 /** Unpacks what another layer's changes are packed into, at the same time. */

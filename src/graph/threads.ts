@@ -2,9 +2,11 @@ import { stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import type { ByteString } from '../base/bytes.ts';
 import { Pool } from '../base/pool.ts';
+import type { RingMemory } from '../base/ring.ts';
 import { unlessAborted } from '../base/until.ts';
 import type { Performer } from '../driver/driver.ts';
 import { type CompressOptions, type Crew, Crews } from './crew.ts';
+import type { HashRequest } from './jobs/hash.ts';
 import type { MountRequest, UnmountRequest } from './jobs/mounting.ts';
 import type { CopyRequest } from './jobs/trees.ts';
 
@@ -14,6 +16,10 @@ export interface Threads extends AsyncDisposable {
   /** How many layers are unpacked at a time; with 1 each in one thread, however large. */
   readonly width: number;
   readonly perform: Performer;
+  /** Whether `hash` is at work. */
+  readonly hashes: boolean;
+  /** Hashes all that goes through a tapped ring, and puts the digest into its place. */
+  hash(ring: RingMemory, to: SharedArrayBuffer): Promise<void>;
   /** As `perform.sync`, beside jobs that go on. */
   writeBack(path: ByteString): Promise<void>;
   /** Who compresses what a job writes. */
@@ -38,6 +44,7 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
   const jobs = new Pool(new URL(`./jobs/thread.${extension}`, import.meta.url), Math.max(2, width));
   const small = new URL(`./jobs/control.${extension}`, import.meta.url);
   const control = new Pool(small, 2);
+  const hashing = new Pool(small, 1);
   const removal = new Pool(small, 1); // may take long, and starts sooner than a job thread
   jobs.warm(ahead.jobs ?? 0);
   if (ahead.mounts === true) control.warm(1);
@@ -58,10 +65,14 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
     jobs,
     width,
     perform,
+    get hashes() {
+      return hashing.taken > 0;
+    },
+    hash: (ring, to) => hashing.run({ name: 'hash', request: { ring, to } satisfies HashRequest }),
     writeBack: (path) => sync(control, path),
     crew: (options) => crews.crew(options),
     async [Symbol.asyncDispose]() {
-      await Promise.all([jobs, control, removal].map((pool) => pool[Symbol.asyncDispose]()));
+      await Promise.all([jobs, control, hashing, removal].map((pool) => pool[Symbol.asyncDispose]()));
     },
   };
 }

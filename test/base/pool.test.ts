@@ -42,7 +42,7 @@ test('Pool.run() serves jobs in the order they came, each thread one after anoth
 
 test('Pool.runTogether() gives jobs that need each other a thread each, and small ones do not starve it', async () => {
   await using pool = new Pool(ENTRY, 2);
-  const ring = ringMemory(2, 64);
+  const ring = ringMemory({ slots: 2, slotBytes: 64 });
   const long = pool.run(job('count', 60));
   const pair = pool.runTogether([job('send', { to: ring, sizes: [1000] }), job('receive', { from: ring })]);
   const late: string[] = [];
@@ -110,7 +110,7 @@ test('a waiting pair that gives up lets the ones behind it go', async () => {
 
 test('a paced job never waits for a free thread, and threads beyond the size end with it', async () => {
   await using pool = new Pool(ENTRY, 1);
-  const rings = Array.from({ length: 4 }, () => ringMemory(1, 16));
+  const rings = Array.from({ length: 4 }, () => ringMemory({ slots: 1, slotBytes: 16 }));
   // Each waits for a reader that does not come before the others are through.
   const paced = Promise.all(
     rings.map((ring) => failure(pool.run(job('send', { to: ring, sizes: [64] }), { paced: true }), 'canceled')),

@@ -24,7 +24,7 @@ test('what goes into a ring comes out: from a thread to the main thread, and bac
   await using pool = new Pool(ENTRY, 2);
   await fc.assert(
     fc.asyncProperty(shape, async ({ slots, slotBytes, sizes }) => {
-      const [up, down] = [ringMemory(slots, slotBytes), ringMemory(slots, slotBytes)];
+      const [up, down] = [ringMemory({ slots, slotBytes }), ringMemory({ slots, slotBytes })];
       const jobs = [
         { name: 'send', request: { to: up, sizes } },
         { name: 'receive', request: { from: down } },
@@ -47,7 +47,7 @@ test('what goes into a ring comes out: from a thread to the main thread, and bac
 });
 
 test('a writer waits while no slot is free, a reader while none is filled', async () => {
-  const memory = ringMemory(2, 4);
+  const memory = ringMemory({ slots: 2, slotBytes: 4 });
   const [writer, reader] = [new RingWriter(memory), new RingReader(memory)];
   let wrote = 0;
   const writing = (async () => {
@@ -71,13 +71,13 @@ test('a writer waits while no slot is free, a reader while none is filled', asyn
 test('abortRing() throws both sides out, also those who wait, and in any thread', async () => {
   await using pool = new Pool(ENTRY, 2);
   for (const name of ['send', 'receive']) {
-    const memory = ringMemory(1, 8);
+    const memory = ringMemory({ slots: 1, slotBytes: 8 });
     const running = pool.run({ name, request: { to: memory, from: memory, sizes: [100] } });
     await sleep(30);
     abortRing(memory);
     await assert.rejects(running, canceled);
   }
-  const memory = ringMemory(1, 8);
+  const memory = ringMemory({ slots: 1, slotBytes: 8 });
   const reading = assert.rejects(new RingReader(memory).nextAsync(), canceled);
   await sleep(5);
   abortRing(memory);
@@ -88,7 +88,7 @@ test('abortRing() throws both sides out, also those who wait, and in any thread'
 });
 
 test('abortRing() after the end still ends a reader that has not read all', () => {
-  const memory = ringMemory(2, 8);
+  const memory = ringMemory({ slots: 2, slotBytes: 8 });
   const writer = new RingWriter(memory);
   writer.write(Buffer.from('abc'));
   writer.end();
@@ -98,8 +98,35 @@ test('abortRing() after the end still ends a reader that has not read all', () =
 
 test('stream() that is left early ends its writer', async () => {
   await using pool = new Pool(ENTRY, 1);
-  const memory = ringMemory(1, 8);
+  const memory = ringMemory({ slots: 1, slotBytes: 8 });
   const running = pool.run({ name: 'send', request: { to: memory, sizes: [1000] } });
   for await (const _ of new RingReader(memory).stream()) break;
   await assert.rejects(running, canceled);
+});
+
+test('a tapped ring gives all to both readers, and a writer waits for the slower one', async () => {
+  await fc.assert(
+    fc.asyncProperty(shape, fc.boolean(), async ({ slots, slotBytes, sizes }, tapFirst) => {
+      const memory = ringMemory({ slots, slotBytes, tapped: true });
+      const writer = new RingWriter(memory);
+      const writing = (async () => {
+        for (const chunk of bytes(sizes)) await writer.writeAsync(chunk);
+        writer.end();
+      })();
+      const read = async (reader: RingReader, pauses: boolean): Promise<Buffer> => {
+        const seen: Uint8Array[] = [];
+        for (let view = await reader.nextAsync(); view !== undefined; view = await reader.nextAsync()) {
+          if (pauses) await sleep(0);
+          seen.push(Buffer.from(view));
+          reader.release();
+        }
+        return Buffer.concat(seen);
+      };
+      const all = Buffer.concat(bytes(sizes));
+      const both = [read(new RingReader(memory), tapFirst), read(new RingReader(memory, 'tap'), !tapFirst)];
+      for (const seen of await Promise.all(both)) assert.deepEqual(seen, all);
+      await writing;
+    }),
+    { numRuns: 60 },
+  );
 });

@@ -33,7 +33,8 @@ import {
 import { TarLexer } from '../../tar/lexer.ts';
 import { SplitWriter } from '../../tar/split.ts';
 import type { TarEntry, TarSink } from '../../tar/types.ts';
-import { type FileRange, type InflateAnswer, inflateRange } from './inflate.ts';
+import { takeDigest } from './hash.ts';
+import { type FileRange, type InflateAnswer, inflateHashed } from './inflate.ts';
 import type { Jail } from './jail.ts';
 
 const ROOT = '/' as ByteString;
@@ -45,7 +46,8 @@ export interface ApplyRequest extends ApplierOptions {
   readonly from:
     | {
         readonly kind: 'ring';
-        readonly ring: RingMemory /** The digest, once the ring has ended; absent: hashed here. */;
+        readonly ring: RingMemory;
+        /** Where another thread puts the digest; absent: hashed here. */
         readonly tarSha256?: SharedArrayBuffer;
       }
     | { readonly kind: 'file'; readonly range: FileRange; readonly limits: Partial<InflateLimits> };
@@ -214,7 +216,7 @@ function feed(request: ApplyRequest, sink: Unpacking, context: JobContext): Ende
   const { from } = request;
   if (from.kind === 'file') {
     const slot = Buffer.allocUnsafe(Math.min(SLOT_BYTES_MAX, Math.max(SLOT_BYTES_MIN, from.range.length * 4)));
-    const { tarSha256, ...inflated } = inflateRange(
+    const { tarSha256, diffId: _, ...inflated } = inflateHashed(
       from.range,
       { reserve: () => slot, commit: (n) => lexer.write(slot.subarray(0, n)) },
       from.limits,
@@ -235,7 +237,7 @@ function feed(request: ApplyRequest, sink: Unpacking, context: JobContext): Ende
     reader.release();
   }
   lexer.finish();
-  return { tarBytes, tarSha256: hash?.digest() ?? Buffer.from(new Uint8Array(from.tarSha256 as SharedArrayBuffer)) };
+  return { tarBytes, tarSha256: hash?.digest() ?? takeDigest(from.tarSha256 as SharedArrayBuffer, from.ring) };
 }
 
 /** What the lexer finds, to the tree and to the record. */

@@ -4,7 +4,7 @@ import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
 import { Deflater } from '../../codec/deflate.ts';
 import type { InflateLimits } from '../../codec/inflate.ts';
-import { type FileRange, type InflateAnswer, inflateRange } from './inflate.ts';
+import { type FileRange, type HashedAnswer, inflateHashed } from './inflate.ts';
 import { type Out, type PackedBlob, writerOf } from './out.ts';
 import { openOwn } from './own-file.ts';
 
@@ -17,8 +17,10 @@ export interface SpoolRequest {
   readonly limits: Partial<InflateLimits>;
 }
 
+export type SpoolAnswer = Omit<HashedAnswer, 'tarSha256'>;
+
 /** Job: unpacks a blob into a file, or nowhere; answers both digests. */
-export function spool(request: SpoolRequest, context: JobContext): InflateAnswer {
+export function spool(request: SpoolRequest, context: JobContext): SpoolAnswer {
   const room = Buffer.allocUnsafe(PIECE_BYTES);
   const sink = {
     reserve: () => room,
@@ -26,7 +28,7 @@ export function spool(request: SpoolRequest, context: JobContext): InflateAnswer
       if (request.to !== undefined) writeFully(request.to, room.subarray(0, bytes));
     },
   };
-  const { tarSha256: _, ...answer } = inflateRange(request.from, sink, request.limits, context);
+  const { tarSha256: _, ...answer } = inflateHashed(request.from, sink, request.limits, context);
   return answer;
 }
 
@@ -93,7 +95,7 @@ export function unkeep(request: UnkeepRequest, context: JobContext): PackedBlob 
   try {
     using writer = writerOf(request.to);
     const range = { fd, offset: 0, length: fstatSync(fd).size };
-    const { diffId } = inflateRange(range, writer, { ratioMax: Number.POSITIVE_INFINITY }, context);
+    const { diffId } = inflateHashed(range, writer, { ratioMax: Number.POSITIVE_INFINITY }, context);
     if (diffId !== request.diffId) {
       throw new StorageError('corrupt', `Cannot give layer ${request.diffId} back: its kept tar is now ${diffId}`, {
         expected: request.diffId,

@@ -1,5 +1,6 @@
 import { type JobTable, serve } from '../../base/pool.ts';
 import { CLONE_FS, unshare } from '../../linux/namespace.ts';
+import { hash } from './hash.ts';
 import { mount, unmount } from './mounting.ts';
 import { remove } from './remove.ts';
 import { sync } from './sync.ts';
@@ -13,6 +14,7 @@ const TABLE: JobTable = {
   remove,
   mount,
   unmount,
+  hash,
   sync,
 };
 serve(TABLE);

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { readSync } from 'node:fs';
 import type { Digest } from '../../base/digest.ts';
 import { StorageError } from '../../base/errors.ts';
@@ -6,6 +6,7 @@ import type { JobContext } from '../../base/pool.ts';
 import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import { type InflateLimits, Inflater } from '../../codec/inflate.ts';
 import { type Compression, SNIFF_BYTES, sniff } from '../../codec/sniff.ts';
+import { putDigest } from './hash.ts';
 
 /** A run of an open file. The descriptor stays the asker's. */
 export interface FileRange {
@@ -17,16 +18,20 @@ export interface FileRange {
 export interface InflateRequest {
   readonly from: FileRange;
   readonly to: RingMemory;
-  /** The 32 bytes of the tar's digest, there before the ring ends. */
-  readonly tarSha256: SharedArrayBuffer;
+  /** Where the tar's digest is put, if this job is to make it. */
+  readonly tarSha256?: SharedArrayBuffer;
   readonly limits: Partial<InflateLimits>;
 }
 
 export interface InflateAnswer {
   readonly blobDigest: Digest;
-  readonly diffId: Digest;
   readonly tarBytes: number;
   readonly compression: Compression;
+}
+
+export interface HashedAnswer extends InflateAnswer {
+  readonly diffId: Digest;
+  readonly tarSha256: Buffer;
 }
 
 /** Where plain bytes go: as `InflateSink`, and hashed on the way. */
@@ -37,15 +42,18 @@ export interface PlainSink {
 
 const READ_BYTES = 256 * 1024;
 
-/** Reads, hashes and unpacks a blob into `sink`; the sum of both digests. Used by the inflating thread and, for small layers, by the unpacking one. */
+/**
+ * Reads, hashes and unpacks a blob into `sink`. Used by the inflating thread and, for small layers, by the unpacking
+ * one. What is unpacked goes into `tarHash` too.
+ */
 export function inflateRange(
   from: FileRange,
   sink: PlainSink,
   limits: Partial<InflateLimits>,
   context: JobContext,
-): InflateAnswer & { readonly tarSha256: Buffer } {
+  tarHash?: Hash,
+): InflateAnswer {
   const blobHash = createHash('sha256');
-  const tarHash = createHash('sha256');
   let tarBytes = 0;
   let slot: Uint8Array = new Uint8Array(0);
   const hashing: PlainSink = {
@@ -54,7 +62,7 @@ export function inflateRange(
       return slot;
     },
     commit(bytes) {
-      tarHash.update(slot.subarray(0, bytes));
+      tarHash?.update(slot.subarray(0, bytes));
       tarBytes += bytes;
       sink.commit(bytes);
     },
@@ -80,14 +88,15 @@ export function inflateRange(
   } finally {
     inflater?.close();
   }
+  return { blobDigest: `sha256:${blobHash.digest('hex')}`, tarBytes, compression };
+}
+
+/** As `inflateRange`, with the digest of what was unpacked. */
+export function inflateHashed(...[from, sink, limits, context]: Parameters<typeof inflateRange>): HashedAnswer {
+  const tarHash = createHash('sha256');
+  const answer = inflateRange(from, sink, limits, context, tarHash);
   const tarSha256 = tarHash.digest();
-  return {
-    blobDigest: `sha256:${blobHash.digest('hex')}`,
-    diffId: `sha256:${tarSha256.toString('hex')}`,
-    tarBytes,
-    compression,
-    tarSha256,
-  };
+  return { ...answer, diffId: `sha256:${tarSha256.toString('hex')}`, tarSha256 };
 }
 
 /** Fills `buffer` from `at` on, less at the end of the range; the file's end inside the range is an error. */
@@ -110,8 +119,10 @@ function fill(from: FileRange, at: number, buffer: Buffer): number {
 /** Job: one blob, inflated into a ring that another thread empties. */
 export function inflate(request: InflateRequest, context: JobContext): InflateAnswer {
   const writer = new RingWriter(request.to);
-  const { tarSha256, ...answer } = inflateRange(request.from, writer, request.limits, context);
-  new Uint8Array(request.tarSha256).set(tarSha256);
+  const { tarSha256 } = request;
+  const tarHash = tarSha256 === undefined ? undefined : createHash('sha256');
+  const answer = inflateRange(request.from, writer, request.limits, context, tarHash);
+  if (tarHash !== undefined) putDigest(tarSha256 as SharedArrayBuffer, tarHash.digest());
   writer.end();
   return answer;
 }
