@@ -28,6 +28,8 @@ const APP: ImageSpec = {
   names: ['docker.io/library/app:1'],
   compress: 'gzip',
 };
+/** Large enough for a thread that hashes it. */
+const LARGE: ImageSpec = { layers: [bulk(5, 30, 400_000)], names: ['docker.io/library/large:1'], compress: 'gzip' };
 const BASE: ImageSpec = {
   ...APP,
   names: ['docker.io/library/base:1'],
@@ -45,6 +47,10 @@ const DEEDS = {
   load: {
     does: (store, path, options) => store.images.load(join(path, 'app.tar.gz'), options),
     takeBack: (store) => store.images.remove('app:1'),
+  },
+  'load a large layer': {
+    does: (store, path, options) => store.images.load(join(path, 'large.tar.gz'), options),
+    takeBack: (store) => store.images.remove('large:1'),
   },
   commit: {
     does: async (store, _, options) => (await store.layers.get('work')).commit('new:1', options),
@@ -81,6 +87,8 @@ const ENDINGS: Readonly<Record<DriverName, readonly Case[]>> = {
     ['load', 'apply', 3, 'error'],
     ['load', 'settle', 2, 'exit'],
     ['load', 'sync', 1, 'exit'],
+    ['load a large layer', 'hash', 3, 'exit'],
+    ['load a large layer', 'inflate', 30, 'exit'],
     ['commit', 'pack', 40, 'memory'],
     ['commit', 'apply', 40, 'exit'],
     ['save', 'replay', 1, 'memory'],
@@ -102,6 +110,7 @@ const ABORTS: Readonly<Record<DriverName, readonly Case[]>> = {
     ['load', 'settle', 20, 'slow'],
     ['load', 'keep', 2, 'slow'],
     ['load', 'sync', 1, 1500],
+    ['load a large layer', 'hash', 3, 'slow'],
     ['commit', 'pack', 5, 'slow'],
     ['commit', 'sync', 1, 1500],
     ['save', 'replay', 1, 'slow'],
@@ -171,6 +180,7 @@ async function eachCase(
   const root = join(path, 'store');
   writeFileSync(join(path, 'app.tar.gz'), gzipSync(ociTar(APP), { level: 1 }));
   writeFileSync(join(path, 'base.tar'), dockerTar(BASE));
+  writeFileSync(join(path, 'large.tar.gz'), gzipSync(ociTar(LARGE), { level: 1 }));
   {
     await using store = await openStore({ root, driver, threads: 2 });
     await store.images.load(join(path, 'base.tar'));
