@@ -24,6 +24,7 @@ export type { TreeFault } from './diff/audit.ts';
 export type { Rendering } from './diff/types.ts';
 export type {
   Capabilities,
+  ContentOptions,
   CreateOptions,
   DiffStyle,
   LayerContent,
@@ -53,9 +54,9 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   return open(given);
 }
 
+export type { ApplyOptions, ApplyReport, SettledChain, Unpacked, Watched } from './graph/apply.ts';
 export type { CompressOptions } from './graph/crew.ts';
 export type { Diagnosis } from './graph/doctor.ts';
-export type { ApplyOptions, ApplyReport, Unpacked, Watched } from './graph/fill.ts';
 export type { AuditAnswer } from './graph/jobs/audit.ts';
 export type { FileRange } from './graph/jobs/inflate.ts';
 export type { PackedBlob } from './graph/jobs/out.ts';

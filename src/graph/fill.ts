@@ -1,21 +1,18 @@
 import type { ByteString } from '../base/bytes.ts';
-import type { Digest } from '../base/digest.ts';
-import { isStorageError, revive, StorageError } from '../base/errors.ts';
-import type { IdMaps } from '../base/id-map.ts';
+import { isStorageError, StorageError } from '../base/errors.ts';
 import type { RunOptions } from '../base/pool.ts';
 import { abortRing, type RingMemory, RingWriter, ringMemory } from '../base/ring.ts';
 import { until } from '../base/until.ts';
-import type { Abortable, ByteStream, Finding, LayerId } from '../base/values.ts';
-import type { InflateLimits } from '../codec/inflate.ts';
-import type { Compression } from '../codec/sniff.ts';
+import type { ByteStream } from '../base/values.ts';
 import type { LayerContent } from '../driver/driver.ts';
 import type { MarkStyle } from '../fs/whiteouts.ts';
-import type { ApplyAnswer, ApplyRequest, SettleAnswer, SettleRequest } from './jobs/apply.ts';
+import type { ApplyOptions, Watched } from './apply.ts';
+import type { ApplyAnswer, ApplyRequest } from './jobs/apply.ts';
 import type { PackRequest } from './jobs/compare.ts';
 import { digestMemory } from './jobs/hash.ts';
 import type { FileRange, InflateAnswer, InflateRequest } from './jobs/inflate.ts';
-import type { MergeRequest } from './jobs/trees.ts';
 import type { Threads } from './threads.ts';
+import { type FillTarget, type Parts, UnpackedLayer } from './unpacked.ts';
 
 // How a layer is filled, in two halves: unpacking, which looks at nothing but the archive, and settling, which needs the
 // layers below. Where a layer is a full copy, both happen beside it and the result is then merged into it.
@@ -26,172 +23,8 @@ export const SMALL_BYTES: number = 1 << 20;
 /** Layers from that many bytes on are hashed in a thread of their own. */
 const LARGE_BYTES = 8 << 20;
 
-/** Told of bytes done, at most ten times a second. */
-export interface Watched extends Abortable {
-  readonly onBytes?: (bytesDone: number) => void;
-}
-
-/** How a layer is filled. */
-export interface ApplyOptions extends Watched {
-  /** The layer that the archive was made against. Default: the layer's own parent. */
-  readonly parent?: LayerId;
-  /** A new file for the split record. */
-  readonly record?: ByteString;
-  readonly limits?: Partial<InflateLimits>;
-  /** true: the layer was just made, by a caller who alone knows it. A full copy is then not searched for entries. */
-  readonly fresh?: boolean;
-  /** true: inflate and unpack in one thread, however large. Where others have work for the second one. */
-  readonly oneThread?: boolean;
-}
-
-/** What became of a tar that was unpacked into a layer. */
-export interface ApplyReport {
-  readonly diffId: Digest;
-  readonly sizeBytes: number;
-  readonly tarBytes: number;
-  readonly entries: number;
-  readonly exact: Finding;
-  readonly notes: readonly string[];
-  /** Of the bytes as they came, where they came from a file. */
-  readonly blobDigest?: Digest;
-  readonly compression?: Compression;
-}
-
-/** The layer that is filled. */
-export interface FillTarget {
-  readonly id: LayerId;
-  /** Its lowers are left out where it is fresh. */
-  readonly content: LayerContent;
-  /** The trees below it, top first. */
-  readonly lowers: () => Promise<readonly ByteString[]>;
-  readonly ids: IdMaps;
-  /** true: the content is what a mounted layer shows. What it has already is what the changes are done to. */
-  readonly mounted?: boolean;
-}
-
 type RequestOf = (from: ApplyRequest['from']) => ApplyRequest;
 type Answer = ApplyAnswer & { readonly inflated?: InflateAnswer };
-
-/** What is known of a layer whose own entries are in place. */
-interface Parts {
-  readonly threads: Threads;
-  readonly target: FillTarget;
-  readonly style: MarkStyle;
-  /** The tree that was unpacked: the layer's own, or one beside it. */
-  readonly root: ByteString;
-  readonly staged: boolean;
-  readonly options: ApplyOptions;
-  readonly unsettled: Uint8Array;
-  readonly sizeBytes?: number;
-  readonly found: Omit<ApplyReport, 'sizeBytes'>;
-}
-
-/** A layer whose own entries are in place. */
-export class Unpacked {
-  readonly #parts: Parts;
-  readonly #ended: () => Promise<unknown>;
-  /** Once asked for: finding them takes a look at each. */
-  #lowers: readonly ByteString[] | undefined;
-
-  /** `ended`: called when it is settled, or could not be. */
-  constructor(parts: Parts, ended: () => Promise<unknown> = async () => {}) {
-    this.#parts = parts;
-    this.#ended = ended;
-  }
-
-  get diffId(): Digest {
-    return this.#parts.found.diffId;
-  }
-
-  /** Absent where the tar came as a stream. */
-  get blobDigest(): Digest | undefined {
-    return this.#parts.found.blobDigest;
-  }
-
-  /** With something more to do at the end. */
-  whenEnded(task: () => unknown): Unpacked {
-    const ended = async (): Promise<void> => {
-      try {
-        await this.#ended();
-      } finally {
-        await task();
-      }
-    };
-    return new Unpacked(this.#parts, ended);
-  }
-
-  /** The second half. The layers below must be settled. */
-  async settle(): Promise<ApplyReport> {
-    const { reports, failure } = await Unpacked.settle([this]);
-    if (failure !== undefined) throw failure.error;
-    return reports[0] as ApplyReport;
-  }
-
-  /**
-   * As `settle` of each, in one job: layers that stack, bottom first, each on the one before it. `below`: what the first
-   * one lies on, where that was settled so too.
-   */
-  static async settle(chain: readonly Unpacked[], below?: Unpacked): Promise<SettledChain> {
-    const [bottom] = chain;
-    if (bottom === undefined) return { reports: [] };
-    try {
-      return await bottom.#settleWith(chain, below);
-    } catch (error) {
-      return { reports: [], failure: { error } };
-    } finally {
-      for (const layer of chain) await layer.#ended();
-    }
-  }
-
-  async #known(): Promise<readonly ByteString[]> {
-    this.#lowers ??= await this.#parts.target.lowers();
-    return this.#lowers;
-  }
-
-  async #settleWith(chain: readonly Unpacked[], below: Unpacked | undefined): Promise<SettledChain> {
-    const { threads, target, style, staged, root, options } = this.#parts;
-    const { content, ids } = target;
-    const { signal, fresh } = options;
-    let under = below;
-    for (const layer of chain) {
-      if (under !== undefined) layer.#lowers = [under.#parts.target.content.root, ...(await under.#known())];
-      under = layer;
-    }
-    const request: SettleRequest = {
-      ids,
-      style,
-      lowers: await this.#known(),
-      lowerStyle: content.whiteouts,
-      layers: chain
-        .map((layer) => layer.#parts)
-        .map((layer) => ({
-          root: layer.root,
-          unsettled: layer.unsettled,
-          ...(layer.sizeBytes === undefined ? {} : { sizeBytes: layer.sizeBytes }),
-        })),
-    };
-    const { settled, failure } = await threads.jobs.run<SettleAnswer>({ name: 'settle', request }, { signal });
-    const reports = settled.map(({ sizeBytes, notes }, i) => {
-      const { found } = (chain[i] as Unpacked).#parts;
-      return { ...found, sizeBytes, notes: [...found.notes, ...notes] };
-    });
-    if (failure !== undefined) return { reports, failure: { error: revive(failure) } };
-    if (staged) {
-      const merge: MergeRequest = { staged: root, target: content.root, style };
-      signal?.throwIfAborted();
-      // Given up in the middle it leaves half of the changes: only where the layer is then thrown away.
-      await threads.jobs.run({ name: 'merge', request: merge }, fresh === true ? { signal } : {});
-    }
-    return { reports };
-  }
-}
-
-/** How far a chain of layers was settled. */
-export interface SettledChain {
-  readonly reports: readonly ApplyReport[];
-  /** Why the next one could not be. */
-  readonly failure?: { readonly error: unknown };
-}
 
 /** Fills a layer; `unpack` gets the entries into the directory that the request names. */
 export async function fill(
@@ -199,7 +32,7 @@ export async function fill(
   target: FillTarget,
   options: ApplyOptions,
   unpack: (request: RequestOf) => Promise<Answer>,
-): Promise<Unpacked> {
+): Promise<UnpackedLayer> {
   const { content, ids, mounted = false } = target;
   const { record, fresh } = options;
   const staged = content.whiteouts === 'none' ? await stage(threads, target) : undefined;
@@ -234,7 +67,7 @@ export async function fill(
       ...(sizeBytes === undefined ? {} : { sizeBytes }),
       found,
     };
-    return new Unpacked(parts, clear);
+    return new UnpackedLayer(parts, clear);
   } catch (error) {
     await clear();
     throw error;

@@ -20,18 +20,9 @@ import type {
 import { AT_FDCWD, close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat } from '../linux/inode.ts';
 import { LOCK_EX, tryFlock } from '../linux/sync.ts';
 import type { Mount } from '../mount/mount.ts';
+import type { ApplyOptions, ApplyReport, SettledChain, Unpacked, Watched } from './apply.ts';
 import type { CompressOptions } from './crew.ts';
-import {
-  type ApplyOptions,
-  type ApplyReport,
-  type FillTarget,
-  fill,
-  type Unpacked,
-  unpackPacked,
-  unpackTar,
-  type Watched,
-  watch,
-} from './fill.ts';
+import { fill, unpackPacked, unpackTar, watch } from './fill.ts';
 import type { AuditAnswer, AuditRequest } from './jobs/audit.ts';
 import {
   type ChangesRequest,
@@ -46,6 +37,7 @@ import type { ReplayRequest } from './jobs/replay.ts';
 import { type LayerFiles, layerFiles } from './layer-files.ts';
 import { jobStream, writeFile } from './streams.ts';
 import type { Threads } from './threads.ts';
+import { type FillTarget, UnpackedLayer } from './unpacked.ts';
 
 /** Where in an open file something goes. The descriptor stays the asker's. */
 export interface FilePlace {
@@ -81,6 +73,11 @@ export interface StorageDriver extends LayerDriver {
    * unpacked at once and then settled bottom first.
    */
   unpack(id: LayerId, tar: FileRange | ByteStream, options?: ApplyOptions): Promise<Unpacked>;
+  /**
+   * As `settle` of each, at once: layers of this driver that stack, bottom first, each on the one before it. `below`:
+   * what the first one lies on, where that was settled so too.
+   */
+  settle(chain: readonly Unpacked[], below?: Unpacked): Promise<SettledChain>;
   /**
    * Unpacks a tar (from a file: perhaps compressed) into an empty layer. On failure the layer is half full: remove it.
    * Where `parent` is another than the layer's own, what the layer shows is changed, whatever is in it already.
@@ -130,7 +127,11 @@ class Graph implements StorageDriver {
     this.#scratch = scratch;
   }
 
-  async unpack(id: LayerId, tar: FileRange | ByteStream, options: ApplyOptions = {}): Promise<Unpacked> {
+  settle(chain: readonly Unpacked[], below?: Unpacked): Promise<SettledChain> {
+    return UnpackedLayer.settle(chain.map(own), below === undefined ? undefined : own(below));
+  }
+
+  async unpack(id: LayerId, tar: FileRange | ByteStream, options: ApplyOptions = {}): Promise<UnpackedLayer> {
     const { parent, fresh } = options;
     const target = await this.#target(id, fresh);
     if (fresh === true) return this.#unpackInto(target, tar, options);
@@ -154,7 +155,7 @@ class Graph implements StorageDriver {
     }
   }
 
-  #unpackInto(target: FillTarget, tar: FileRange | ByteStream, options: ApplyOptions): Promise<Unpacked> {
+  #unpackInto(target: FillTarget, tar: FileRange | ByteStream, options: ApplyOptions): Promise<UnpackedLayer> {
     return fill(this.#threads, target, options, (request) => unpackTar(this.#threads, tar, request, options));
   }
 
@@ -174,7 +175,7 @@ class Graph implements StorageDriver {
   }
 
   /** Changes of a tree that is not what lies below the layer: they are done to what the layer shows. */
-  async #unpackMounted(target: FillTarget, tar: FileRange | ByteStream, options: ApplyOptions): Promise<Unpacked> {
+  async #unpackMounted(target: FillTarget, tar: FileRange | ByteStream, options: ApplyOptions): Promise<UnpackedLayer> {
     const { signal } = options;
     const mounted = await this.#driver.mount(target.id, signal === undefined ? {} : { signal });
     try {
@@ -403,6 +404,11 @@ class Graph implements StorageDriver {
 /** Whether nothing that was mounted so can have left an index; a bind has no other layers whose links could be kept. */
 function isWithoutIndex(plan: Mount): boolean {
   return plan.type === 'bind' || plan.index === 'off';
+}
+
+function own(layer: Unpacked): UnpackedLayer {
+  if (layer instanceof UnpackedLayer) return layer;
+  throw new StorageError('invalid-argument', 'Cannot settle a layer that this driver did not unpack');
 }
 
 /** A descriptor that keeps others, in any process, from filling the layer at the same time. */

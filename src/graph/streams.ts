@@ -2,8 +2,9 @@ import { awake } from '../base/awake.ts';
 import { isStorageError } from '../base/errors.ts';
 import type { Job, Pool, RunOptions } from '../base/pool.ts';
 import { abortRing, type RingMemory, RingReader, ringMemory } from '../base/ring.ts';
+import type { Watched } from './apply.ts';
 import type { CompressOptions, Crew } from './crew.ts';
-import { type Watched, watch } from './fill.ts';
+import { watch } from './fill.ts';
 import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
 import type { Threads } from './threads.ts';
 

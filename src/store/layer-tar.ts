@@ -1,9 +1,9 @@
 import type { ByteString } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
+import type { Watched } from '../graph/apply.ts';
 import { keptTar, keptTarTo, verifyKept } from '../graph/blobs.ts';
 import type { CompressOptions } from '../graph/crew.ts';
-import type { Watched } from '../graph/fill.ts';
 import type { PackedBlob } from '../graph/jobs/out.ts';
 import type { FilePlace } from '../graph/storage-driver.ts';
 import { inRoot, type StoreContext } from './context.ts';

@@ -5,7 +5,7 @@ import { StorageError } from '../base/errors.ts';
 import { together } from '../base/together.ts';
 import type { Abortable, ByteStream } from '../base/values.ts';
 import { absolute } from '../base/working-directory.ts';
-import type { Watched } from '../graph/fill.ts';
+import type { Watched } from '../graph/apply.ts';
 import type { FilePlace } from '../graph/storage-driver.ts';
 import {
   type ArchiveMember,

@@ -5,8 +5,9 @@ import { isStorageError, record, StorageError } from '../base/errors.ts';
 import { unlessAborted } from '../base/until.ts';
 import type { LayerId } from '../base/values.ts';
 import type { InflateLimits } from '../codec/inflate.ts';
+import type { ApplyReport, SettledChain, Unpacked } from '../graph/apply.ts';
 import { keepTar } from '../graph/blobs.ts';
-import { type ApplyReport, SMALL_BYTES, Unpacked } from '../graph/fill.ts';
+import { SMALL_BYTES } from '../graph/fill.ts';
 import type { ArchivedLayer } from '../transport/source.ts';
 import { inRoot, keptOf, recordOf, type StoreContext } from './context.ts';
 import type { NewLayer } from './rows.ts';
@@ -104,7 +105,7 @@ class Unpacking {
       before.catch(() => {}); // who unpacks it tells
       made.set(one, before);
     }
-    const settling = new Settling(planned);
+    const settling = new Settling(planned, (chain, below) => this.#context.driver.settle(chain, below));
     const unpack = (one: PlannedLayer, oneThread: boolean): Promise<void> =>
       settling.unpacked(one, async () => {
         await made.get(one);
@@ -227,8 +228,13 @@ interface Slot {
 /** Settles layers as they come in: those that are there and lie on one another together, bottom first. */
 class Settling {
   readonly #slots = new Map<LayerId, Slot>();
+  readonly #settle: (chain: readonly Unpacked[], below: Unpacked | undefined) => Promise<SettledChain>;
 
-  constructor(planned: readonly PlannedLayer[]) {
+  constructor(
+    planned: readonly PlannedLayer[],
+    settle: (chain: readonly Unpacked[], below: Unpacked | undefined) => Promise<SettledChain>,
+  ) {
+    this.#settle = settle;
     for (const layer of planned) {
       const below = layer.parent === undefined ? undefined : this.#slots.get(layer.parent);
       const report = Promise.withResolvers<ApplyReport>();
@@ -264,7 +270,7 @@ class Settling {
       top = top.above.find(isReady);
       if (top !== undefined) chain.push(top);
     }
-    const { reports, failure } = await Unpacked.settle(
+    const { reports, failure } = await this.#settle(
       chain.map(({ unpacked }) => unpacked as Unpacked),
       bottom.below?.unpacked,
     );

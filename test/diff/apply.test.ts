@@ -7,7 +7,7 @@ import { IDENTITY, type IdMaps } from '../../src/base/id-map.ts';
 import { SILENT } from '../../src/base/log.ts';
 import { parseLayerId } from '../../src/driver/ids.ts';
 import { openLayerDriver } from '../../src/driver/open.ts';
-import type { ApplyReport } from '../../src/graph/fill.ts';
+import type { ApplyReport } from '../../src/graph/apply.ts';
 import { type StorageDriver, storageDriver } from '../../src/graph/storage-driver.ts';
 import { openThreads } from '../../src/graph/threads.ts';
 import { type DriverName, isStorageError, type LayerId } from '../../src/index.ts';

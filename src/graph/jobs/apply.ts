@@ -216,7 +216,11 @@ function feed(request: ApplyRequest, sink: Unpacking, context: JobContext): Ende
   const { from } = request;
   if (from.kind === 'file') {
     const slot = Buffer.allocUnsafe(Math.min(SLOT_BYTES_MAX, Math.max(SLOT_BYTES_MIN, from.range.length * 4)));
-    const { tarSha256, diffId: _, ...inflated } = inflateHashed(
+    const {
+      tarSha256,
+      diffId: _,
+      ...inflated
+    } = inflateHashed(
       from.range,
       { reserve: () => slot, commit: (n) => lexer.write(slot.subarray(0, n)) },
       from.limits,

@@ -1,0 +1,54 @@
+import type { ByteString } from '../base/bytes.ts';
+import type { Digest } from '../base/digest.ts';
+import type { Abortable, Finding, LayerId } from '../base/values.ts';
+import type { InflateLimits } from '../codec/inflate.ts';
+import type { Compression } from '../codec/sniff.ts';
+
+// What is asked and told where a layer is filled from a tar.
+
+/** Told of bytes done, at most ten times a second. */
+export interface Watched extends Abortable {
+  readonly onBytes?: (bytesDone: number) => void;
+}
+
+/** How a layer is filled. */
+export interface ApplyOptions extends Watched {
+  /** The layer that the archive was made against. Default: the layer's own parent. */
+  readonly parent?: LayerId;
+  /** A new file for the split record. */
+  readonly record?: ByteString;
+  readonly limits?: Partial<InflateLimits>;
+  /** true: the layer was just made, by a caller who alone knows it. A full copy is then not searched for entries. */
+  readonly fresh?: boolean;
+  /** true: inflate and unpack in one thread, however large. Where others have work for the second one. */
+  readonly oneThread?: boolean;
+}
+
+/** What became of a tar that was unpacked into a layer. */
+export interface ApplyReport {
+  readonly diffId: Digest;
+  readonly sizeBytes: number;
+  readonly tarBytes: number;
+  readonly entries: number;
+  readonly exact: Finding;
+  readonly notes: readonly string[];
+  /** Of the bytes as they came, where they came from a file. */
+  readonly blobDigest?: Digest;
+  readonly compression?: Compression;
+}
+
+/** A layer whose own entries are in place. */
+export interface Unpacked {
+  readonly diffId: Digest;
+  /** Absent where the tar came as a stream. */
+  readonly blobDigest?: Digest | undefined;
+  /** The second half. The layers below must be settled. */
+  settle(): Promise<ApplyReport>;
+}
+
+/** How far a chain of layers was settled. */
+export interface SettledChain {
+  readonly reports: readonly ApplyReport[];
+  /** Why the next one could not be. */
+  readonly failure?: { readonly error: unknown };
+}
