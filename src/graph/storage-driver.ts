@@ -5,23 +5,13 @@ import type { Job } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream, Change, LayerId } from '../base/values.ts';
 import type { Rendering } from '../diff/types.ts';
-import type {
-  ContentOptions,
-  CreateOptions,
-  LayerContent,
-  LayerDriver,
-  LayerMode,
-  LayerPaths,
-  Mounted,
-  MountOptions,
-  RemoveOptions,
-  SweepOptions,
-} from '../driver/driver.ts';
+import type { LayerContent, LayerDriver, LayerMode } from '../driver/driver.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat } from '../linux/inode.ts';
 import { LOCK_EX, tryFlock } from '../linux/sync.ts';
 import type { Mount } from '../mount/mount.ts';
 import type { ApplyOptions, ApplyReport, SettledChain, Unpacked, Watched } from './apply.ts';
 import type { CompressOptions } from './crew.ts';
+import { DelegatingDriver } from './delegating-driver.ts';
 import { fill, unpackPacked, unpackTar, watch } from './fill.ts';
 import type { AuditAnswer, AuditRequest } from './jobs/audit.ts';
 import {
@@ -116,12 +106,13 @@ export function storageDriver(driver: LayerDriver, threads: Threads, scratch: By
   return new Graph(driver, threads, scratch);
 }
 
-class Graph implements StorageDriver {
+class Graph extends DelegatingDriver implements StorageDriver {
   readonly #driver: LayerDriver;
   readonly #threads: Threads;
   readonly #scratch: ByteString;
 
   constructor(driver: LayerDriver, threads: Threads, scratch: ByteString) {
+    super(driver);
     this.#driver = driver;
     this.#threads = threads;
     this.#scratch = scratch;
@@ -336,67 +327,8 @@ class Graph implements StorageDriver {
     return plan;
   }
 
-  // What the driver does alone.
-
-  get name(): LayerDriver['name'] {
-    return this.#driver.name;
-  }
-  get home(): ByteString {
-    return this.#driver.home;
-  }
-  get idMaps(): LayerDriver['idMaps'] {
-    return this.#driver.idMaps;
-  }
-  capabilities(): ReturnType<LayerDriver['capabilities']> {
-    return this.#driver.capabilities();
-  }
-  create(id: LayerId, options: CreateOptions): Promise<void> {
-    return this.#driver.create(id, options);
-  }
-  remove(id: LayerId, options?: RemoveOptions): Promise<void> {
-    return this.#driver.remove(id, options);
-  }
-  sweep(options?: SweepOptions): Promise<void> {
-    return this.#driver.sweep(options);
-  }
-  has(id: LayerId): Promise<boolean> {
-    return this.#driver.has(id);
-  }
-  list(): Promise<LayerId[]> {
-    return this.#driver.list();
-  }
-  parent(id: LayerId): Promise<LayerId | undefined> {
-    return this.#driver.parent(id);
-  }
-  metadata(id: LayerId): Promise<LayerPaths> {
-    return this.#driver.metadata(id);
-  }
-  status(): ReturnType<LayerDriver['status']> {
-    return this.#driver.status();
-  }
-  content(id: LayerId, options?: ContentOptions): Promise<LayerContent> {
-    return this.#driver.content(id, options);
-  }
-  seal(ids: readonly LayerId[], options?: Abortable): Promise<void> {
-    return this.#driver.seal(ids, options);
-  }
-  mounts(id: LayerId, options?: Parameters<LayerDriver['mounts']>[1]): Promise<readonly Mount[]> {
-    return this.#driver.mounts(id, options);
-  }
-  mount(id: LayerId, options?: MountOptions): Promise<Mounted> {
-    return this.#driver.mount(id, options);
-  }
-  release(id: LayerId, holdName: string, options?: { readonly detach?: boolean }): Promise<boolean> {
-    return this.#driver.release(id, holdName, options);
-  }
-  isMounted(id: LayerId): Promise<boolean> {
-    return this.#driver.isMounted(id);
-  }
-  cleanup(): Promise<void> {
-    return this.#driver.cleanup();
-  }
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#driver[Symbol.asyncDispose]();
+  override async [Symbol.asyncDispose](): Promise<void> {
+    await super[Symbol.asyncDispose]();
     await this.#threads[Symbol.asyncDispose]();
   }
 }
