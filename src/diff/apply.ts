@@ -1,8 +1,6 @@
-import { writeSync } from 'node:fs';
 import { type ByteString, quote } from '../base/bytes.ts';
 import { type IdMaps, toHost } from '../base/id-map.ts';
 import { isDirectory } from '../fs/stat.ts';
-import { writeAroundZeros } from '../fs/transfer.ts';
 import { type MarkStyle, marksOf, parseWhiteout } from '../fs/whiteouts.ts';
 import { keepXattr, mapXattrs, viaWorkingDirectory, type Xattrs } from '../fs/xattrs.ts';
 import {
@@ -11,7 +9,6 @@ import {
   fchmodat,
   fchown,
   fstat,
-  ftruncate,
   futimens,
   lchownat,
   linkat,
@@ -40,6 +37,7 @@ import { finishDirectories, isUnusualTime, noteTime } from './finish.ts';
 import { LayerTree, type Place, refusal } from './layer-tree.ts';
 import { baseName, cleanName, joinPath, parentPath } from './names.ts';
 import { Notes } from './notes.ts';
+import { Payload } from './payload.ts';
 import type { Placeholder, Unsettled } from './unsettled.ts';
 
 // Unpacks one layer into an empty directory, entry by entry, from inside the jail. Deletions take overlayfs' form. What
@@ -50,14 +48,6 @@ import type { Placeholder, Unsettled } from './unsettled.ts';
 export interface Kept {
   /** The file's path in the layer, without symlinks. */
   readonly path: ByteString;
-}
-
-interface OpenFile {
-  readonly fd: number;
-  readonly entry: TarEntry;
-  /** Index of the run of a sparse file that comes next, and how much is written of it, or of a file without runs. */
-  extent: number;
-  at: number;
 }
 
 const DEFAULT_ACL = 'system.posix_acl_default' as ByteString;
@@ -83,7 +73,7 @@ export class LayerApplier implements Disposable {
   readonly #zerosAreHoles: boolean;
   /** By each of their names. */
   readonly #standIns = new Map<ByteString, Placeholder>();
-  #file: OpenFile | undefined;
+  #file: Payload | undefined;
 
   /** `root`: the empty directory, as this thread sees it. */
   constructor(root: ByteString, ids: IdMaps, options: ApplierOptions = {}) {
@@ -214,7 +204,7 @@ export class LayerApplier implements Disposable {
       this.#clear(place, name);
       fd = openat(place.fd, name, flags, entry.mode & 0o777);
     }
-    this.#file = { fd, entry, extent: 0, at: 0 };
+    this.#file = new Payload(fd, entry, this.#zerosAreHoles);
     this.#count(entry.sizeBytes);
     return { path: joinPath(place.path, name) };
   }
@@ -232,32 +222,7 @@ export class LayerApplier implements Disposable {
   data(bytes: Uint8Array): void {
     const file = this.#file;
     if (file === undefined) return; // the payload of an entry that is left out
-    this.#naming(file.entry, () => this.#write(file, bytes));
-  }
-
-  #write(file: OpenFile, bytes: Uint8Array): void {
-    const extents = file.entry.sparse;
-    if (extents === undefined && this.#zerosAreHoles) {
-      writeAroundZeros(file.fd, bytes, file.at);
-      file.at += bytes.length;
-      return;
-    }
-    if (extents === undefined) {
-      for (let at = 0; at < bytes.length; ) at += writeSync(file.fd, bytes, at, bytes.length - at);
-      return;
-    }
-    for (let at = 0; at < bytes.length; ) {
-      const extent = extents[file.extent];
-      if (extent === undefined) throw refusal(file.entry.name, 'more payload than its sparse map has room for');
-      const n = Math.min(bytes.length - at, extent.length - file.at);
-      const done = n === 0 ? 0 : writeSync(file.fd, bytes, at, n, extent.offset + file.at);
-      at += done;
-      file.at += done;
-      if (file.at === extent.length) {
-        file.extent++;
-        file.at = 0;
-      }
-    }
+    this.#naming(file.entry, () => file.write(bytes));
   }
 
   /** The payload of the file is complete. */
@@ -268,9 +233,10 @@ export class LayerApplier implements Disposable {
     this.#naming(file.entry, () => this.#complete(file));
   }
 
-  #complete({ fd, entry }: OpenFile): void {
+  #complete(payload: Payload): void {
+    const { fd, entry } = payload;
     try {
-      if (entry.sparse !== undefined || this.#zerosAreHoles) ftruncate(fd, entry.sizeBytes);
+      payload.end();
       fchown(fd, this.#uid(entry.uid), this.#gid(entry.gid));
       if (entry.mode > 0o777) fchmod(fd, entry.mode); // set-id bits do not survive a change of owner
       for (const [key, value] of this.#xattrs(entry)) this.#xattr(fd, key, value, entry.name);
