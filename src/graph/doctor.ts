@@ -42,7 +42,7 @@ export async function doctor(root: ByteString): Promise<readonly Diagnosis[]> {
   const marks = probeMarks(directory);
   say('vfs', 'works', marks.holds, marks.because, 'put the root on another filesystem');
   await using threads = await openThreads(2);
-  const { overlay, dType, backing, index, copyUp } = await probeOverlay(directory, threads.perform);
+  const { overlay, dType, backing, index, userxattr, copyUp } = await probeOverlay(directory, threads.perform);
   say('overlay2', 'overlay', overlay.holds, overlay.because, 'use the driver vfs, or another filesystem');
   say('overlay2', 'd_type', dType.holds, dType.because, 'on xfs: make it anew with ftype=1');
   say(
@@ -51,6 +51,7 @@ export async function doctor(root: ByteString): Promise<readonly Diagnosis[]> {
     index,
     index ? 'the kernel knows the option' : 'the kernel has no such option, and no index',
   );
+  say('overlay2', 'userxattr', userxattr.holds, userxattr.because);
   say('overlay2', 'backing filesystem', backing !== '<unknown>', backing);
   const selinux = hasSelinux();
   say(

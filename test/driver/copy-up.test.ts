@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { appendFileSync, chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { release } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fromText, toText } from '../../src/base/bytes.ts';
@@ -225,3 +227,34 @@ async function write(store: Store, name: string): Promise<void> {
   chmodSync(join(path, 'h'), 0o600);
   writeFileSync(join(path, 'new'), '');
 }
+
+test('probeOverlay() says whether userxattr is needed: in a user namespace, by a real mount, and leaves nothing (K3)', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  const child = new URL('probe-child.ts', import.meta.url).pathname;
+  await using disk = await filesystem('tmpfs', 16);
+  await using threads = await openThreads(1);
+  const { userxattr } = await probeOverlay(fromText(disk.path), threads.perform);
+  assert.deepEqual([userxattr.holds, /in no user namespace/.test(userxattr.because)], [false, true]);
+  const inside = (...flags: string[]): OverlayFindings => {
+    const run = ['--user', '--map-root-user', ...flags, process.execPath, child, disk.path];
+    const { status, stdout, stderr } = spawnSync('unshare', run, { encoding: 'utf8', timeout: 60_000 });
+    assert.deepEqual([status, stderr], [0, '']);
+    return JSON.parse(stdout) as OverlayFindings;
+  };
+  if (spawnSync('unshare', ['--user', '--map-root-user', 'true']).status !== 0) {
+    t.skip('this machine lets nobody make a user namespace');
+    return;
+  }
+  const whole = inside('--mount');
+  const [major = 0, minor = 0] = release().split('.').map(Number);
+  if (major > 5 || (major === 5 && minor >= 11)) {
+    assert.equal(whole.userxattr.holds, true, whole.userxattr.because);
+    assert.match(whole.userxattr.because, /mounts with userxattr/);
+  }
+  assert.equal(whole.overlay.holds, false, 'the driver is not for user namespaces yet');
+  // Without a mount namespace of its own it may mount nothing.
+  const bare = inside();
+  assert.equal(bare.userxattr.holds, false);
+  assert.match(bare.userxattr.because, /does not mount with userxattr: .*(EPERM|not permitted)/);
+  assert.deepEqual(readdirSync(disk.path), []);
+});

@@ -243,7 +243,7 @@ class Overlay2 implements LayerDriver {
       ['Backing Filesystem', this.#findings.backing],
       ['Supports d_type', String(this.#findings.dType.holds)],
       ['Native Overlay Diff', String(!this.#copiesOpaque)],
-      ['userxattr', 'false'],
+      ['userxattr', String(this.#findings.userxattr.holds)],
       ['Using metacopy', String(copyUp?.metacopy.holds ?? false)],
       ['redirect_dir', copyUp?.redirects.holds === true ? 'on' : 'off'],
       [

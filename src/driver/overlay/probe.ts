@@ -20,6 +20,7 @@ import { ENOENT } from '../../linux/libc.ts';
 import { readMountInfo } from '../../linux/mountinfo.ts';
 import { statfs } from '../../linux/statfs.ts';
 import { LOCK_EX, tryFlock } from '../../linux/sync.ts';
+import type { OverlayMount } from '../../mount/overlay-options.ts';
 import type { Performer } from '../driver.ts';
 import { listNames, withDirectory } from '../home-files.ts';
 import { type CopyUpFindings, observeCopyUp, prepareCopyUp } from './copy-up.ts';
@@ -34,6 +35,8 @@ export interface OverlayFindings {
   readonly backing: string;
   /** Whether the kernel knows `index=`, so that `index=off` can be said. */
   readonly index: boolean;
+  /** Whether overlay is to keep its marks in `user.` attributes: in a user namespace, where `trusted.` ones cannot be set. */
+  readonly userxattr: Finding;
   /** Absent where overlay does not mount. */
   readonly copyUp?: CopyUpFindings;
 }
@@ -57,10 +60,11 @@ export async function probeOverlay(directory: ByteString, perform: Performer): P
     const dType = probeTypes(probe, backing);
     if (inUserNamespace()) {
       const because = 'this process is in a user namespace, where this version has no overlay';
-      return { overlay: { holds: false, because }, dType, backing, index };
+      const userxattr = await tryUserxattr(perform, at, index);
+      return { overlay: { holds: false, because }, dType, backing, index, userxattr };
     }
     const { overlay, copyUp } = await tryMount(perform, at, index, backing);
-    return { overlay, dType, backing, index, ...(copyUp === undefined ? {} : { copyUp }) };
+    return { overlay, dType, backing, index, userxattr: HOST, ...(copyUp === undefined ? {} : { copyUp }) };
   } finally {
     try {
       await removeProbe(probe, perform);
@@ -68,6 +72,38 @@ export async function probeOverlay(directory: ByteString, perform: Performer): P
       close(lock);
     }
   }
+}
+
+/** Outside user namespaces. */
+export const HOST: Finding = {
+  holds: false,
+  because: 'this process is in no user namespace, so trusted attributes can be set',
+};
+
+/** By a real mount: kernels before 5.11 do not know the option, but some distributions' do. */
+async function tryUserxattr(
+  perform: Performer,
+  at: (...parts: string[]) => ByteString,
+  index: boolean,
+): Promise<Finding> {
+  try {
+    await perform.mount({ ...planOf(at, index), userxattr: true }, at('merged'));
+    return { holds: true, because: 'this process is in a user namespace, and an overlay mounts with userxattr' };
+  } catch (error) {
+    if (!isStorageError(error)) throw error;
+    return { holds: false, because: `an overlay does not mount with userxattr: ${error.message}` };
+  }
+}
+
+function planOf(at: (...parts: string[]) => ByteString, index: boolean): OverlayMount {
+  return {
+    type: 'overlay',
+    lower: [at('lower2'), at('lower1')],
+    upper: at('upper'),
+    work: at('work'),
+    userxattr: false,
+    ...(index ? { index: 'off' as const } : {}),
+  };
 }
 
 async function tryMount(
@@ -78,17 +114,7 @@ async function tryMount(
 ): Promise<Pick<OverlayFindings, 'overlay' | 'copyUp'>> {
   try {
     prepareCopyUp(at);
-    await perform.mount(
-      {
-        type: 'overlay',
-        lower: [at('lower2'), at('lower1')],
-        upper: at('upper'),
-        work: at('work'),
-        userxattr: false,
-        ...(index ? { index: 'off' as const } : {}),
-      },
-      at('merged'),
-    );
+    await perform.mount(planOf(at, index), at('merged'));
   } catch (error) {
     if (!isStorageError(error)) throw error;
     const known = hasFilesystem('overlay') ? '' : '; /proc/filesystems does not list overlay (modprobe overlay)';

@@ -6,7 +6,7 @@ import { inUserNamespace, moduleParameter } from '../../linux/kernel.ts';
 import { ENOENT } from '../../linux/libc.ts';
 import type { Performer } from '../driver.ts';
 import { placeSmall, readSmall } from '../home-files.ts';
-import { type OverlayFindings, probeOverlay } from './probe.ts';
+import { HOST, type OverlayFindings, probeOverlay } from './probe.ts';
 
 // A probe mounts, which takes longer than all else that opening a driver does. What it found stays true until the
 // kernel, the filesystem or this process's rights are others; RUN, where it is remembered, ends with the boot.
@@ -63,6 +63,7 @@ function parse(text: ByteString | undefined, key: string): OverlayFindings | und
     dType,
     backing,
     index: index === 'index',
+    userxattr: HOST, // nothing is remembered of a user namespace
     copyUp: { nativeDiff, copiesOpaque, redirects, metacopy },
   };
 }
