@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
-import { isStorageError } from '../../base/errors.ts';
+import { isStorageError, type StorageError } from '../../base/errors.ts';
 import type { Finding } from '../../base/values.ts';
 import { removeTree } from '../../fs/remove.ts';
 import {
@@ -90,7 +90,7 @@ async function tryUserxattr(
     await perform.mount({ ...planOf(at, index), userxattr: true }, at('merged'));
     return { holds: true, because: 'this process is in a user namespace, and an overlay mounts with userxattr' };
   } catch (error) {
-    if (!isStorageError(error)) throw error;
+    if (!isRefusal(error)) throw error;
     return { holds: false, because: `an overlay does not mount with userxattr: ${error.message}` };
   }
 }
@@ -116,13 +116,18 @@ async function tryMount(
     prepareCopyUp(at);
     await perform.mount(planOf(at, index), at('merged'));
   } catch (error) {
-    if (!isStorageError(error)) throw error;
+    if (!isRefusal(error)) throw error;
     const known = hasFilesystem('overlay') ? '' : '; /proc/filesystems does not list overlay (modprobe overlay)';
     const because = `an overlay with two lowers does not mount on ${backing}: ${error.message}${known}`;
     return { overlay: { holds: false, because } };
   }
   const overlay = { holds: true, because: `an overlay with two lowers mounts on ${backing}` };
   return { overlay, copyUp: observeCopyUp(at) };
+}
+
+/** The kernel's no; that a thread could not start, say, tells nothing of overlay. */
+function isRefusal(error: unknown): error is StorageError {
+  return isStorageError(error) && error.errno !== undefined;
 }
 
 function probeTypes(probe: ByteString, backing: string): Finding {
