@@ -1,7 +1,17 @@
 import type { Fixture } from './fixtures.ts';
 
-/** What is measured, in the order in which a session does it. Each has a line in the plan of `jobs.ts`. */
-export type JobName = 'start' | 'load' | 'round' | 'rounds' | 'commit' | 'save';
+/** What is measured, in the order in which a session does it. Each has a title in `report.ts`. */
+export type JobName =
+  | 'start'
+  | 'load'
+  | 'round'
+  | 'rounds'
+  | 'commit'
+  | 'changes'
+  | 'commit-mixed'
+  | 'diff'
+  | 'save'
+  | 'rmi';
 
 /** One piece of work of one engine: `before` is not timed. */
 export interface Task {
@@ -39,4 +49,13 @@ export interface Engine {
 export interface Missing {
   readonly name: string;
   readonly because: string;
+}
+
+/** What several tasks need done before, the first time only. */
+export function once(work: () => Promise<void>): () => Promise<void> {
+  let done: Promise<void> | undefined;
+  return () => {
+    done ??= work();
+    return done;
+  };
 }

@@ -1,6 +1,5 @@
-import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { filesystem } from '../test/kit/filesystems.ts';
@@ -14,17 +13,28 @@ import { podmans } from './engines/podman.ts';
 import { tools } from './engines/tools.ts';
 import { umocis } from './engines/umoci.ts';
 import { type Fixture, fixturesFrom } from './fixtures.ts';
+import { runInside } from './inside.ts';
 import { describeMachine, loadAverage, measure } from './measure.ts';
 import { plot } from './plot.ts';
-import { type Measured, type Run, report } from './report.ts';
+import { type Measured, type Run, report, writeSection } from './report.ts';
 
-// Measures layerstore side by side with the engines that are here: README.md says how. Runs itself again in mount and
-// process namespaces of its own, so that whatever happens no daemon, mount or loop device is left.
+// Measures layerstore side by side with the engines that are here: README.md says how.
 
-const USAGE = `npm run bench -- [--quick] [--images DIR] [--peers DIR] [--only load,round,rounds,commit,save,start]
-  [--image NAME,…] [--engines WORD,…] [--samples N] [--scratch DIR] [--write]`;
-const INSIDE = 'LAYERSTORE_BENCH_INSIDE';
-const JOBS: readonly JobName[] = ['load', 'round', 'rounds', 'commit', 'save', 'start'];
+const JOBS: readonly JobName[] = [
+  'load',
+  'round',
+  'rounds',
+  'commit',
+  'changes',
+  'commit-mixed',
+  'diff',
+  'save',
+  'rmi',
+  'start',
+];
+const USAGE = `npm run bench -- [--quick] [--images DIR] [--peers DIR] [--only JOB,…] [--image NAME,…]
+  [--engines WORD,…] [--samples N] [--scratch DIR] [--write]
+JOB is one of ${JOBS.join(', ')}`;
 /** On which everything is measured; on other images only `load`. */
 const MAIN_IMAGES = ['node-app', 'generated'];
 const START_SAMPLES = 10;
@@ -47,32 +57,9 @@ const { values: options } = parseArgs({
 });
 
 if (options.help) console.log(USAGE);
-else if (process.getuid?.() !== 0) throw new Error('Cannot measure: only root may mount filesystems and start engines');
-else if (process.env[INSIDE] === undefined) process.exitCode = await runInside();
-else await main(process.env[INSIDE]);
-
-/** The same command in namespaces that end with it, with a directory that is gone afterwards. */
-async function runInside(): Promise<number> {
-  // Short: podman takes a run directory of 50 characters, the kernel a socket's path of 107.
-  const scratch = mkdtempSync(join(resolve(options.scratch ?? tmpdir()), 'lsb-'));
-  const own = ['--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--propagation', 'private'];
-  const child = spawn('unshare', [...own, process.execPath, import.meta.filename, ...process.argv.slice(2)], {
-    stdio: 'inherit',
-    env: { ...process.env, [INSIDE]: scratch, LAYERSTORE_TEST_DIR: scratch },
-  });
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill('SIGKILL'));
-  const { promise, resolve: done, reject } = Promise.withResolvers<number>();
-  child.once('exit', (code) => done(code ?? 130)).once('error', reject);
-  try {
-    return await promise;
-  } finally {
-    rmSync(scratch, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
-  }
-}
+else await runInside(import.meta.filename, options.scratch, main);
 
 async function main(scratch: string): Promise<void> {
-  // The parent shares our terminal's signals and ends us.
-  for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => process.exit(130));
   const list = (text: string | undefined): string[] | undefined => text?.split(',');
   const jobs = (list(options.only) ?? JOBS).map((name) => {
     const job = JOBS.find((known) => known === name);
@@ -116,7 +103,9 @@ async function main(scratch: string): Promise<void> {
   };
   const text = report(run);
   console.log(text);
-  if (options.write) write(text, plot(run));
+  if (!options.write) return;
+  writeSection('results', text);
+  writeFileSync(join(import.meta.dirname, 'results.svg'), plot(run));
 }
 
 function enginesFrom(
@@ -202,13 +191,4 @@ async function starts(engines: readonly Engine[]): Promise<Measured[]> {
     }
   }
   return done;
-}
-
-/** The table into README.md, between its marks, and the plot beside it. */
-function write(text: string, svg: string): void {
-  const readme = join(import.meta.dirname, 'README.md');
-  const [begin, end] = ['<!-- results -->', '<!-- end of results -->'];
-  const [before, rest] = readFileSync(readme, 'utf8').split(begin) as [string, string];
-  writeFileSync(readme, `${before}${begin}\n\n${text}\n${end}${rest.split(end)[1]}`);
-  writeFileSync(join(import.meta.dirname, 'results.svg'), svg);
 }

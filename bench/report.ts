@@ -1,3 +1,5 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Engine, JobName, Missing } from './engine.ts';
 import { CHANGED_FILES, type Fixture } from './fixtures.ts';
 import { loadAverage, type Sample } from './measure.ts';
@@ -38,7 +40,11 @@ const TITLES: Readonly<Record<JobName, string>> = {
   round: 'round: create, mount, unmount and remove a writable layer, by commands',
   rounds: 'rounds: the same within one process or through an API, one round',
   commit: `commit: ${CHANGED_FILES} changed files become an image`,
+  changes: 'changes: what a mixed change (see above) did is listed',
+  'commit-mixed': 'commit-mixed: the mixed change becomes an image',
+  diff: 'diff: a layer with 10 changed files becomes a tar',
   save: 'save: the image becomes an archive',
+  rmi: 'rmi: the image is removed',
   start: 'start: the command prints its version',
 };
 
@@ -179,4 +185,12 @@ function noise(run: Run): string {
   ];
   const noisy = medianOf(others) > NOISE_SHARE || Math.max(0, ...steal) > NOISE_SHARE || wide > rows.length / 4;
   return `${noisy ? '**The machine was noisy: only large differences mean something.** ' : 'The machine was quiet. '}${found.join('; ')}.`;
+}
+
+/** A part of README.md, between its marks. */
+export function writeSection(name: string, text: string): void {
+  const readme = join(import.meta.dirname, 'README.md');
+  const [begin, end] = [`<!-- ${name} -->`, `<!-- end of ${name} -->`];
+  const [before, rest] = readFileSync(readme, 'utf8').split(begin) as [string, string];
+  writeFileSync(readme, `${before}${begin}\n\n${text}\n${end}${rest.split(end)[1]}`);
 }

@@ -1,12 +1,14 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { command } from '../command.ts';
-import type { Engine, Session } from '../engine.ts';
+import { changeMixed, modify } from '../edits.ts';
+import { type Engine, once, type Session } from '../engine.ts';
 import { medianOf } from '../statistics.ts';
 
 const LAUNCHER = fileURLToPath(new URL('../../bin/layerstore', import.meta.url));
 const ROUNDS = fileURLToPath(new URL('../rounds.ts', import.meta.url));
 export const ROUNDS_COUNT = 20;
+const DIFF_FILES = 10;
 
 /** This project's command, and its library for `rounds`. */
 export const layerstore: Engine = {
@@ -17,6 +19,19 @@ export const layerstore: Engine = {
     const root = join(directory, 'store');
     const call = async (...args: string[]): Promise<string> =>
       (await command(LAUNCHER, [...args, '--quiet'], { env: { LAYERSTORE_ROOT: root } })).trim();
+    const [layers, images]: [string[], string[]] = [[], []];
+    /** A writable layer of the image, with what `change` does to it. */
+    const make = async (name: string, change: (tree: string) => unknown): Promise<void> => {
+      await call('create', fixture.reference, '--name', name);
+      layers.push(name);
+      await change(await call('mount', name));
+      await call('umount', name);
+    };
+    const commit = async (layer: string, image: string): Promise<void> => {
+      await call('commit', layer, image);
+      images.push(image);
+    };
+    const mixed = once(() => make('mixed', changeMixed));
     return {
       tasks: {
         load: { run: async () => void (await call('load', '-i', fixture.archive)) },
@@ -33,16 +48,29 @@ export const layerstore: Engine = {
           run: async () => medianOf(await rounds('library', root, fixture.reference)),
         },
         commit: {
-          async before() {
-            await call('create', fixture.reference, '--name', 'work');
-            await command('tar', ['-xf', fixture.changes, '-C', await call('mount', 'work')]);
-            await call('umount', 'work');
-          },
-          run: async () => void (await call('commit', 'work', 'changed:1')),
+          before: () => make('work', (tree) => command('tar', ['-xf', fixture.changes, '-C', tree])),
+          run: () => commit('work', 'changed:1'),
+        },
+        changes: { before: mixed, run: async () => void (await call('changes', 'mixed')) },
+        'commit-mixed': { before: mixed, run: () => commit('mixed', 'mixed:1') },
+        diff: {
+          before: () => make('ten', (tree) => modify(tree, DIFF_FILES)),
+          run: async () => void (await call('diff', 'ten', '-o', join(directory, 'ten.tar'))),
         },
         save: { run: async () => void (await call('save', fixture.reference, '-o', join(directory, 'saved.tar'))) },
+        rmi: {
+          note: 'its layers are set aside; a process of its own deletes them afterwards',
+          async before() {
+            // What was made of it would keep its layers.
+            if (layers.length > 0) await call('rm', ...layers);
+            if (images.length > 0) await call('rmi', ...images);
+            await call('gc', '--removed');
+          },
+          run: async () => void (await call('rmi', fixture.reference)),
+        },
       },
-      [Symbol.asyncDispose]: async () => {},
+      // What a removal leaves to a process of its own is not to run beside what is measured next.
+      [Symbol.asyncDispose]: async () => void (await call('gc', '--removed')),
     };
   },
 };

@@ -1,7 +1,8 @@
 import { join } from 'node:path';
 import type { Peers } from '../../test/kit/peers.ts';
 import { command } from '../command.ts';
-import type { Engine, Missing } from '../engine.ts';
+import { changeMixed } from '../edits.ts';
+import { type Engine, type Missing, once } from '../engine.ts';
 
 /** podman, without a daemon, and skopeo into the same kind of storage. */
 export async function podmans(peers: Peers): Promise<(Engine | Missing)[]> {
@@ -32,6 +33,11 @@ async function podman(peers: Peers): Promise<Engine | Missing> {
       const reference = await nameIn(fixture.reference);
       const create = (name: string): Promise<string> =>
         call('create', '--name', name, '--network', 'none', reference, 'true');
+      const mixed = once(async () => {
+        await create('mixed');
+        changeMixed(await call('mount', 'mixed'));
+        await call('unmount', 'mixed');
+      });
       return {
         tasks: {
           load: { run: async () => void (await call('load', '-q', '-i', fixture.archive)) },
@@ -51,7 +57,19 @@ async function podman(peers: Peers): Promise<Engine | Missing> {
             },
             run: async () => void (await call('commit', '-q', 'work', 'changed:1')),
           },
+          changes: { before: mixed, run: async () => void (await call('diff', 'mixed')) },
+          'commit-mixed': { before: mixed, run: async () => void (await call('commit', '-q', 'mixed', 'mixed:1')) },
           save: { run: async () => void (await call('save', '-q', '-o', join(directory, 'saved.tar'), reference)) },
+          rmi: {
+            async before() {
+              // What was made of it would keep its layers.
+              await call('rm', '--all');
+              const images = (await call('images', '--format', '{{.Repository}}:{{.Tag}}')).split('\n');
+              const others = images.filter((image) => image !== reference && image !== '');
+              if (others.length > 0) await call('rmi', ...others);
+            },
+            run: async () => void (await call('rmi', reference)),
+          },
         },
         [Symbol.asyncDispose]: async () => {},
       };

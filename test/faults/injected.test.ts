@@ -160,7 +160,8 @@ const DEEDS: Readonly<Record<string, () => Deed>> = {
     undo: removeImage('loaded:1'),
     faults: [
       ['mkdirat', 'ENOSPC', [3, 8]],
-      [RENAME, 'EIO', [1, 3]],
+      [RENAME, 'EIO', [1]],
+      ['fchmodat', 'EIO', [1, 2]],
       ['syncfs', 'EIO', [1]],
       ['fchown', 'EIO', [3]],
       ['openat2', 'ENOSYS', [1]],
@@ -172,7 +173,8 @@ const DEEDS: Readonly<Record<string, () => Deed>> = {
     undo: removeImage('new:1'),
     faults: [
       ['mkdirat', 'ENOSPC', [7]],
-      [RENAME, 'EIO', [6]],
+      [RENAME, 'EIO', [1]],
+      ['fchmodat', 'EIO', [2]],
       ['symlinkat', 'EIO', [1]],
       ['mknodat', 'ENOSPC', [1]],
       ['mount', 'ENOSPC', [2]],
