@@ -11,8 +11,10 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
  * from where they lie, and with the threads' modules where the others look for them.
  */
 export const JOINED = 'dist/doors/cli/joined';
-const ENTRIES = {
-  start: 'doors/cli/start.ts',
+/** What only some commands need is in files of its own. */
+const PROGRAM = { start: 'doors/cli/start.ts' };
+/** Each whole in one file: threads share no loaded modules, so they need no shared files either. */
+const THREADS = {
   'jobs/thread': 'graph/jobs/thread.ts',
   'jobs/control': 'graph/jobs/control.ts',
   'database-thread': 'store/database-thread.ts',
@@ -21,13 +23,13 @@ const ENTRIES = {
 /** Writes the joined modules of this checkout's source into the package at `target`. Needs esbuild. */
 export async function bundle(target) {
   const { build, stop } = await import('esbuild');
-  try {
-    await build({
+  const write = (entries, splitting) =>
+    build({
       absWorkingDir: ROOT,
-      entryPoints: Object.entries(ENTRIES).map(([out, file]) => ({ out, in: join(ROOT, 'src', file) })),
+      entryPoints: Object.entries(entries).map(([out, file]) => ({ out, in: join(ROOT, 'src', file) })),
       outdir: join(target, JOINED),
       bundle: true,
-      splitting: true,
+      splitting,
       format: 'esm',
       platform: 'node',
       target: 'node24',
@@ -35,6 +37,8 @@ export async function bundle(target) {
       charset: 'utf8',
       logLevel: 'silent',
     });
+  try {
+    await Promise.all([write(PROGRAM, true), write(THREADS, false)]);
   } finally {
     await stop();
   }
