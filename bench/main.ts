@@ -61,11 +61,9 @@ else await runInside(import.meta.filename, options.scratch, main);
 
 async function main(scratch: string): Promise<void> {
   const list = (text: string | undefined): string[] | undefined => text?.split(',');
-  const jobs = (list(options.only) ?? JOBS).map((name) => {
-    const job = JOBS.find((known) => known === name);
-    if (job === undefined) throw new Error(`--only takes ${JOBS.join(', ')}`);
-    return job;
-  });
+  const only: readonly string[] = list(options.only) ?? JOBS;
+  if (!only.every((name) => JOBS.some((job) => job === name))) throw new Error(`--only takes ${JOBS.join(', ')}`);
+  const jobs = JOBS.filter((job) => only.includes(job));
   const samples = Number(options.samples ?? (options.quick ? 1 : 3));
   const images = options.images ?? (process.env['LAYERSTORE_IMAGES'] || undefined);
   const peers = peersIn(options.peers === undefined ? undefined : resolve(options.peers));

@@ -177,8 +177,12 @@ function noise(run: Run): string {
   const percent = (share: number): string => `${(share * 100).toFixed(0)} %`;
   const found = [
     `load average ${run.loadAverageBefore.toFixed(1)} before, ${loadAverage().toFixed(1)} after`,
-    `other work took ${percent(medianOf(others))} of the processors' time (median; at most ${percent(Math.max(0, ...others))})`,
-    `stolen ${percent(medianOf(steal))} (at most ${percent(Math.max(0, ...steal))})`,
+    ...(samples.length === 0
+      ? []
+      : [
+          `other work took ${percent(medianOf(others))} of the processors' time (median; at most ${percent(Math.max(0, ...others))})`,
+          `stolen ${percent(medianOf(steal))} (at most ${percent(Math.max(0, ...steal))})`,
+        ]),
     run.samples > 1
       ? `${wide} of ${rows.length} spreads over ${percent(NOISE_SPREAD)}`
       : 'one sample each: no spread known',
