@@ -89,7 +89,7 @@ class Packer implements Disposable {
     this.#enter(names);
     const prefix = names.length === 0 ? '' : `${names.join('/')}/`;
     if (difference.kind === 'delete') this.#whiteout(prefix, name);
-    else this.#entry(prefix, name);
+    else this.#entry(prefix, name, difference.stat);
   }
 
   finish(): void {
@@ -113,10 +113,11 @@ class Packer implements Disposable {
     this.#at.moveTo(names);
   }
 
-  #entry(prefix: string, name: ByteString): void {
+  /** `seen`: what it was when it was compared. Whoever changes it since is found out when it is read. */
+  #entry(prefix: string, name: ByteString, seen: Stat | undefined): void {
     const dirFd = this.#at.fd;
     const archived = `${prefix}${name}` as ByteString;
-    const stat = lstatat(dirFd, name, ENOENT);
+    const stat = seen ?? lstatat(dirFd, name, ENOENT);
     if (stat === undefined) throw changed(archived, 'it vanished');
     const type = typeOf(stat.mode);
     if (type === 'directory') {

@@ -33,15 +33,16 @@ export interface UpperReading {
 
 /**
  * Why the upper does not tell all that differs between the mounted `view` and its base; undefined where it does. Names
- * of an inode outside of what the upper leads to change, or have to be carried, with those inside. `redirects`: what
- * `checkUpper` answered.
+ * of an inode outside of what the upper leads to change with those inside (under `index=on`), or have to be carried in an
+ * archive of the changes (files that were moved with their directory). `carries`: whether that is asked, and a directory
+ * was moved, as `checkUpper` answers.
  */
 export function whyNotUpper(
   view: ByteString,
   { upper, style, noIndex }: UpperReading,
-  redirects: boolean = hasRedirects(upper, style),
+  carries: boolean = hasRedirects(upper, style),
 ): string | undefined {
-  if (noIndex && !redirects) return undefined;
+  if (noIndex && !carries) return undefined;
   const path = strayLink(view, upper, style);
   return path === undefined ? undefined : `${path} has names in places that the upper directory does not lead to`;
 }

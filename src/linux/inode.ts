@@ -257,8 +257,12 @@ export function fstat(fd: number): Stat {
   return statx(fd, '' as ByteString, AT_EMPTY_PATH, []) as Stat;
 }
 
+/** What the kernel fills and we read at once: a new buffer for each of millions of calls is a third of their time. */
+const STATX = Buffer.allocUnsafeSlow(256);
+const LISTING = Buffer.allocUnsafeSlow(64 * 1024);
+
 function statx(dir: number, path: ByteString, flags: number, tolerated: readonly number[]): Stat | undefined {
-  const b = Buffer.allocUnsafe(256);
+  const b = STATX;
   const result = libc.statx(dir, cstring(path), flags, STATX_BASIC_AND_MNT_ID, b);
   if (judge(result, 'stat', path, tolerated) < 0) return undefined;
   // struct statx, include/uapi/linux/stat.h
@@ -341,7 +345,7 @@ export const DT_SOCK = 12;
 
 /** getdents64(2) until the end, without `.` and `..`, in the filesystem's own order. */
 export function readDirectory(fd: number, path: ByteString | string): DirectoryEntry[] {
-  const buffer = Buffer.allocUnsafe(64 * 1024);
+  const buffer = LISTING;
   const entries: DirectoryEntry[] = [];
   for (;;) {
     const length = judge(Number(libc.getdents64(NR.getdents64, fd, buffer, buffer.length)), 'list', path, []);

@@ -37,8 +37,11 @@ export function flistxattr(fd: number): ByteString[] {
   return names((buffer) => libc.flistxattr(fd, buffer, buffer.length), `descriptor ${fd}`);
 }
 
+/** Read at once, as in inode.ts. */
+const NAMES = Buffer.allocUnsafeSlow(512);
+
 function names(read: (buffer: Buffer) => number, path: ByteString | string): ByteString[] {
-  let buffer = Buffer.allocUnsafe(512);
+  let buffer = NAMES;
   for (;;) {
     const length = judge(Number(read(buffer)), 'list attributes of', path, [EOPNOTSUPP, ERANGE]);
     if (length === -ERANGE) {
