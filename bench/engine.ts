@@ -7,6 +7,7 @@ export type JobName =
   | 'round'
   | 'rounds'
   | 'commit'
+  | 'commits'
   | 'changes'
   | 'commit-mixed'
   | 'diff'

@@ -25,6 +25,7 @@ const JOBS: readonly JobName[] = [
   'round',
   'rounds',
   'commit',
+  'commits',
   'changes',
   'commit-mixed',
   'diff',

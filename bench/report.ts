@@ -39,6 +39,7 @@ const TITLES: Readonly<Record<JobName, string>> = {
   load: 'load: an archive becomes an image, unpacked',
   round: 'round: create, mount, unmount and remove a writable layer, by commands',
   rounds: 'rounds: the same within one process or through an API, one round',
+  commits: 'commits: as commit, within one process or through an API, one commit',
   commit: `commit: ${CHANGED_FILES} changed files become an image`,
   changes: 'changes: what a mixed change (see above) did is listed',
   'commit-mixed': 'commit-mixed: the mixed change becomes an image',
@@ -100,9 +101,9 @@ function rowOf(engine: Engine, group: readonly Measured[]): Row | undefined {
   return {
     engine,
     wallSeconds: medianOf(walls),
-    // Of `rounds` the wall time is one round's, all else is the whole process's.
-    cpuSeconds: group[0]?.job === 'rounds' ? 0 : medianOf(samples.map((sample) => sample.cpuSeconds)),
-    peakBytes: group[0]?.job !== 'rounds' && Math.max(...peaks) >= BYTES_SEEN_MIN ? Math.max(...peaks) : undefined,
+    // Of what goes on inside, the wall time is one round's, all else is the whole process's.
+    cpuSeconds: isInside(group[0]?.job) ? 0 : medianOf(samples.map((sample) => sample.cpuSeconds)),
+    peakBytes: !isInside(group[0]?.job) && Math.max(...peaks) >= BYTES_SEEN_MIN ? Math.max(...peaks) : undefined,
     syncSeconds: syncs.length > 0 ? medianOf(syncs) : undefined,
     spread: spreadOf(walls),
     samples: samples.length,
@@ -197,4 +198,8 @@ export function writeSection(name: string, text: string): void {
   const [begin, end] = [`<!-- ${name} -->`, `<!-- end of ${name} -->`];
   const [before, rest] = readFileSync(readme, 'utf8').split(begin) as [string, string];
   writeFileSync(readme, `${before}${begin}\n\n${text}\n${end}${rest.split(end)[1]}`);
+}
+
+function isInside(job: JobName | undefined): boolean {
+  return job === 'rounds' || job === 'commits';
 }

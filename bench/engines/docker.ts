@@ -91,6 +91,11 @@ async function docker(peers: Peers, { name, where, dockerd, driver }: Flavour): 
             },
             run: async () => void (await call('commit', 'work', 'changed:1')),
           },
+          commits: {
+            note: 'through its API',
+            before: async () => void (await call('rmi', 'changed:1')),
+            run: async () => medianOf(await rounds('docker', running.socket, reference, 'work')),
+          },
           changes: { before: mixed, run: async () => void (await call('diff', 'mixed')) },
           'commit-mixed': { before: mixed, run: async () => void (await call('commit', 'mixed', 'mixed:1')) },
           save: { run: async () => void (await call('save', '-o', join(directory, 'saved.tar'), reference)) },

@@ -8,6 +8,7 @@ import { medianOf } from '../statistics.ts';
 const LAUNCHER = fileURLToPath(new URL('../../bin/layerstore', import.meta.url));
 const ROUNDS = fileURLToPath(new URL('../rounds.ts', import.meta.url));
 export const ROUNDS_COUNT = 20;
+const COMMITS_COUNT = 5;
 const DIFF_FILES = 10;
 
 /** This project's command, and its library for `rounds`. */
@@ -51,6 +52,12 @@ export const layerstore: Engine = {
           before: () => make('work', (tree) => command('tar', ['-xf', fixture.changes, '-C', tree])),
           run: () => commit('work', 'changed:1'),
         },
+        commits: {
+          note: 'the library in one process',
+          // Its image would have the layer that is to be made.
+          before: async () => void (images.length > 0 && (await call('rmi', ...images.splice(0)))),
+          run: async () => medianOf(await rounds('library', root, fixture.reference, 'work')),
+        },
         changes: { before: mixed, run: async () => void (await call('changes', 'mixed')) },
         'commit-mixed': { before: mixed, run: () => commit('mixed', 'mixed:1') },
         diff: {
@@ -75,8 +82,15 @@ export const layerstore: Engine = {
   },
 };
 
-/** Seconds of each round that `rounds.ts` made in a process of its own. */
-export async function rounds(how: 'library' | 'docker', where: string, reference: string): Promise<number[]> {
-  const printed = await command(process.execPath, [ROUNDS, how, where, reference, String(ROUNDS_COUNT)]);
+/** Seconds of each round that `rounds.ts` made in a process of its own; `layer`: of each commit of that one. */
+export async function rounds(
+  how: 'library' | 'docker',
+  where: string,
+  reference: string,
+  layer?: string,
+): Promise<number[]> {
+  const count = layer === undefined ? ROUNDS_COUNT : COMMITS_COUNT;
+  const what = layer === undefined ? [] : [layer];
+  const printed = await command(process.execPath, [ROUNDS, how, where, reference, String(count), ...what]);
   return JSON.parse(printed) as number[];
 }
