@@ -54,7 +54,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   return open(given);
 }
 
-export type { ApplyOptions, ApplyReport, SettledChain, Unpacked, Watched } from './graph/apply.ts';
+export type { ApplyOptions, ApplyReport, Lending, SettledChain, Unpacked, Watched } from './graph/apply.ts';
 export type { CompressOptions } from './graph/crew.ts';
 export type { Diagnosis } from './graph/doctor.ts';
 export type { AuditAnswer } from './graph/jobs/audit.ts';

@@ -209,13 +209,18 @@ export class RingReader {
     this.#side.bump(WRITABLE);
   }
 
-  /** The rest as a stream of copies; stopping early aborts the ring. */
-  async *stream(): AsyncGenerator<Uint8Array, void, undefined> {
+  /** The rest as a stream of copies, or of views that are valid until the next is asked for; stopping early aborts the ring. */
+  async *stream(lend = false): AsyncGenerator<Uint8Array, void, undefined> {
     let whole = false;
     try {
       for (;;) {
         const view = await this.nextAsync();
         if (view === undefined) break;
+        if (lend) {
+          yield view;
+          this.release();
+          continue;
+        }
         const copy = Buffer.from(view);
         this.release();
         yield copy;

@@ -11,6 +11,15 @@ export interface Watched extends Abortable {
   readonly onBytes?: (bytesDone: number) => void;
 }
 
+/** How bytes are handed out. */
+export interface Lending {
+  /**
+   * true: each piece is valid until the next is asked for, and is not copied: for who only passes it on. Copies are
+   * collected when the engine likes, which may be some hundred megabytes later. Default false.
+   */
+  readonly lend?: boolean;
+}
+
 /** How a layer is filled. */
 export interface ApplyOptions extends Watched {
   /** The layer that the archive was made against. Default: the layer's own parent. */

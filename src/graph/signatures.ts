@@ -107,7 +107,7 @@ export const DRIVER: Signatures<StorageDriver> = {
     explain: [ID, PARENT],
   },
   throws: {
-    diff: [ID, PARENT, ['options', options({ ...WATCHED, ...COMPRESS, xattrs: word('all', 'docker') })]],
+    diff: [ID, PARENT, ['options', options({ ...WATCHED, ...COMPRESS, lend: FLAG, xattrs: word('all', 'docker') })]],
     changes: [
       ID,
       PARENT,

@@ -9,7 +9,7 @@ import type { LayerContent, LayerDriver, LayerMode } from '../driver/driver.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat } from '../linux/inode.ts';
 import { LOCK_EX, tryFlock } from '../linux/sync.ts';
 import type { Mount } from '../mount/mount.ts';
-import type { ApplyOptions, ApplyReport, SettledChain, Unpacked, Watched } from './apply.ts';
+import type { ApplyOptions, ApplyReport, Lending, SettledChain, Unpacked, Watched } from './apply.ts';
 import type { CompressOptions } from './crew.ts';
 import { DelegatingDriver } from './delegating-driver.ts';
 import { fill, unpackPacked, unpackTar, watch } from './fill.ts';
@@ -52,7 +52,7 @@ export interface ListOptions {
 }
 
 /** How a layer is packed. */
-export interface DiffOptions extends Watched, Written, CompressOptions {
+export interface DiffOptions extends Watched, Written, CompressOptions, Lending {
   readonly xattrs?: 'all' | 'docker';
 }
 
@@ -221,7 +221,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
       to: { kind: 'ring', ring, compress },
     });
     const job = (...to: Parameters<typeof request>): Job => ({ name: 'pack', request: request(...to) });
-    yield* jobStream(this.#threads.jobs, job, { ...watch(options), crew });
+    yield* jobStream(this.#threads.jobs, job, { ...watch(options), crew, lend: options.lend ?? false });
   }
 
   async *changes(

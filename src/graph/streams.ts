@@ -2,7 +2,7 @@ import { awake } from '../base/awake.ts';
 import { isStorageError } from '../base/errors.ts';
 import type { Job, Pool, RunOptions } from '../base/pool.ts';
 import { abortRing, type RingMemory, RingReader, ringMemory } from '../base/ring.ts';
-import type { Watched } from './apply.ts';
+import type { Lending, Watched } from './apply.ts';
 import type { CompressOptions, Crew } from './crew.ts';
 import { watch } from './fill.ts';
 import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
@@ -15,7 +15,7 @@ import type { Threads } from './threads.ts';
 export async function* jobStream(
   pool: Pool,
   job: (ring: RingMemory, compress?: Compressing) => Job,
-  { crew, ...options }: RunOptions & { readonly crew?: Crew } = {},
+  { crew, lend, ...options }: RunOptions & Lending & { readonly crew?: Crew } = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const ring = ringMemory();
   const giveUp = (): void => {
@@ -29,7 +29,7 @@ export async function* jobStream(
   running.catch(giveUp); // also where it never began: nobody else would end the reading; the error is seen below
   let whole = false;
   try {
-    yield* new RingReader(ring).stream();
+    yield* new RingReader(ring).stream(lend);
     whole = true;
     await awake(running);
   } catch (error) {

@@ -2,6 +2,7 @@ import { asDigest, type Digest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { expecting } from '../base/kinds.ts';
 import { absolute } from '../base/working-directory.ts';
+import type { Lending } from '../graph/apply.ts';
 import { parseConfig } from '../oci/config.ts';
 import type { StoreContext } from './context.ts';
 import { discardLayers } from './discard.ts';
@@ -43,13 +44,14 @@ export function imagesOf(context: StoreContext): Images {
 async function* exportTree(
   context: StoreContext,
   name: string,
-  options: Progressing = {},
+  options: Progressing & Lending = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const { onProgress, signal } = options;
+  const { onProgress, signal, lend } = options;
   const { driverId, overlayMode: mode } = await exportedLayer(context, name);
   yield* context.driver.diff(driverId, undefined, {
     mode,
     ...(signal === undefined ? {} : { signal }),
+    ...(lend === undefined ? {} : { lend }),
     ...(onProgress === undefined ? {} : { onBytes: (bytesDone) => onProgress({ step: 'pack', bytesDone }) }),
   });
 }

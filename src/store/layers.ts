@@ -238,12 +238,13 @@ class Writable implements WritableLayer {
   }
 
   diff(options: Parameters<WritableLayer['diff']>[0] = {}): ReturnType<WritableLayer['diff']> {
-    const { onProgress, xattrs, compress, signal } = options;
+    const { onProgress, xattrs, compress, signal, lend } = options;
     const tar = this.#context.driver.diff(this.#row.driverId, this.#row.parent, {
       mode: this.#row.overlayMode,
       ...(signal === undefined ? {} : { signal }),
       ...(xattrs === undefined ? {} : { xattrs }),
       ...(compress === undefined ? {} : { compress }),
+      ...(lend === undefined ? {} : { lend }),
       ...(onProgress === undefined ? {} : { onBytes: (bytesDone) => onProgress({ step: 'pack', bytesDone }) }),
     });
     return failing(tar, (error) => this.#known(error));

@@ -81,7 +81,7 @@ export const IMAGES: Signatures<Images> = {
       ['images', listOf(IMAGE)],
       ['options', SAVE],
     ],
-    export: [NAME, ['options', options(PROGRESSING)]],
+    export: [NAME, ['options', options({ ...PROGRESSING, lend: FLAG })]],
   },
 };
 
@@ -114,7 +114,7 @@ export const LAYER: Signatures<WritableLayer> = {
   },
   throws: {
     changes: [['options', options({ ...ABORTABLE, rendering: word('docker', 'core'), renames: word('collapse') })]],
-    diff: [['options', options({ ...PROGRESSING, xattrs: word('all', 'docker'), compress: COMPRESS })]],
+    diff: [['options', options({ ...PROGRESSING, lend: FLAG, xattrs: word('all', 'docker'), compress: COMPRESS })]],
   },
 };
 

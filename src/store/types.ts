@@ -3,6 +3,7 @@ import type { Digest } from '../base/digest.ts';
 import type { Log } from '../base/log.ts';
 import type { Abortable, ByteStream, Bytes, Change, DriverName, Finding } from '../base/values.ts';
 import type { Mounted } from '../driver/driver.ts';
+import type { Lending } from '../graph/apply.ts';
 import type { ThreadsAhead } from '../graph/threads.ts';
 
 export type { Bytes } from '../base/values.ts';
@@ -147,7 +148,7 @@ export interface Images {
   /** How it was made, newest first, each step with the layer that it made. */
   history(image: Image | string): Promise<readonly HistoryEntry[]>;
   /** One flattened tar of an image or a writable layer. */
-  export(name: string, options?: Progressing): ByteStream;
+  export(name: string, options?: Progressing & Lending): ByteStream;
 }
 
 /** One step of an image's history. */
@@ -217,7 +218,8 @@ export interface WritableLayer extends AsyncDisposable {
   explain(): Promise<string>;
   /** The layer tar, perhaps compressed. */
   diff(
-    options?: Progressing & { readonly xattrs?: 'all' | 'docker'; readonly compress?: 'none' | 'gzip' | 'zstd' },
+    options?: Progressing &
+      Lending & { readonly xattrs?: 'all' | 'docker'; readonly compress?: 'none' | 'gzip' | 'zstd' },
   ): ByteStream;
   /** Bytes of the files that it adds or changes. */
   sizeBytes(): Promise<number>;

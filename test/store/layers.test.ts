@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   chmodSync,
   closeSync,
@@ -15,12 +16,13 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { toText } from '../../src/base/bytes.ts';
 import { digestOf } from '../../src/base/digest.ts';
 import { type Change, isStorageError, openStore, type Store, type WritableLayer } from '../../src/index.ts';
 import { parseConfig } from '../../src/oci/config.ts';
 import { filesystem } from '../kit/filesystems.ts';
-import { type ImageSpec, idOf, ociTar } from '../kit/images.ts';
+import { bulk, type ImageSpec, idOf, ociTar } from '../kit/images.ts';
 import { directory, file, layer } from '../kit/layer-builder.ts';
 import { need } from '../kit/require.ts';
 import { rootDump } from '../kit/root-dump.ts';
@@ -190,6 +192,31 @@ eachStore('diff() and export() are tars that make the same trees again', async (
   }
   assert.equal(digestOf(await collect(store.images.export('flat:1'))), digestOf(flat));
 });
+
+eachStore(
+  'diff() and export() that lend their pieces give the same bytes, also to who is slow or stops',
+  async (store) => {
+    const image: ImageSpec = { layers: [bulk(7, 40, 300_000)], names: ['docker.io/library/large:1'] };
+    await store.images.load(new Blob([ociTar(image) as Buffer<ArrayBuffer>]).stream());
+    const work = await store.layers.create('large:1', { name: 'work' });
+    await edit(work, (path) => writeFileSync(join(path, 'new'), Buffer.alloc(20_000_000, 'new ')));
+    const calls = [
+      (lend: boolean) => work.diff({ lend }),
+      (lend: boolean) => work.diff({ lend, compress: 'gzip' }),
+      (lend: boolean) => store.images.export('work', { lend }),
+    ];
+    for (const call of calls) {
+      const hash = createHash('sha256');
+      let pieces = 0;
+      for await (const piece of call(true)) {
+        if (pieces++ % 8 === 0) await sleep(5); // the ring is full meanwhile
+        hash.update(piece);
+      }
+      assert.equal(`sha256:${hash.digest('hex')}`, digestOf(await collect(call(false))));
+      for await (const _ of call(true)) break;
+    }
+  },
+);
 
 eachStore('view() is read-only, counted, and may be held by name', async (store) => {
   await loadApp(store);

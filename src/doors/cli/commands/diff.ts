@@ -20,7 +20,9 @@ export const command: Command = defineCommand({
     await using layer = await store.layers.get(name);
     const { signal } = context;
     const how = { signal, ...(compress === undefined ? {} : { compress }) };
-    await withProgress(context, (onProgress) => writeStream(context, given.output, layer.diff({ ...how, onProgress })));
+    await withProgress(context, (onProgress) =>
+      writeStream(context, given.output, layer.diff({ ...how, onProgress, lend: true })),
+    );
     return 0;
   },
 });

@@ -137,7 +137,7 @@ export const diff: Command = defineCommand({
     checkDestination(context, undefined);
     await using driver = await openDriverOf(context, { writes: false });
     const { signal } = context;
-    await writeStream(context, undefined, driver.diff(idOf(operands), parentOf(operands), { signal }));
+    await writeStream(context, undefined, driver.diff(idOf(operands), parentOf(operands), { signal, lend: true }));
     return 0;
   },
 });

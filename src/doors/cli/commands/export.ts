@@ -19,7 +19,7 @@ export const command: Command = defineCommand({
     const id = found.kind === 'image' ? found.image.id : found.layer.id;
     const { signal } = context;
     await withProgress(context, (onProgress) =>
-      writeStream(context, given.output, store.images.export(id, { signal, onProgress })),
+      writeStream(context, given.output, store.images.export(id, { signal, onProgress, lend: true })),
     );
     return 0;
   },
