@@ -10,15 +10,18 @@ import { CAPABILITY, keepXattr, mapXattrs, viaProc, type Xattrs, xattrsOf, xattr
 import {
   close,
   fstat,
+  lseek,
   lstatat,
   O_NOFOLLOW,
   O_NONBLOCK,
   O_RDONLY,
   openat,
   readlinkat,
+  SEEK_DATA,
+  SEEK_HOLE,
   type Stat,
 } from '../linux/inode.ts';
-import { ENOENT, located } from '../linux/libc.ts';
+import { EINVAL, ENOENT, ENXIO, located } from '../linux/libc.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
 import { encodeEntry, paddingFor, trailer } from '../tar/write.ts';
 import type { Difference, PackOptions } from './types.ts';
@@ -26,6 +29,11 @@ import { ofReading } from './walk.ts';
 
 const BUFFER_BYTES = 1024 * 1024;
 const SECOND = 1_000_000_000n;
+/** Of `Stat.blocks`. */
+const BLOCK_BYTES = 512;
+/** Smaller files are read as they are. */
+const HOLES_FROM = 1024 * 1024;
+const SEEK_SET = 0;
 const NO_XATTRS: Xattrs = new Map();
 const EMPTY = '' as ByteString;
 
@@ -172,13 +180,31 @@ class Packer implements Disposable {
   }
 
   #content(fd: number, archived: ByteString, stat: Stat): void {
-    if (!this.#output.copy(fd, stat.sizeBytes, archived)) throw changed(archived, 'it shrank');
+    if (!this.#read(fd, stat, archived)) throw changed(archived, 'it shrank');
     const after = fstat(fd);
     if (!sameInode(stat, after)) throw changed(archived, 'another file took its place');
     if (after.sizeBytes !== stat.sizeBytes) {
       throw changed(archived, `it went from ${stat.sizeBytes} to ${after.sizeBytes} bytes`);
     }
     this.#output.write(paddingFor(stat.sizeBytes));
+  }
+
+  /** False where it ends before. Holes are not read: their zeros would only fill the page cache. */
+  #read(fd: number, { sizeBytes, blocks }: Stat, archived: ByteString): boolean {
+    if (sizeBytes < HOLES_FROM || blocks * BLOCK_BYTES >= sizeBytes) {
+      return this.#output.copy(fd, sizeBytes, archived);
+    }
+    for (let at = 0; at < sizeBytes; ) {
+      const found = lseek(fd, at, SEEK_DATA, ENXIO, EINVAL);
+      if (found === -EINVAL) return this.#output.copy(fd, sizeBytes - at, archived); // not of this filesystem
+      const data = found < 0 ? sizeBytes : Math.min(found, sizeBytes);
+      this.#output.zeros(data - at);
+      if (data === sizeBytes) break;
+      at = Math.min(lseek(fd, data, SEEK_HOLE), sizeBytes);
+      lseek(fd, data, SEEK_SET);
+      if (!this.#output.copy(fd, at - data, archived)) return false;
+    }
+    return true;
   }
 
   #whiteout(prefix: string, name: ByteString): void {
@@ -260,6 +286,16 @@ class Output {
       left -= read;
     }
     return true;
+  }
+
+  zeros(count: number): void {
+    for (let left = count; left > 0; ) {
+      if (this.#used === BUFFER_BYTES) this.flush();
+      const part = Math.min(left, BUFFER_BYTES - this.#used);
+      this.#buffer.fill(0, this.#used, this.#used + part);
+      this.#used += part;
+      left -= part;
+    }
   }
 
   flush(): void {
