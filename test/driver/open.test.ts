@@ -198,7 +198,10 @@ test('bareRunDirectory() is one for each home, and refuses what others could wri
 /** A Performer whose mounts fail, as on a machine that does not allow them. */
 function refusing(real: Performer | undefined): Performer {
   const refuse = async (): Promise<never> => {
-    throw new StorageError('permission-denied', 'Cannot mount: not permitted (EPERM)');
+    throw new StorageError('permission-denied', 'Cannot mount: not permitted (EPERM)', {
+      syscall: 'mount',
+      errno: 'EPERM',
+    });
   };
   if (real === undefined) return { mount: refuse, unmount: refuse, removeTree: refuse, copyTree: refuse, sync: refuse };
   return { ...real, mount: refuse };
