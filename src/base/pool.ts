@@ -92,6 +92,11 @@ export class Pool implements AsyncDisposable {
     return this.#idle.length;
   }
 
+  /** Whether a job would begin at once in a thread that is started. */
+  get free(): boolean {
+    return this.#idle.length > 0 && this.#waiting.length === 0 && this.#fits(1);
+  }
+
   /** Starts threads for jobs that are to come, `count` in all at most. */
   warm(count: number): void {
     for (let missing = Math.min(count, this.#size) - this.#all.size; missing > 0; missing--) {

@@ -97,7 +97,7 @@ class Packer implements Disposable {
     this.#enter(names);
     const prefix = names.length === 0 ? '' : `${names.join('/')}/`;
     if (difference.kind === 'delete') this.#whiteout(prefix, name);
-    else this.#entry(prefix, name, difference.stat);
+    else this.#entry(prefix, name);
   }
 
   finish(): void {
@@ -121,11 +121,11 @@ class Packer implements Disposable {
     this.#at.moveTo(names);
   }
 
-  /** `seen`: what it was when it was compared. Whoever changes it since is found out when it is read. */
-  #entry(prefix: string, name: ByteString, seen: Stat | undefined): void {
+  #entry(prefix: string, name: ByteString): void {
     const dirFd = this.#at.fd;
     const archived = `${prefix}${name}` as ByteString;
-    const stat = seen ?? lstatat(dirFd, name, ENOENT);
+    // Again: the walk may hold its steps back for long, and its stat would be of then.
+    const stat = lstatat(dirFd, name, ENOENT);
     if (stat === undefined) throw changed(archived, 'it vanished');
     const type = typeOf(stat.mode);
     if (type === 'directory') {
@@ -200,7 +200,9 @@ class Packer implements Disposable {
       const data = found < 0 ? sizeBytes : Math.min(found, sizeBytes);
       this.#output.zeros(data - at);
       if (data === sizeBytes) break;
-      at = Math.min(lseek(fd, data, SEEK_HOLE), sizeBytes);
+      const hole = lseek(fd, data, SEEK_HOLE, ENXIO);
+      if (hole < 0) return false; // cut off meanwhile
+      at = Math.min(hole, sizeBytes);
       lseek(fd, data, SEEK_SET);
       if (!this.#output.copy(fd, at - data, archived)) return false;
     }

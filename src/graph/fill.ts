@@ -141,7 +141,8 @@ async function unpackBeside(
     abortRing(ring);
     await watching;
     // Where all the others only gave up, it was the hashing that failed.
-    throw isStorageError(error, 'canceled') ? (failure?.error ?? error) : error;
+    const gaveUp = options.signal?.aborted !== true && isStorageError(error, 'canceled');
+    throw gaveUp ? (failure?.error ?? error) : error;
   } finally {
     await watching;
   }

@@ -49,7 +49,7 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
   jobs.warm(ahead.jobs ?? 0);
   if (ahead.mounts === true) control.warm(1);
   // Starting a thread takes longer than most of these calls.
-  const light = (): Pool => (jobs.idle > 0 && control.idle === 0 ? jobs : control);
+  const light = (): Pool => (jobs.free && control.idle === 0 ? jobs : control);
   const sync = (pool: Pool, path: ByteString): Promise<void> => pool.run({ name: 'sync', request: path });
   const perform: Performer = {
     mount: (plan, target) => light().run({ name: 'mount', request: { plan, target } satisfies MountRequest }),

@@ -1,6 +1,6 @@
 import type { ByteString } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
-import { revive } from '../base/errors.ts';
+import { revive, StorageError } from '../base/errors.ts';
 import type { IdMaps } from '../base/id-map.ts';
 import type { LayerId } from '../base/values.ts';
 import type { LayerContent } from '../driver/driver.ts';
@@ -84,6 +84,9 @@ export class UnpackedLayer implements Unpacked {
   static async settle(chain: readonly UnpackedLayer[], below?: UnpackedLayer): Promise<SettledChain> {
     const [bottom] = chain;
     if (bottom === undefined) return { reports: [] };
+    if (chain.length > 1 && chain.some((layer) => layer.#parts.staged)) {
+      throw new StorageError('invalid-argument', 'Cannot settle full copies together: each needs the one before it');
+    }
     try {
       return await bottom.#settleWith(chain, below);
     } catch (error) {

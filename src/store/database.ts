@@ -41,13 +41,14 @@ export interface DatabaseOptions {
 }
 
 /** A request blocks its thread that long while others hold the database; then it is asked again. */
-const LOCK_MS = { inline: 2, thread: 100 } as const;
+const LOCK_MS = { inline: 2, thread: 5 } as const;
 
 /** The loaded database of the store at `root`, an absolute path, made where there is none. */
 export async function openDatabase(root: ByteString, options: DatabaseOptions): Promise<Database> {
   const { asked, signal, inline = false } = options;
   const thread = inline ? await startInline(root) : new Thread(root);
-  const patience: Patience = { ms: 10_000, ...options.patience };
+  const { ms = 10_000, signal: heeded } = options.patience ?? {};
+  const patience: Patience = heeded === undefined ? { ms } : { ms, signal: heeded };
   const patient = heeding(patience, signal);
   const opening = { create: options.create, lockMs: LOCK_MS[inline ? 'inline' : 'thread'] };
   try {
