@@ -82,6 +82,7 @@ async function createWritable(
   const { settings, signal } = options;
   const name = options.name === undefined ? `layer-${randomBytes(4).toString('hex')}` : layerName(options.name);
   await database.begin([{ kind: 'layer', name: driverId }]);
+  let row: WritableRow;
   try {
     await driver.create(driverId, {
       writable: true,
@@ -90,20 +91,21 @@ async function createWritable(
       ...(signal === undefined ? {} : { signal }),
     });
     const { mode } = await driver.capabilities();
-    const row = await database.createWritable({
+    row = await database.createWritable({
       name,
       driverId,
       overlayMode: mode,
       ...(base === undefined ? {} : { base }),
       ...(settings === undefined ? {} : { settings }),
     });
-    if (row.parent === parent) return new Writable(context, row);
-    // The image was removed and loaded again meanwhile: the directory lies on layers that are gone.
-    await database.removeWritable(driverId);
   } catch (error) {
     await discardOrWarn(undoing(context), [driverId]);
     throw error;
   }
+  if (row.parent === parent) return new Writable(context, row);
+  // The image was removed and loaded again meanwhile: the directory lies on layers that are gone. Whoever gives up here
+  // waits all the same: the row is the truth, and its directory goes only after it.
+  await context.database.removeWritable(driverId);
   await discard(context, [{ kind: 'layer', name: driverId }]);
   return createWritable(context, asked, options);
 }
@@ -160,7 +162,8 @@ function named(error: unknown, { driverId, name }: WritableRow): unknown {
  * missing first. Rows go before directories, so the lowers of a layer that is being removed may be gone already.
  */
 async function unlessGone(error: unknown, isThere: () => Promise<boolean>, cannot: string): Promise<unknown> {
-  if (!isStorageError(error, 'corrupt') || (await isThere())) return error;
+  if (!isStorageError(error, 'corrupt')) return error;
+  if (await isThere().catch(() => true)) return error; // the first error is the one to tell
   return new StorageError('not-found', `${cannot}: it was removed meanwhile`, { cause: error });
 }
 

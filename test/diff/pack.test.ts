@@ -276,3 +276,22 @@ test('packTree() writes what a file with holes has, wherever they lie', async ()
   );
   assert.ok(skipped > run / 2, `only ${skipped} of ${run} files had holes`);
 });
+
+test('packTree() writes what a file is when its turn comes, however long the walk held it back', async () => {
+  await using dir = await scratch();
+  const [view, base] = [`${dir.path}/view`, `${dir.path}/base`];
+  mkdirSync(base);
+  writeFileSync(`${base}/a`, 'linked');
+  linkSync(`${base}/a`, `${base}/b`); // unchanged and linked: the walk waits for what comes
+  spawnSync('cp', ['-a', base, view]);
+  for (let i = 0; i < 60; i++) writeFileSync(`${view}/c${i}`, Buffer.alloc(200_000, i));
+  writeFileSync(`${view}/z.log`, 'short', { mode: 0o644 });
+  const parts: Buffer[] = [];
+  let first = true;
+  packTree(fromText(view), walkDifferences(fromText(view), fromText(base)), {}, (bytes) => {
+    if (first) appendFileSync(`${view}/z.log`, ' and more');
+    first = false;
+    parts.push(Buffer.from(bytes));
+  });
+  assert.match(Buffer.concat(parts).toString('latin1'), /short and more/);
+});

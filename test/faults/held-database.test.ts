@@ -87,6 +87,15 @@ async function longestWait(ms: number): Promise<number> {
   return longest;
 }
 
+test('a patience without a number is the usual one: closing ends, and so do calls', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 64);
+  const root = join(disk.path, 'store');
+  await using store = await openStore({ root, patience: { ms: undefined } as object });
+  using _held = holding(root);
+  await within(15_000, () => assert.rejects(store.layers.create(), (error) => isStorageError(error, 'busy')));
+});
+
 test('a store gives up after the patience it was opened with, and works on', async (t) => {
   if (!need(t, 'root', 'mount')) return;
   await using disk = await filesystem('tmpfs', 64);
