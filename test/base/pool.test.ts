@@ -204,3 +204,19 @@ async function until(holds: () => boolean, what: string): Promise<void> {
     await sleep(10);
   }
 }
+
+test('free: a started thread is idle and nobody waits for more than there are', async () => {
+  await using pool = new Pool(ENTRY, 2);
+  assert.equal(pool.free, false, 'none is started');
+  pool.warm(2);
+  assert.equal(pool.free, true);
+  const long = pool.run({ name: 'count', request: 300 });
+  assert.equal(pool.free, true);
+  const pair = pool.runTogether([
+    { name: 'count', request: 0 },
+    { name: 'count', request: 0 },
+  ]);
+  assert.deepEqual([pool.idle, pool.free], [1, false], 'the idle one is the pair\u2019s');
+  await Promise.all([long, pair]);
+  assert.equal(pool.free, true);
+});

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { openThreads } from '../../src/graph/threads.ts';
+import { isStorageError, openDriver } from '../../src/index.ts';
+import { filesystem } from '../kit/filesystems.ts';
+import { file, layer } from '../kit/layer-builder.ts';
 import { need } from '../kit/require.ts';
 
 const MODULE = JSON.stringify(new URL('../../src/graph/threads.ts', import.meta.url).href);
@@ -30,4 +34,24 @@ test('openThreads() starts what it is told ahead, and syncs on a thread that has
   assert.equal(threads.jobs.idle, 2);
   await threads.perform.sync('/tmp' as never);
   assert.equal(threads.jobs.idle, 2);
+});
+
+test('settle() of full copies in one chain is refused, and nothing of them is lost silently', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 64);
+  await using driver = await openDriver({ root: disk.path, driver: 'vfs', threads: 2 });
+  const tar = async function* (name: string): AsyncGenerator<Uint8Array> {
+    yield layer(file(name, name));
+  };
+  const unpacked = [];
+  for (const id of ['a', 'b'] as never[]) {
+    await driver.create(id, { writable: true });
+    unpacked.push(await driver.unpack(id, tar(id)));
+  }
+  await assert.rejects(driver.settle(unpacked), (error) => isStorageError(error, 'invalid-argument'));
+  for (const one of unpacked) await one.settle();
+  assert.deepEqual(
+    ['a', 'b'].map((id) => readdirSync(`${disk.path}/vfs/dir/${id}`)),
+    [['a'], ['b']],
+  );
 });
