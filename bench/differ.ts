@@ -239,7 +239,7 @@ async function list(driver: StorageDriver, { layer, how }: Case): Promise<{ took
 async function packInto(driver: StorageDriver, { id, parent, mode }: Layer, file: string): Promise<void> {
   const fd = openSync(file, 'w');
   try {
-    for await (const chunk of driver.diff(id, parent, { mode })) {
+    for await (const chunk of driver.diff(id, parent, { mode, lend: true })) {
       for (let at = 0; at < chunk.length; ) at += writeSync(fd, chunk, at);
     }
   } finally {

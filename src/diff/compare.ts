@@ -1,18 +1,22 @@
 import type { ByteString } from '../base/bytes.ts';
 import { inodeKey, isDirectory, sameInode, typeOf } from '../fs/stat.ts';
 import { readSome } from '../fs/transfer.ts';
-import { CAPABILITY, sameXattrs, viaProc, xattrsOf } from '../fs/xattrs.ts';
+import { CAPABILITY, sameXattrs, viaProc, type Xattrs, xattrsOf, xattrsOfFd } from '../fs/xattrs.ts';
 import { close, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, openat, readlinkat, type Stat } from '../linux/inode.ts';
-import { lgetxattr } from '../linux/xattr.ts';
+import { fgetxattr, lgetxattr } from '../linux/xattr.ts';
 import type { Rendering } from './types.ts';
 
-/** One entry of a tree, reachable while its directory is open. */
+/** One entry of a tree, reachable while its directory is open; or that directory itself, by the name `.`. */
 export interface Entry {
   readonly dirFd: number;
   readonly name: ByteString;
   readonly stat: Stat;
+  /** Where its contents are read, if not there. */
+  readonly contents?: { readonly fd: number };
 }
 
+/** As a name: the open directory itself. */
+export const SELF = '.' as ByteString;
 const CHUNK_BYTES = 256 * 1024;
 const SECOND = 1_000_000_000n;
 
@@ -40,7 +44,7 @@ export class Comparer {
     const b = base.stat;
     if (!sameInodeFields(a, b)) return false;
     if (!isDirectory(a) && (a.sizeBytes !== b.sizeBytes || a.mtimeNs !== b.mtimeNs)) return false;
-    if (!sameXattrs(xattrsOf(pathOf(view)), xattrsOf(pathOf(base)))) return false;
+    if (!sameXattrs(xattrsOfEntry(view), xattrsOfEntry(base))) return false;
     return this.#sameContent(view, base, inDoubt);
   }
 
@@ -49,8 +53,8 @@ export class Comparer {
     const b = base.stat;
     if (!sameInodeFields(a, b)) return false;
     if (!isDirectory(a) && (a.sizeBytes !== b.sizeBytes || !sameCoarseTime(a.mtimeNs, b.mtimeNs))) return false;
-    const capability = lgetxattr(pathOf(view), CAPABILITY);
-    const before = lgetxattr(pathOf(base), CAPABILITY);
+    const capability = capabilityOf(view);
+    const before = capabilityOf(base);
     if (capability === undefined ? before !== undefined : before?.equals(capability) !== true) return false;
     return this.#sameContent(view, base, inDoubt || a.mtimeNs !== b.mtimeNs);
   }
@@ -65,7 +69,7 @@ export class Comparer {
     this.#a ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
     this.#b ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
     const flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
-    const one = openat(view.dirFd, view.name, flags);
+    const one = openat(view.contents?.fd ?? view.dirFd, view.name, flags);
     try {
       const other = openat(base.dirFd, base.name, flags);
       try {
@@ -115,8 +119,12 @@ function readFully(fd: number, buffer: Buffer, name: ByteString): number {
   return at;
 }
 
-function pathOf(entry: Entry): ByteString {
-  return viaProc(entry.dirFd, entry.name);
+function xattrsOfEntry({ dirFd, name }: Entry): Xattrs {
+  return name === SELF ? xattrsOfFd(dirFd) : xattrsOf(viaProc(dirFd, name));
+}
+
+function capabilityOf({ dirFd, name }: Entry): Buffer | undefined {
+  return name === SELF ? fgetxattr(dirFd, CAPABILITY) : lgetxattr(viaProc(dirFd, name), CAPABILITY);
 }
 
 /**

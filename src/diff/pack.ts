@@ -3,10 +3,19 @@ import { StorageError } from '../base/errors.ts';
 import { IDENTITY, toContainer } from '../base/id-map.ts';
 import { Descent } from '../fs/descent.ts';
 import { ReadAhead } from '../fs/read-ahead.ts';
-import { inodeKey, sameInode, typeOf } from '../fs/stat.ts';
+import { allocatedBytes, inodeKey, isDirectory, isFile, isSocket, isWhiteout, sameInode, typeOf } from '../fs/stat.ts';
 import { readSome } from '../fs/transfer.ts';
-import { WHITEOUT_PREFIX } from '../fs/whiteouts.ts';
-import { CAPABILITY, keepXattr, mapXattrs, viaProc, type Xattrs, xattrsOf, xattrsOfFd } from '../fs/xattrs.ts';
+import { isMarked, showsItself, WHITEOUT_PREFIX } from '../fs/whiteouts.ts';
+import {
+  CAPABILITY,
+  keepXattr,
+  mapXattrs,
+  viaProc,
+  type Xattrs,
+  xattrsNamed,
+  xattrsOf,
+  xattrsOfFd,
+} from '../fs/xattrs.ts';
 import {
   close,
   fstat,
@@ -21,7 +30,8 @@ import {
   SEEK_HOLE,
   type Stat,
 } from '../linux/inode.ts';
-import { EINVAL, ENOENT, ENXIO, located } from '../linux/libc.ts';
+import { EINVAL, ELOOP, ENOENT, ENXIO, located } from '../linux/libc.ts';
+import { flistxattr } from '../linux/xattr.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
 import { encodeEntry, paddingFor, trailer } from '../tar/write.ts';
 import type { Difference, PackOptions } from './types.ts';
@@ -29,11 +39,10 @@ import { ofReading } from './walk.ts';
 
 const BUFFER_BYTES = 1024 * 1024;
 const SECOND = 1_000_000_000n;
-/** Of `Stat.blocks`. */
-const BLOCK_BYTES = 512;
 /** Smaller files are read as they are. */
 const HOLES_FROM = 1024 * 1024;
 const SEEK_SET = 0;
+const READING = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
 const NO_XATTRS: Xattrs = new Map();
 const EMPTY = '' as ByteString;
 
@@ -56,7 +65,8 @@ export function packTree(
 class Packer implements Disposable {
   readonly #root: ByteString;
   readonly #options: PackOptions;
-  readonly #at: Descent;
+  readonly #view: Descent;
+  readonly #upper: Descent | undefined;
   readonly #output: Output;
   readonly #ahead: ReadAhead;
   /** Archive name of the first name of each inode that has several. */
@@ -69,12 +79,14 @@ class Packer implements Disposable {
     this.#options = options;
     this.#output = new Output(out);
     this.#ahead = new ReadAhead((bytes) => this.#output.write(bytes));
-    this.#at = Descent.open(root);
+    this.#view = Descent.open(root);
+    this.#upper = options.upper === undefined ? undefined : Descent.open(options.upper);
   }
 
   [Symbol.dispose](): void {
     this.#ahead[Symbol.dispose]();
-    this.#at[Symbol.dispose]();
+    this.#view[Symbol.dispose]();
+    this.#upper?.[Symbol.dispose]();
   }
 
   add(difference: Difference): void {
@@ -88,16 +100,18 @@ class Packer implements Disposable {
 
   #add(difference: Difference): void {
     if (difference.path === '/') {
-      this.#directory(this.#at.fd, './' as ByteString);
+      this.#directory(this.#view.fd, './' as ByteString);
       return;
     }
     const names = difference.path.slice(1).split('/') as ByteString[];
     const name = names.pop() as ByteString;
     refuseWhiteoutName(difference.path, name);
-    this.#enter(names);
+    // What leads to something in the upper is there too.
+    const at = (difference.itself === true ? this.#upper : undefined) ?? this.#view;
+    this.#enter(at, names);
     const prefix = names.length === 0 ? '' : `${names.join('/')}/`;
     if (difference.kind === 'delete') this.#whiteout(prefix, name);
-    else this.#entry(prefix, name);
+    else if (at === this.#view || !this.#entryOfUpper(at, prefix, name, difference.stat)) this.#entry(prefix, name);
   }
 
   finish(): void {
@@ -107,38 +121,54 @@ class Packer implements Disposable {
   }
 
   /** Goes to the directory, writing an entry for each one on the way that has none yet. */
-  #enter(names: readonly ByteString[]): void {
+  #enter(at: Descent, names: readonly ByteString[]): void {
     let common = 0;
     while (common < names.length && this.#parents[common] === names[common]) common++;
     this.#parents.length = common;
     for (let depth = common; depth < names.length; depth++) {
       const path = names.slice(0, depth + 1);
       refuseWhiteoutName(`/${path.join('/')}` as ByteString, names[depth] as ByteString);
-      this.#at.moveTo(path);
-      this.#directory(this.#at.fd, `${path.join('/')}/` as ByteString);
+      at.moveTo(path);
+      this.#directory(at.fd, `${path.join('/')}/` as ByteString);
       this.#parents.push(names[depth] as ByteString);
     }
-    this.#at.moveTo(names);
+    at.moveTo(names);
+  }
+
+  /**
+   * Of what the view shows as it lies in the upper directory, which is faster to read: nothing is asked twice, and not of
+   * a mount that was made a moment ago. False, with nothing written, where the view is to be asked all the same.
+   */
+  #entryOfUpper(upper: Descent, prefix: string, name: ByteString, found: Stat | undefined): boolean {
+    if (found === undefined || !isFile(found)) {
+      const stat = lstatat(upper.fd, name, ENOENT);
+      if (stat === undefined || isFile(stat) || isWhiteout(stat) || !showsItself(stat)) return false;
+      this.#entryOf(upper, prefix, name, stat);
+      return true;
+    }
+    const fd = openat(upper.fd, name, READING, 0, ENOENT, ELOOP);
+    if (fd < 0) return false;
+    let taken = false;
+    try {
+      const stat = fstat(fd);
+      const xattrs = flistxattr(fd);
+      if (!isFile(stat) || !showsItself(stat) || isMarked(xattrs)) return false;
+      this.#file(fd, `${prefix}${name}` as ByteString, stat, xattrs);
+      taken = true;
+      return true;
+    } finally {
+      if (!taken) close(fd);
+    }
   }
 
   #entry(prefix: string, name: ByteString): void {
-    const dirFd = this.#at.fd;
+    const at = this.#view;
+    at.moveTo(prefix.split('/').slice(0, -1) as ByteString[]);
     const archived = `${prefix}${name}` as ByteString;
     // Again: the walk may hold its steps back for long, and its stat would be of then.
-    const stat = lstatat(dirFd, name, ENOENT);
+    const stat = lstatat(at.fd, name, ENOENT);
     if (stat === undefined) throw changed(archived, 'it vanished');
-    const type = typeOf(stat.mode);
-    if (type === 'directory') {
-      this.#at.enter(name);
-      this.#directory(this.#at.fd, `${archived}/` as ByteString);
-      this.#parents.push(name);
-      return;
-    }
-    if (type === 'socket') {
-      this.#options.skipped?.(`/${archived}` as ByteString, 'an archive cannot hold a socket');
-      return;
-    }
-    if (stat.nlink > 1) {
+    if (stat.nlink > 1 && !isDirectory(stat) && !isSocket(stat)) {
       const key = inodeKey(stat);
       const first = this.#linked.get(key);
       if (first !== undefined) {
@@ -147,28 +177,45 @@ class Packer implements Disposable {
       }
       this.#linked.set(key, archived);
     }
-    if (type === 'file') {
-      this.#file(dirFd, name, archived, stat);
+    if (!isFile(stat)) {
+      this.#entryOf(at, prefix, name, stat);
       return;
     }
-    const xattrs = xattrsOf(viaProc(dirFd, name), this.#keep);
-    const linkName = type === 'symlink' ? (readlinkat(dirFd, name) as ByteString) : EMPTY;
-    this.#header(type, archived, stat, xattrs, { linkName });
+    const fd = openat(at.fd, name, READING);
+    try {
+      this.#file(fd, archived, stat, flistxattr(fd));
+    } catch (error) {
+      close(fd);
+      throw error;
+    }
+  }
+
+  /** Of anything but a file. */
+  #entryOf(at: Descent, prefix: string, name: ByteString, stat: Stat): void {
+    const archived = `${prefix}${name}` as ByteString;
+    const type = typeOf(stat.mode);
+    if (type === 'directory') {
+      at.enter(name);
+      this.#directory(at.fd, `${archived}/` as ByteString);
+      this.#parents.push(name);
+    } else if (type === 'socket') {
+      this.#options.skipped?.(`/${archived}` as ByteString, 'an archive cannot hold a socket');
+    } else {
+      const xattrs = xattrsOf(viaProc(at.fd, name), this.#keep);
+      const linkName = type === 'symlink' ? (readlinkat(at.fd, name) as ByteString) : EMPTY;
+      this.#header(type, archived, stat, xattrs, { linkName });
+    }
   }
 
   #directory(fd: number, archived: ByteString): void {
     this.#header('directory', archived, fstat(fd), xattrsOfFd(fd, this.#keep));
   }
 
-  #file(dirFd: number, name: ByteString, archived: ByteString, stat: Stat): void {
-    const fd = openat(dirFd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-    try {
-      this.#header('file', archived, stat, xattrsOfFd(fd, this.#keep), { sizeBytes: stat.sizeBytes });
-    } catch (error) {
-      close(fd);
-      throw error;
-    }
-    const file = { fd, sizeBytes: stat.sizeBytes, [Symbol.dispose]: () => close(fd) };
+  /** Takes `fd` over once it returns. `xattrs`: the names of those that it has. */
+  #file(fd: number, archived: ByteString, stat: Stat, xattrs: readonly ByteString[]): void {
+    const { sizeBytes } = stat;
+    this.#header('file', archived, stat, xattrsNamed(fd, xattrs, this.#keep), { sizeBytes });
+    const file = { fd, sizeBytes, [Symbol.dispose]: () => close(fd) };
     this.#ahead.file(file, () => {
       try {
         this.#content(fd, archived, stat);
@@ -190,8 +237,9 @@ class Packer implements Disposable {
   }
 
   /** False where it ends before. Holes are not read: their zeros would only fill the page cache. */
-  #read(fd: number, { sizeBytes, blocks }: Stat, archived: ByteString): boolean {
-    if (sizeBytes < HOLES_FROM || blocks * BLOCK_BYTES >= sizeBytes) {
+  #read(fd: number, stat: Stat, archived: ByteString): boolean {
+    const { sizeBytes } = stat;
+    if (sizeBytes < HOLES_FROM || allocatedBytes(stat) >= sizeBytes) {
       return this.#output.copy(fd, sizeBytes, archived);
     }
     for (let at = 0; at < sizeBytes; ) {

@@ -7,9 +7,15 @@ import type { Stat } from '../linux/inode.ts';
 /** Which equality makes a change (driver-behaviour D7): ours, or the one whose lists Docker prints. */
 export type Rendering = 'core' | 'docker';
 
+/** A step of a walk that was guided by an upper directory. */
+interface Told {
+  /** Under the same path in the upper lies what the view shows, as far as its stat tells (`showsItself`). */
+  readonly itself?: boolean;
+}
+
 /** A listed change, with what the view shows there now. */
-export interface Listed extends Change {
-  /** Absent for a delete. */
+export interface Listed extends Change, Told {
+  /** Absent for a delete. Of what the upper told of, number and device are those there. */
   readonly stat?: Stat;
 }
 
@@ -17,7 +23,7 @@ export interface Listed extends Change {
  * What a layer archive must hold although no list names it: a directory whose time alone differs, the root (path `/`)
  * where more than its times differ, an unchanged file that a listed name is linked to.
  */
-export interface Carried {
+export interface Carried extends Told {
   readonly kind: 'carried';
   readonly because: 'times' | 'root' | 'linked';
   readonly path: ByteString;
@@ -49,6 +55,8 @@ export interface WalkOptions {
 }
 
 export interface PackOptions {
+  /** The upper directory that the view was mounted with, without what is mounted in it: faster to read than the view. */
+  readonly upper?: ByteString;
   /** `docker`: capabilities only, and whole seconds. Default: all that a layer keeps. */
   readonly xattrs?: 'all' | 'docker';
   /** Ids in the archive are the container's. Default: the host's own. */

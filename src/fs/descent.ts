@@ -20,7 +20,7 @@ const OPEN_MAX = 32;
 
 interface Level {
   readonly name: ByteString;
-  /** -1 while closed; then `stat` is what it must be when it is opened again. */
+  /** -1 while closed: then `stat` is what it must be when it is opened again, undefined where it never was open. */
   fd: number;
   stat: Stat | undefined;
 }
@@ -42,9 +42,10 @@ export class Descent implements Disposable {
     return new Descent(openat(AT_FDCWD, root, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
   }
 
-  /** The descriptor of the present directory; this object closes it. */
+  /** The descriptor of the present directory; this object closes it. Opens what `enterLater` left. */
   get fd(): number {
-    return (this.#levels.at(-1) as Level).fd;
+    const { fd } = this.#levels.at(-1) as Level;
+    return fd >= 0 ? fd : this.#openLate();
   }
 
   /** 0 at the root. */
@@ -82,14 +83,36 @@ export class Descent implements Disposable {
   enter(name: ByteString, ...tolerated: number[]): number {
     const fd = openat(this.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, ...tolerated);
     if (fd < 0) return fd;
-    const distant = this.#levels[this.#levels.length - OPEN_MAX];
-    if (distant !== undefined && this.#levels.length > OPEN_MAX && distant.fd >= 0) {
-      distant.stat = fstat(distant.fd);
-      close(distant.fd);
-      distant.fd = -1;
-    }
+    this.#closeDistant(this.#levels.length);
     this.#levels.push({ name, fd, stat: undefined });
     return 0;
+  }
+
+  /** As `enter`, and opens it only when something in it is asked for: then it must be there. */
+  enterLater(name: ByteString): void {
+    this.#levels.push({ name, fd: -1, stat: undefined });
+  }
+
+  /** Opens the directories that were entered without; answers the descriptor of the last. */
+  #openLate(): number {
+    let depth = this.#levels.length - 1;
+    while ((this.#levels[depth - 1] as Level).fd < 0) depth--;
+    for (; depth < this.#levels.length; depth++) {
+      const { fd: above } = this.#levels[depth - 1] as Level;
+      const level = this.#levels[depth] as Level;
+      level.fd = openat(above, level.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+      this.#closeDistant(depth);
+    }
+    return (this.#levels.at(-1) as Level).fd;
+  }
+
+  /** Before a level becomes the one at `depth`: closes one far above. */
+  #closeDistant(depth: number): void {
+    const distant = this.#levels[depth - OPEN_MAX];
+    if (distant === undefined || depth <= OPEN_MAX || distant.fd < 0) return;
+    distant.stat = fstat(distant.fd);
+    close(distant.fd);
+    distant.fd = -1;
   }
 
   /** Back to the parent directory. */
@@ -97,7 +120,7 @@ export class Descent implements Disposable {
     const left = this.#levels.pop() as Level;
     const parent = this.#levels.at(-1);
     try {
-      if (parent === undefined || parent.fd >= 0) return;
+      if (left.fd < 0 || parent === undefined || parent.fd >= 0) return;
       const fd = openat(left.fd, '..' as ByteString, O_RDONLY | O_DIRECTORY);
       if (!sameInode(fstat(fd), parent.stat as Stat)) {
         close(fd);
@@ -107,7 +130,7 @@ export class Descent implements Disposable {
       }
       parent.fd = fd;
     } finally {
-      close(left.fd);
+      if (left.fd >= 0) close(left.fd);
     }
   }
 

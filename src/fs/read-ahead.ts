@@ -7,6 +7,9 @@ const BYTES_MAX = 256 * 1024;
 /** Of each file; beyond it the kernel's own reading ahead has begun. */
 const AHEAD_BYTES = 1 << 20;
 
+/** After so many files it is looked at whether anything was read from a disk. */
+const LOOK_FILES = 64;
+
 /** A file to read when its turn comes. */
 export interface AskedFile extends Disposable {
   readonly fd: number;
@@ -28,6 +31,7 @@ export class ReadAhead implements Disposable {
   readonly #waiting: (Uint8Array | Waiting)[] = [];
   #files = 0;
   #bytes = 0;
+  readonly #disk = new DiskReads();
 
   constructor(out: (bytes: Uint8Array) => void) {
     this.#out = out;
@@ -46,7 +50,7 @@ export class ReadAhead implements Disposable {
 
   /** Takes `file` over and disposes of it after `read`, which is called when all before it is out. */
   file(file: AskedFile, read: () => void): void {
-    if (file.sizeBytes > 0) readAhead(file.fd, Math.min(file.sizeBytes, AHEAD_BYTES));
+    if (file.sizeBytes > 0 && this.#disk.happen()) readAhead(file.fd, Math.min(file.sizeBytes, AHEAD_BYTES));
     this.#waiting.push({ file, read });
     this.#files++;
   }
@@ -76,5 +80,20 @@ export class ReadAhead implements Disposable {
 
   [Symbol.dispose](): void {
     for (const next of this.#waiting.splice(0)) if (!(next instanceof Uint8Array)) next.file[Symbol.dispose]();
+  }
+}
+
+/** Whether this process waits for disks: where all is in the kernel's cache, asking for it takes longer than it gains. */
+class DiskReads {
+  #looks = 0;
+  #before = -1;
+  #happen = true;
+
+  happen(): boolean {
+    if (this.#looks++ % LOOK_FILES !== 0) return this.#happen;
+    const { fsRead } = process.resourceUsage();
+    this.#happen = fsRead !== this.#before;
+    this.#before = fsRead;
+    return this.#happen;
   }
 }

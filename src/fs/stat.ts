@@ -35,6 +35,11 @@ export function isWhiteout(stat: Stat): boolean {
   return (stat.mode & S_IFMT) === S_IFCHR && stat.rdevMajor === 0 && stat.rdevMinor === 0;
 }
 
+/** What its data take on disk: less than its size where it has holes, or where they lie elsewhere. */
+export function allocatedBytes(stat: Stat): number {
+  return stat.blocks * 512;
+}
+
 /** One filesystem's one inode. */
 export function sameInode(a: Stat, b: Stat): boolean {
   return a.ino === b.ino && a.inoLow === b.inoLow && a.dev === b.dev;

@@ -2,7 +2,7 @@ import type { ByteString } from '../base/bytes.ts';
 import { fstat, futimens, lstatat, mknodat, S_IFCHR, S_IFSOCK, type Stat } from '../linux/inode.ts';
 import { EEXIST, ENOENT } from '../linux/libc.ts';
 import { fgetxattr, flistxattr, fsetxattr } from '../linux/xattr.ts';
-import { isSocket, isWhiteout } from './stat.ts';
+import { allocatedBytes, isDirectory, isFile, isSocket, isWhiteout } from './stat.ts';
 
 /** The value of the attribute that makes a directory opaque. */
 export const OPAQUE = 'y';
@@ -75,6 +75,26 @@ export function overlayMarks(fd: number, style: WhiteoutStyle): OverlayMarks {
     whiteout: has('whiteout'),
   };
 }
+
+/**
+ * Whether overlay shows, under a name of an upper directory that is itself shown as it is, just what lies there: nothing
+ * for a whiteout, else an inode whose fields are these, but for number and device. Those with several names are
+ * overlay's to count; an empty file may be a whiteout by attribute, and one with fewer blocks than bytes have its data
+ * elsewhere (metacopy).
+ */
+export function showsItself(stat: Stat): boolean {
+  if (isDirectory(stat)) return true;
+  if (stat.nlink !== 1) return false;
+  return !isFile(stat) || (stat.sizeBytes > 0 && allocatedBytes(stat) >= stat.sizeBytes);
+}
+
+/** Whether one of a file's attributes (names as flistxattr gives them) may make overlay show something else than the file. */
+export function isMarked(names: readonly ByteString[]): boolean {
+  return names.some((name) => MARK.test(name));
+}
+
+/** What a copied-up file remembers of where it came from changes nothing that is shown. */
+const MARK = /^(?:trusted|user)\.overlay\.(?!origin$)/;
 
 /** How a layer that is being made spells deletions: as overlay reads them, or for `mergeLayer` alone. */
 export type MarkStyle = 'overlay' | 'plain';

@@ -49,7 +49,12 @@ export function xattrsOf(path: ByteString, keep: (name: ByteString) => boolean =
 
 /** As `xattrsOf`, of an open descriptor (not O_PATH). */
 export function xattrsOfFd(fd: number, keep: (name: ByteString) => boolean = keepXattr): Xattrs {
-  return collect(flistxattr(fd), keep, (name) => fgetxattr(fd, name));
+  return xattrsNamed(fd, flistxattr(fd), keep);
+}
+
+/** As `xattrsOfFd`, of those that it was found to have. */
+export function xattrsNamed(fd: number, names: readonly ByteString[], keep: (name: ByteString) => boolean): Xattrs {
+  return collect(names, keep, (name) => fgetxattr(fd, name));
 }
 
 function collect(

@@ -273,7 +273,9 @@ test('packTree() packs the members that containerd and BuildKit pack, alike', as
     const { upper, upperView, base, view } = trees;
     const chunks: Buffer[] = [];
     const differences = walkDifferences(fromText(view), fromText(base), guided(trees));
-    packTree(fromText(view), differences, { xattrs: 'docker' }, (bytes) => chunks.push(Buffer.from(bytes)));
+    packTree(fromText(view), differences, { xattrs: 'docker', upper: fromText(upper) }, (bytes) =>
+      chunks.push(Buffer.from(bytes)),
+    );
     const ours = await membersOf(Buffer.concat(chunks));
     const linked = joined(trees);
     const archives = [

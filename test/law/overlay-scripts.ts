@@ -24,10 +24,30 @@ const taking = fc
     { do: 'delete', path: to },
     { do: 'rename', path, to },
   ]);
-/** As `edits`, now and then with such a move between. */
+const child = fc.constantFrom('a', 'b', 'ä');
+/** A directory that is removed and made anew, with some of what it had: nothing below shows through, at any depth. */
+const remade = fc
+  .tuple(
+    directory,
+    fc.array(fc.tuple(child, fc.constantFrom('mkdir' as const, 'create' as const)), { maxLength: 3 }),
+    child,
+  )
+  .map(([path, made, inside]): Edit[] => [
+    { do: 'delete', path },
+    { do: 'mkdir', path },
+    ...made.flatMap(([name, what]): Edit[] =>
+      what === 'create'
+        ? [{ do: what, path: `${path}/${name}`, seed: 3 }]
+        : [
+            { do: what, path: `${path}/${name}` },
+            { do: 'create', path: `${path}/${name}/${inside}`, seed: 4 },
+          ],
+    ),
+  ]);
+/** As `edits`, now and then with such moves and directories between. */
 export function moves(max: number): fc.Arbitrary<Edit[]> {
   return fc
-    .array(fc.oneof({ weight: 2, arbitrary: edits(4) }, { weight: 1, arbitrary: taking }), {
+    .array(fc.oneof({ weight: 2, arbitrary: edits(4) }, { weight: 1, arbitrary: fc.oneof(taking, remade) }), {
       maxLength: max,
       size: 'max',
     })

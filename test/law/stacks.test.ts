@@ -103,7 +103,12 @@ function assertLaw(at: string, [upper = '', ...lowers]: readonly string[], tail 
   assert.deepEqual(list(guided), list({}));
   const tars = [guided, {}].map((options) => {
     const chunks: Buffer[] = [];
-    packTree(view, walkDifferences(view, base, options), {}, (bytes) => chunks.push(Buffer.from(bytes)));
+    packTree(
+      view,
+      walkDifferences(view, base, options),
+      options.upper === undefined ? {} : { upper: options.upper },
+      (bytes) => chunks.push(Buffer.from(bytes)),
+    );
     return Buffer.concat(chunks);
   });
   assert.ok(tars[0]?.equals(tars[1] as Buffer), 'the tars differ');

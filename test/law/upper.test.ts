@@ -44,7 +44,8 @@ function tryTo<T>(task: () => T): T | unknown {
 
 function tar(view: string, base: string, options: WalkOptions): Buffer {
   const chunks: Buffer[] = [];
-  packTree(b(view), walkDifferences(b(view), b(base), options), {}, (bytes) => chunks.push(Buffer.from(bytes)));
+  const reading = options.upper === undefined ? {} : { upper: options.upper };
+  packTree(b(view), walkDifferences(b(view), b(base), options), reading, (bytes) => chunks.push(Buffer.from(bytes)));
   return Buffer.concat(chunks);
 }
 

@@ -117,11 +117,12 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
   const skipped: string[] = [];
   let bytes = 0;
   withViews(request.views, jail, (places) => {
-    const { view, base } = places;
+    const { view, base, upper } = places;
     const differences = walkDifferences(view, base, walkOptions(request.views, places, context, 'archive'));
     const options = {
       xattrs: request.xattrs,
       ids: request.ids,
+      ...(upper === undefined ? {} : { upper: upper.upper }),
       skipped: (path: ByteString, because: string) => {
         if (skipped.length < 100) skipped.push(`${because}: ${path}`);
       },
