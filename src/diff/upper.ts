@@ -17,9 +17,9 @@ import { ofReading } from './walk.ts';
 
 // What an upper directory says of a view, and whether that is enough. A path whose ancestors are all in the upper, as
 // directories that show nothing but themselves and what the base has there, can only differ if it is in the upper too:
-// so the walk (`walk.ts`) asks the two trees about those names alone. Below a directory that hides or shows another one
-// (opaque, redirect) it compares everything. Both trees are the kernel's own view, so that metacopy, redirects, xattr
-// whiteouts and whatever comes next are read by who wrote them. One thing escapes: names that are links to each other.
+// so the walk (`walk.ts`) asks about those names alone. Below a directory that shows another one (redirect) it compares
+// everything. What may have a mark of overlay's (metacopy, redirects, xattr whiteouts and whatever comes next) is looked
+// at in the kernel's own view, where it is read by who wrote it. One thing escapes: names that are links to each other.
 
 /** How the upper of a view is to be read. */
 export interface UpperReading {
@@ -33,16 +33,16 @@ export interface UpperReading {
 
 /**
  * Why the upper does not tell all that differs between the mounted `view` and its base; undefined where it does. Names
- * of an inode outside of what the upper leads to change with those inside (under `index=on`), or have to be carried in an
- * archive of the changes (files that were moved with their directory). `carries`: whether that is asked, and a directory
- * was moved, as `checkUpper` answers.
+ * of an inode outside of what the upper leads to change with those inside (under `index=on`), or differ from them in what
+ * they are linked to and have to be carried with them (files that were moved with their directory). `moved`: whether that
+ * is asked, and a directory was moved, as `checkUpper` answers.
  */
 export function whyNotUpper(
   view: ByteString,
   { upper, style, noIndex }: UpperReading,
-  carries: boolean = hasRedirects(upper, style),
+  moved: boolean = hasRedirects(upper, style),
 ): string | undefined {
-  if (noIndex && !carries) return undefined;
+  if (noIndex && !moved) return undefined;
   const path = strayLink(view, upper, style);
   return path === undefined ? undefined : `${path} has names in places that the upper directory does not lead to`;
 }

@@ -80,22 +80,18 @@ function mkdirAt(path: ByteString): void {
   mkdirat(AT_FDCWD, path, 0o700);
 }
 
-/** `archive`: also what is no change and has to be carried with one. */
-type Purpose = 'list' | 'archive';
-
 /** The cheapest way that finds everything. */
 function walkOptions(
   { createdNs, whole }: Views,
   { view, base, upper }: Places,
   context: JobContext,
-  purpose: Purpose,
+  renames = false,
 ): WalkOptions {
   const check = (): void => context.check();
   if (upper === undefined) return createdNs === undefined ? { check } : { check, createdNs };
   const redirects = base === undefined ? undefined : checkUpper(base, upper);
-  // Files that were moved with their directory may have names elsewhere, which did not change.
-  const carries = purpose === 'archive' ? redirects : false;
-  const enough = whole === undefined && whyNotUpper(view, upper, carries) === undefined;
+  // A rename is one line, whatever other names the files in it have.
+  const enough = whole === undefined && whyNotUpper(view, upper, redirects && !renames) === undefined;
   return { check, upper: upper.upper, ...(enough ? { guide: upper.style } : {}) };
 }
 
@@ -118,7 +114,7 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
   let bytes = 0;
   withViews(request.views, jail, (places) => {
     const { view, base, upper } = places;
-    const differences = walkDifferences(view, base, walkOptions(request.views, places, context, 'archive'));
+    const differences = walkDifferences(view, base, walkOptions(request.views, places, context));
     const options = {
       xattrs: request.xattrs,
       ids: request.ids,
@@ -153,7 +149,7 @@ export function changes(request: ChangesRequest, context: JobContext, jail: Jail
   const writer = new RingWriter(request.to);
   withViews(request.views, jail, (places) => {
     let records = '';
-    const options = { ...walkOptions(request.views, places, context, 'list'), ...renamesOf(request, places) };
+    const options = { ...walkOptions(request.views, places, context, request.renames), ...renamesOf(request, places) };
     for (const { kind, path, from } of walkChanges(places.view, places.base, request.rendering, options)) {
       records += `${KINDS[kind]}${path}\0${from === undefined ? '' : `${from}\0`}`;
       if (records.length < 32_768) continue;
@@ -200,7 +196,7 @@ export function diffSize(request: DiffSizeRequest, context: JobContext, jail: Ja
   return withViews(request.views, jail, (places) => {
     const linked = new Set<string>();
     let sum = 0;
-    const options = walkOptions(request.views, places, context, 'list');
+    const options = walkOptions(request.views, places, context);
     for (const { stat } of walkChanges(places.view, places.base, 'core', options)) {
       if (stat === undefined || isDirectory(stat)) continue;
       if (stat.nlink > 1) {
