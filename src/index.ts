@@ -50,8 +50,16 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   requireMachine('open a store');
   expect('openStore', [['options', STORE_OPTIONS]], [options]);
   const given = { ...options, root: toBytes(absoluteBytes(options.root)) }; // the caller may change directory from here on
-  const { openStore: open } = await import('./store/open.ts');
-  return open(given);
+  // A thread takes as long to start as all else to load.
+  const { openThreads } = await import('./graph/threads.ts');
+  const threads = openThreads(given.threads, given.ahead);
+  try {
+    const { openStore: open } = await import('./store/open.ts');
+    return await open(given, await threads);
+  } catch (error) {
+    await (await threads)[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 export type { ApplyOptions, ApplyReport, Lending, SettledChain, Unpacked, Watched } from './graph/apply.ts';

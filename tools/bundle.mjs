@@ -1,20 +1,22 @@
 // Joins the modules of the command line and of its threads into few files: Node takes about half a millisecond to find,
 // read and link each one, in every thread anew, and a command is some 60 modules, a job thread as many
 // (docs/decisions/22-bundle.md).
+import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const SOURCE = join(ROOT, 'src');
 
 /**
  * What `bin/layerstore` starts, below the directory of the package: as deep as the modules that look for package.json
  * from where they lie, and with the threads' modules where the others look for them.
  */
 export const JOINED = 'dist/doors/cli/joined';
-/** What only some commands need is in files of its own. */
-const PROGRAM = { start: 'doors/cli/start.ts' };
-/** Each whole in one file: threads share no loaded modules, so they need no shared files either. */
-const THREADS = {
+/** Each whole in one file: what of it a command does not import is not run, nor the modules of Node's that only that needs. */
+const FILES = {
+  start: 'doors/cli/start.ts',
+  main: 'doors/cli/main.ts',
   'jobs/thread': 'graph/jobs/thread.ts',
   'jobs/control': 'graph/jobs/control.ts',
   'database-thread': 'store/database-thread.ts',
@@ -23,25 +25,90 @@ const THREADS = {
 /** Writes the joined modules of this checkout's source into the package at `target`. Needs esbuild. */
 export async function bundle(target) {
   const { build, stop } = await import('esbuild');
-  const write = (entries, splitting) =>
+  const write = ([out, file]) =>
     build({
       absWorkingDir: ROOT,
-      entryPoints: Object.entries(entries).map(([out, file]) => ({ out, in: join(ROOT, 'src', file) })),
+      entryPoints: [{ out, in: join(SOURCE, file) }],
       outdir: join(target, JOINED),
       bundle: true,
-      splitting,
       format: 'esm',
       platform: 'node',
       target: 'node24',
-      packages: 'external',
       charset: 'utf8',
       logLevel: 'silent',
+      plugins: [loadedLate(importedNames())],
     });
   try {
-    await Promise.all([write(PROGRAM, true), write(THREADS, false)]);
+    await Promise.all(Object.entries(FILES).map(write));
   } finally {
     await stop();
   }
+}
+
+/** By module of Node's: the names that the source imports from it. */
+function importedNames() {
+  const names = new Map();
+  for (const file of readdirSync(SOURCE, { recursive: true })) {
+    if (!file.endsWith('.ts')) continue;
+    const text = readFileSync(join(SOURCE, file), 'utf8');
+    for (const [, list, module] of text.matchAll(/^import \{([^}]*)\} from '(node:[^']+)';/gm)) {
+      const known = names.get(module) ?? new Set();
+      for (const one of list.split(',')) {
+        const name = one.trim().split(' ')[0];
+        if (name !== '' && name !== 'type') known.add(name);
+      }
+      names.set(module, known);
+    }
+  }
+  return names;
+}
+
+/**
+ * Import declarations of one file are all carried out before anything of it runs. These are carried out when the first
+ * module of the file that has one is, as if it were a file of its own. And to import a module of Node's makes all that
+ * it could give, so that node:fs brings its streams (6 ms): to ask for it by name does not.
+ */
+function loadedLate(names) {
+  return {
+    name: 'loaded late',
+    setup(build) {
+      build.onResolve({ filter: /^node:/ }, ({ path, kind }) =>
+        kind === 'import-statement' ? { path, namespace: 'late' } : { path, external: true },
+      );
+      build.onResolve({ filter: /^koffi$/ }, ({ path }) => ({ path, namespace: 'late' }));
+      // The program is loaded by what starts it, once code that is compiled is kept.
+      build.onResolve({ filter: /^\.\/main\.ts$/ }, () => ({ path: './main.js', external: true }));
+      build.onLoad({ filter: /.*/, namespace: 'late' }, ({ path }) => ({
+        contents: path === 'koffi' ? koffiWithoutLooking() : moduleOfNode(path, names.get(path) ?? []),
+        loader: 'js',
+      }));
+    },
+  };
+}
+
+function moduleOfNode(path, names) {
+  return `const it = process.getBuiltinModule('${path}');
+${[...names].map((name) => `export const ${name} = it.${name};`).join('\n')}`;
+}
+
+/**
+ * koffi finds out at every start, by the ELF headers of what runs, which of its builds fits (4 ms). The one that fits
+ * nearly every machine is tried first, by its name, and koffi itself where that is not to be had.
+ */
+function koffiWithoutLooking() {
+  const { version } = JSON.parse(readFileSync(join(ROOT, 'node_modules/koffi/package.json'), 'utf8'));
+  return `const { createRequire } = process.getBuiltinModule('node:module');
+const require = createRequire(import.meta.url);
+function load() {
+  try {
+    const machine = \`linux-\${process.arch}\`;
+    const native = createRequire(require.resolve('koffi'))(\`@koromix/koffi-\${machine}/\${machine.replace('-', '_')}/koffi.node\`);
+    if (native.version === '${version}') return native;
+  } catch {}
+  return require('koffi');
+}
+export default load();
+`;
 }
 
 if (basename(process.argv[1] ?? '') === 'bundle.mjs') await bundle(ROOT);

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { sha256 } from './crypto.ts';
 import { StorageError } from './errors.ts';
 
 /** `sha256:` and 64 of 0-9a-f; nothing else ever has this type. */
@@ -28,5 +28,5 @@ export function hexOf(digest: Digest): string {
 
 /** Digest of a short text or byte run held in memory. */
 export function digestOf(data: string | Uint8Array): Digest {
-  return `sha256:${createHash('sha256').update(data).digest('hex')}`;
+  return `sha256:${sha256().update(data).digest('hex')}`;
 }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { sha256 } from '../base/crypto.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { Deflater } from './deflate.ts';
 import { Inflater } from './inflate.ts';
@@ -9,7 +9,7 @@ import { Inflater } from './inflate.ts';
  */
 export function warm(): void {
   const text = Buffer.from('layerstore');
-  const expected = sha256(text);
+  const expected = hashOf(text);
   for (const kind of ['gzip', 'zstd'] as const) {
     const parts: Buffer[] = [];
     const deflater = new Deflater(kind, (bytes) => parts.push(Buffer.from(bytes)));
@@ -17,7 +17,7 @@ export function warm(): void {
     deflater.finish();
     const packed = Buffer.concat(parts);
     const unpacked = inflate(kind, packed);
-    if (sha256(unpacked) !== expected) throw broken(kind);
+    if (hashOf(unpacked) !== expected) throw broken(kind);
     try {
       inflate(kind, packed.subarray(0, -1));
     } catch (error) {
@@ -43,8 +43,8 @@ function inflate(kind: 'gzip' | 'zstd', packed: Uint8Array): Buffer {
   return room.subarray(0, length);
 }
 
-function sha256(bytes: Uint8Array): string {
-  return createHash('sha256').update(bytes).digest('hex');
+function hashOf(bytes: Uint8Array): string {
+  return sha256().update(bytes).digest('hex');
 }
 
 function broken(kind: string): StorageError {

@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto';
 import type { ByteString } from '../base/bytes.ts';
+import { randomBytes } from '../base/crypto.ts';
 import { StorageError } from '../base/errors.ts';
 
 // The directories that a layer makes while it is unpacked, in columns of numbers: an object with a map of its children

@@ -34,8 +34,8 @@ import { EINVAL, ELOOP, ENOENT, ENXIO, located } from '../linux/libc.ts';
 import { flistxattr } from '../linux/xattr.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
 import { encodeEntry, paddingFor, trailer } from '../tar/write.ts';
+import { ofReading } from './reading.ts';
 import type { Difference, PackOptions } from './types.ts';
-import { ofReading } from './walk.ts';
 
 const BUFFER_BYTES = 1024 * 1024;
 const SECOND = 1_000_000_000n;

@@ -1,7 +1,7 @@
 import type { ByteString } from '../base/bytes.ts';
 import type { IdMaps } from '../base/id-map.ts';
 import type { Change } from '../base/values.ts';
-import type { WhiteoutStyle } from '../fs/whiteouts.ts';
+import type { OverlayMarks, WhiteoutStyle } from '../fs/whiteouts.ts';
 import type { Stat } from '../linux/inode.ts';
 
 /** Which equality makes a change (driver-behaviour D7): ours, or the one whose lists Docker prints. */
@@ -36,6 +36,13 @@ export interface Carried extends Told {
  */
 export type Difference = Listed | Carried;
 
+/** What a directory of an upper holds. */
+export interface Listing {
+  /** Sorted by bytes. */
+  readonly names: readonly ByteString[];
+  readonly marks: OverlayMarks;
+}
+
 export interface WalkOptions {
   /** The upper directory that the view was mounted with: what lies in it is in doubt, however equal it looks. */
   readonly upper?: ByteString;
@@ -44,6 +51,8 @@ export interface WalkOptions {
    * for where that finds everything). Absent: all names of both trees.
    */
   readonly guide?: Exclude<WhiteoutStyle, 'none'>;
+  /** Of directories of that upper, by path: what was read of them a moment ago. */
+  readonly listings?: ReadonlyMap<ByteString, Listing>;
   /** Directories that were moved, by where they are now: where they were in the base. They are listed as renames. */
   readonly renames?: ReadonlyMap<ByteString, ByteString>;
   /** Where there is no upper: when the layer was made. What was touched since is in doubt. */

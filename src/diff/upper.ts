@@ -13,7 +13,8 @@ import { DT_DIR, DT_UNKNOWN, lstatat, readDirectory, type Stat } from '../linux/
 import { ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
 import { fgetxattr, flistxattr } from '../linux/xattr.ts';
 import { FUSE_REMEDY } from '../mount/raw.ts';
-import { ofReading } from './walk.ts';
+import { ofReading } from './reading.ts';
+import type { Listing } from './types.ts';
 
 // What an upper directory says of a view, and whether that is enough. A path whose ancestors are all in the upper, as
 // directories that show nothing but themselves and what the base has there, can only differ if it is in the upper too:
@@ -53,16 +54,31 @@ function hasRedirects(upper: ByteString, style: WhiteoutStyle): boolean {
   return false;
 }
 
+/** Names that `checkUpper` keeps for the walk, in all: those of directories beyond are read again. */
+const LISTED_MAX = 20_000;
+
+/** What `checkUpper` saw. */
+export interface CheckedUpper {
+  /** Whether a directory shows another one. */
+  readonly redirects: boolean;
+  /** Of the first directories, by path (the root's is `/`): what is in them. */
+  readonly listings: ReadonlyMap<ByteString, Listing>;
+}
+
 /**
- * Answers whether a directory in the upper shows another one.
+ * Reads all directories of an upper.
  * `corrupt`: one shows a directory that the mounted `base` does not have; the kernel would show it empty.
  * `unsupported`: a foreign upper has marks of fuse-overlayfs.
  */
-export function checkUpper(base: ByteString, { upper, style, foreign = false }: UpperReading): boolean {
+export function checkUpper(base: ByteString, { upper, style, foreign = false }: UpperReading): CheckedUpper {
   using below = Descent.open(base);
+  const listings = new Map<ByteString, Listing>();
+  let room = LISTED_MAX;
   let redirects = false;
   for (const { fd, path, names, marks, from } of directoriesOf(upper, style)) {
     if (foreign) refuseFuseMarks(fd, path, names);
+    room -= names.length + 1;
+    if (room >= 0) listings.set(path, { names, marks });
     redirects ||= marks.redirect;
     if (!marks.redirect || marks.opaque || (from !== undefined && isDirectoryIn(below, from))) continue;
     const value = fgetxattr(fd, `${overlayPrefix(style)}redirect` as ByteString) ?? '';
@@ -72,7 +88,7 @@ export function checkUpper(base: ByteString, { upper, style, foreign = false }: 
       { path },
     );
   }
-  return redirects;
+  return { redirects, listings };
 }
 
 /** As it makes them where it may make devices, and where it may not (fuse-overlayfs 1.x, main.c). */

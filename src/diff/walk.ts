@@ -1,14 +1,13 @@
-import { type ByteString, quote } from '../base/bytes.ts';
-import { isStorageError, StorageError } from '../base/errors.ts';
+import type { ByteString } from '../base/bytes.ts';
 import { Descent } from '../fs/descent.ts';
 import { inodeKey, isDirectory, isWhiteout, sameInode } from '../fs/stat.ts';
-import { overlayMarks, showsItself } from '../fs/whiteouts.ts';
+import { overlayMarks, showsItself, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import { xattrsOfFd } from '../fs/xattrs.ts';
-import { AT_FDCWD, fstat, lstatat, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat, type Stat } from '../linux/inode.ts';
+import { fstat, lstatat, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
-import { lgetxattr } from '../linux/xattr.ts';
 import { Comparer, LinkGroups, SELF } from './compare.ts';
-import type { Difference, Listed, Rendering, WalkOptions } from './types.ts';
+import { ofReading } from './reading.ts';
+import type { Difference, Listed, Listing, Rendering, WalkOptions } from './types.ts';
 
 /** A file of the view that is no change, but has other names: whether the archive carries it, they decide. */
 export interface Unlisted {
@@ -121,55 +120,6 @@ function* walkSteps(
   }
 }
 
-/**
- * What the kernel says of a tree that somebody changes, or whose marks nobody could have written, in the reader's words.
- * `root`: what `path` is in; `upper`: what that was mounted with.
- */
-export function ofReading(error: unknown, path: ByteString, root: ByteString, upper?: ByteString): unknown {
-  if (!isStorageError(error) || error.syscall === undefined) return error;
-  const { errno } = error;
-  const facts = { path, cause: error, ...(errno === undefined ? {} : { errno }) };
-  // Found and not opened: its data were to be in a data-only layer. Where they were to be in another, it is not even found.
-  const found = errno === 'ENOENT' && error.syscall === 'open' && is(() => lstatat(AT_FDCWD, join(root, path), ENOENT));
-  if (
-    found ||
-    (errno === 'EIO' && upper !== undefined && METACOPY.some((mark) => is(() => lgetxattr(join(upper, path), mark))))
-  ) {
-    const what = `Cannot read ${quote(path)}: the layer has its metadata alone (metacopy), and none below has its data; give it the layers that it was written over`;
-    return new StorageError('corrupt', what, facts);
-  }
-  if (errno === 'EIO') {
-    const what = `Cannot read ${quote(path)}: the disk reported an error (EIO), or a layer below is not the one that has its data (metacopy); dmesg tells which`;
-    return new StorageError('unavailable', what, facts);
-  }
-  if (errno === 'ENOENT' || errno === 'ESTALE') {
-    const what = `Cannot read ${quote(path)}: it vanished while it was read; stop what writes to the layer and try again`;
-    return new StorageError('failed-precondition', what, facts);
-  }
-  // Root is refused by no mode: what it may not read is a mark that leads out, or that the mount does not follow.
-  const refused = process.geteuid?.() === 0 && (errno === 'EACCES' || errno === 'EPERM');
-  if (refused || errno === 'EINVAL' || errno === 'ELOOP') {
-    const what = `Cannot read ${quote(path)}: the kernel refuses what the layer says of it (${errno}); its marks (redirect, metacopy) lead nowhere, or the mount does not follow them`;
-    return new StorageError('corrupt', what, facts);
-  }
-  return error;
-}
-
-const METACOPY = ['trusted.overlay.metacopy' as ByteString, 'user.overlay.metacopy' as ByteString];
-
-function join(root: ByteString, path: ByteString): ByteString {
-  return `${root}${path}` as ByteString;
-}
-
-/** A look back, for an error that is told anyway: what it cannot find (a path that is too long, say) is not there. */
-function is(look: () => unknown): boolean {
-  try {
-    return look() !== undefined;
-  } catch {
-    return false;
-  }
-}
-
 /** `here` says where it is, for errors. */
 function* steps(
   viewRoot: ByteString,
@@ -222,7 +172,7 @@ function* stepsBelow(
   const first: Level = {
     path: startPath,
     basePath: startBasePath,
-    names: guided ? upper.names() : union(view, base),
+    names: guided ? upper.names() : union(view.names(), base),
     next: 0,
     stat: fstat(view.fd),
     inBase: base !== undefined,
@@ -299,13 +249,14 @@ function* stepsBelow(
     const inBase = entered || (before !== undefined && isDirectory(before) && base?.enter(name, ENOENT) === 0);
     const inUpper = entered || (level.inUpper && upper?.enter(name, ENOENT, ENOTDIR, ELOOP) === 0);
     const below = inBase ? base : undefined;
-    const marks = level.told && inUpper ? overlayMarks(upper.fd, options.guide ?? 'none') : undefined;
-    const told = marks?.redirect === false;
-    const opaque = level.opaque || marks?.opaque === true;
+    const listing =
+      level.told && inUpper ? (options.listings?.get(path) ?? listingOf(upper, options.guide)) : undefined;
+    const told = listing?.marks.redirect === false;
+    const opaque = level.opaque || listing?.marks.opaque === true;
     stack.push({
       path,
       basePath,
-      names: told && inUpper ? union(upper, opaque ? below : undefined) : union(view, below),
+      names: told ? union(listing.names, opaque ? below : undefined) : union(view.names(), below),
       next: 0,
       stat: now,
       inBase,
@@ -374,9 +325,12 @@ function unlessWhiteout(stat: Stat): Stat | undefined {
   return isWhiteout(stat) ? undefined : stat;
 }
 
-/** The names of both directories, sorted by bytes. */
-function union(one: Descent, base: Descent | undefined): readonly ByteString[] {
-  const a = one.names();
+function listingOf(upper: Descent, style: WhiteoutStyle = 'none'): Listing {
+  return { names: upper.names(), marks: overlayMarks(upper.fd, style) };
+}
+
+/** The names and those of the directory, sorted by bytes. */
+function union(a: readonly ByteString[], base: Descent | undefined): readonly ByteString[] {
   if (base === undefined) return a;
   const b = base.names();
   if (a.length === b.length && a.every((name, i) => name === b[i])) return a;

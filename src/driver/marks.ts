@@ -1,6 +1,6 @@
-import { randomUUID } from 'node:crypto';
 import { mkdirSync, rmSync } from 'node:fs';
 import { type ByteString, toBytes } from '../base/bytes.ts';
+import { randomUUID } from '../base/crypto.ts';
 import type { Finding } from '../base/values.ts';
 import { marksOf } from '../fs/whiteouts.ts';
 import { AT_FDCWD } from '../linux/inode.ts';

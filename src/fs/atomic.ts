@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto';
 import type { ByteString } from '../base/bytes.ts';
+import { randomBytes } from '../base/crypto.ts';
 import {
   AT_FDCWD,
   close,

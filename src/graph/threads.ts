@@ -1,11 +1,11 @@
-import { stat } from 'node:fs/promises';
+import { stat } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { ByteString } from '../base/bytes.ts';
 import { Pool } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
 import { unlessAborted } from '../base/until.ts';
 import type { Performer } from '../driver/driver.ts';
-import { type CompressOptions, type Crew, Crews } from './crew.ts';
+import type { CompressOptions, Crew } from './crew.ts';
 import type { HashRequest } from './jobs/hash.ts';
 import type { MountRequest, UnmountRequest } from './jobs/mounting.ts';
 import type { CopyRequest } from './jobs/trees.ts';
@@ -36,8 +36,6 @@ export interface ThreadsAhead {
 
 /** Nothing is started before it is needed, but `ahead`. `size`: threads that unpack at a time, at least 1. */
 export async function openThreads(size: number = availableParallelism(), ahead: ThreadsAhead = {}): Promise<Threads> {
-  // libuv's own threads inherit the root of whichever thread starts them: one of them must exist before the first jail.
-  await stat('/');
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
   const width = Math.max(1, size);
   // A commit takes two threads that wait for each other.
@@ -48,6 +46,10 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
   const removal = new Pool(small, 1); // may take long, and starts sooner than a job thread
   jobs.warm(ahead.jobs ?? 0);
   if (ahead.mounts === true) control.warm(1);
+  // libuv's own threads inherit the root of whichever thread starts them: one of them must exist before the first jail.
+  const loading = import('./crew.ts'); // with zlib, which no thread waits for
+  await new Promise((done) => stat('/', done));
+  const { Crews } = await loading;
   // Starting a thread takes longer than most of these calls.
   const light = (): Pool => (jobs.free && control.idle === 0 ? jobs : control);
   const sync = (pool: Pool, path: ByteString): Promise<void> => pool.run({ name: 'sync', request: path });

@@ -1,6 +1,6 @@
-import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { type ByteString, fromBytes, quote, toBytes } from '../base/bytes.ts';
+import { randomUUID } from '../base/crypto.ts';
 import { StorageError } from '../base/errors.ts';
 import { writeFully } from '../fs/atomic.ts';
 import {

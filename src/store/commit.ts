@@ -105,7 +105,7 @@ export async function commitWritable(
     throw error;
   }
   // From here on the layer is the store's: whatever fails, it is not taken away.
-  await discardOrWarn(context, committed.lost);
+  await discardOrWarn(context, committed.lost, { later: true });
   const [result] = committed.images;
   if (result === undefined) throw new StorageError('internal', 'The database answered nothing for a new image');
   return { ...result.image, existed: result.existed, moved: result.moved, notes };

@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto';
 import { type ByteString, joinBytes } from '../base/bytes.ts';
+import { randomBytes } from '../base/crypto.ts';
 import type { Log } from '../base/log.ts';
 import type { Abortable, LayerId } from '../base/values.ts';
 import type { StorageDriver } from '../graph/storage-driver.ts';

@@ -81,9 +81,13 @@ export async function discardLayers(
 }
 
 /** As `discardLayers`, for what is not to fail for it, nor to wait for long. */
-export async function discardOrWarn(context: StoreContext, ids: readonly LayerId[]): Promise<void> {
+export async function discardOrWarn(
+  context: StoreContext,
+  ids: readonly LayerId[],
+  options: DiscardOptions = UNDO,
+): Promise<void> {
   try {
-    await discardLayers(context, ids, UNDO);
+    await discardLayers(context, ids, options);
   } catch (error) {
     context.log.warn(`Left-overs stay for now, gc removes them: ${error instanceof Error ? error.message : error}`);
   }

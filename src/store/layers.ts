@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto';
 import { fromText } from '../base/bytes.ts';
+import { randomBytes } from '../base/crypto.ts';
 import { isStorageError, record, StorageError } from '../base/errors.ts';
 import { expecting } from '../base/kinds.ts';
 import type { LayerId } from '../base/values.ts';

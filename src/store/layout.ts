@@ -15,6 +15,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { type ByteString, fromBytes, fromText, joinBytes, quote, toBytes } from '../base/bytes.ts';
+import { randomUUID } from '../base/crypto.ts';
 import { type ErrorCode, nodeErrno, StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
 import { bootId } from '../linux/kernel.ts';
@@ -66,7 +67,7 @@ export function homeOf(root: ByteString, driver: DriverName): ByteString {
 
 /** Where a new database is built before it gets its name. */
 export function newDatabasePath(root: ByteString): ByteString {
-  return below(root, `${NEW_DATABASE}${crypto.randomUUID()}`);
+  return below(root, `${NEW_DATABASE}${randomUUID()}`);
 }
 
 /** What may lie in a directory that becomes a store: homes of drivers used without one (D5), and left-overs of us. */

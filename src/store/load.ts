@@ -193,7 +193,7 @@ class Loading {
 
   /** From here on the layers are the store's: whatever fails, none of them is taken away. */
   async finish(committed: Committed): Promise<LoadedImage[]> {
-    await discardOrWarn(this.#context, committed.lost);
+    await discardOrWarn(this.#context, committed.lost, { later: true });
     return committed.images.map(({ image: { manifestDigest: _, ...image }, existed, moved }, i) => ({
       ...image,
       ...manifestOf(this.#images[i]),

@@ -1,5 +1,6 @@
 import { readdirSync } from 'node:fs';
 import { type ByteString, toBytes } from '../base/bytes.ts';
+import { randomUUID } from '../base/crypto.ts';
 import { AT_FDCWD, close, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, openat, renameat, unlinkat } from '../linux/inode.ts';
 import { ENOENT } from '../linux/libc.ts';
 import { LOCK_EX, LOCK_SH, tryFlock } from '../linux/sync.ts';
@@ -19,7 +20,7 @@ export interface Session {
 export function beginSession(directory: ByteString): Session {
   for (const file of readdirSync(toBytes(directory))) isAlive(directory, file);
   for (;;) {
-    const name = crypto.randomUUID();
+    const name = randomUUID();
     const draft = `${directory}/.${name}` as ByteString;
     const path = `${directory}/${name}` as ByteString;
     const fd = openat(AT_FDCWD, draft, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);

@@ -9,7 +9,7 @@ import { chooseDriver, type DriverChoice, driversWithLayers, openLayerDriver } f
 import { ownOptions, parseDriverOptions } from '../driver/options.ts';
 import { lazyDriver } from '../graph/lazy-driver.ts';
 import { type StorageDriver, storageDriver } from '../graph/storage-driver.ts';
-import { openThreads, type Threads } from '../graph/threads.ts';
+import type { Threads } from '../graph/threads.ts';
 import type { StoreContext } from './context.ts';
 import { type Database, openDatabase } from './database.ts';
 import { discard } from './discard.ts';
@@ -25,85 +25,80 @@ import { upkeepOf } from './upkeep/upkeep.ts';
 /**
  * Opens the store at `options.root`, made on first use, and takes up what dead processes left half done. Errors:
  * `unsupported` on another system or where no driver works, `permission-denied` without the right to mount,
- * `failed-precondition` where the directory is no store, is a newer one, or has another driver.
+ * `failed-precondition` where the directory is no store, is a newer one, or has another driver. `threads` are the
+ * store's once it is open.
  */
-export async function openStore(options: StoreOptions): Promise<Store> {
+export async function openStore(options: StoreOptions, threads: Threads): Promise<Store> {
   const { create = true, log = SILENT, driver: asked, driverOptions = [] } = options;
   options.signal?.throwIfAborted();
   const root = absoluteBytes(options.root);
   if (process.geteuid?.() !== 0) {
     throw new StorageError('permission-denied', `Cannot open the store ${quote(root)}: only root can; run it as root`);
   }
-  const threads = await openThreads(options.threads, options.ahead);
-  try {
-    let choice: DriverChoice | undefined;
-    const database = await openDatabase(root, {
-      create,
-      inline: options.brief ?? false,
-      ...(asked === undefined ? {} : { asked }),
-      ...(options.patience === undefined ? {} : { patience: options.patience }),
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-      async choose(at) {
-        refuseLayers(at);
-        choice = await chooseDriver(at, {
-          options: driverOptions,
-          perform: threads.perform,
-          ...(asked === undefined ? {} : { name: asked }),
-        });
-        return choice.name;
-      },
-    });
-    try {
-      const because = choice?.because ?? 'the store was made with it';
-      const own = ownOptions(database.driver, driverOptions);
-      parseDriverOptions(database.driver, own); // a wrong one is told now, not when a layer is first touched
-      const { run, tmp } = database.layout;
-      const left: StoreContext['left'] = new Map();
-      const unended: StoreContext['unended'] = [];
-      const turns = new Turns(run);
-      const context = (layers: LayerDriver): StoreContext => ({
-        database,
-        driver: storageDriver(layers, threads, tmp),
-        threads,
-        log,
-        left,
-        unended,
-        sweeper,
-        turns,
+  let choice: DriverChoice | undefined;
+  const database = await openDatabase(root, {
+    create,
+    inline: options.brief ?? false,
+    ...(asked === undefined ? {} : { asked }),
+    ...(options.patience === undefined ? {} : { patience: options.patience }),
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+    async choose(at) {
+      refuseLayers(at);
+      choice = await chooseDriver(at, {
+        options: driverOptions,
+        perform: threads.perform,
+        ...(asked === undefined ? {} : { name: asked }),
       });
-      const identity = {
-        name: database.driver,
-        home: homeOf(database.layout.root, database.driver),
-        idMaps: IDENTITY,
-      };
-      const layers = lazyDriver(
-        identity,
-        async () => {
-          const leftAside = (): void => sweeper.kick();
-          const found = choice?.name === database.driver ? choice.found : undefined;
-          const settings = {
-            ...identity,
-            run,
-            options: own,
-            log,
-            perform: threads.perform,
-            leftAside,
-            ...(found === undefined ? {} : { found }),
-          };
-          const opened = await openLayerDriver(database.driver, settings);
-          await settle(context(opened));
-          return opened;
-        },
-        (error) => lost(database, error),
-      );
-      const sweeper = new Sweeper(layers, log, options.leftAside);
-      return new OpenStore(context(layers), because);
-    } catch (error) {
-      await database[Symbol.asyncDispose]();
-      throw error;
-    }
+      return choice.name;
+    },
+  });
+  try {
+    const because = choice?.because ?? 'the store was made with it';
+    const own = ownOptions(database.driver, driverOptions);
+    parseDriverOptions(database.driver, own); // a wrong one is told now, not when a layer is first touched
+    const { run, tmp } = database.layout;
+    const left: StoreContext['left'] = new Map();
+    const unended: StoreContext['unended'] = [];
+    const turns = new Turns(run);
+    const context = (layers: LayerDriver): StoreContext => ({
+      database,
+      driver: storageDriver(layers, threads, tmp),
+      threads,
+      log,
+      left,
+      unended,
+      sweeper,
+      turns,
+    });
+    const identity = {
+      name: database.driver,
+      home: homeOf(database.layout.root, database.driver),
+      idMaps: IDENTITY,
+    };
+    const layers = lazyDriver(
+      identity,
+      async () => {
+        const leftAside = (): void => sweeper.kick();
+        const found = choice?.name === database.driver ? choice.found : undefined;
+        const settings = {
+          ...identity,
+          run,
+          options: own,
+          log,
+          perform: threads.perform,
+          leftAside,
+          ...(found === undefined ? {} : { found }),
+        };
+        const opened = await openLayerDriver(database.driver, settings);
+        await settle(context(opened));
+        return opened;
+      },
+      (error) => lost(database, error),
+    );
+    const sweeper = new Sweeper(layers, log, options.leftAside);
+    return new OpenStore(context(layers), because);
   } catch (error) {
-    await threads[Symbol.asyncDispose]();
+    await database[Symbol.asyncDispose]();
     throw error;
   }
 }

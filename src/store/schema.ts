@@ -1,4 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
+import { randomUUID } from '../base/crypto.ts';
 import type { DriverName } from '../base/values.ts';
 
 /** The format of a store, kept as SQLite's `user_version`: readable whatever else a later version changes. */
@@ -113,7 +114,7 @@ export function writeSchema(db: DatabaseSync, driver: DriverName): void {
   db.exec(`PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${FORMAT}; BEGIN; ${TABLES}`);
   const insert = db.prepare('INSERT INTO meta VALUES (?, ?)');
   insert.run('driver', driver);
-  insert.run('uuid', crypto.randomUUID());
+  insert.run('uuid', randomUUID());
   insert.run('created', new Date().toISOString());
   db.exec('COMMIT');
 }

@@ -1,9 +1,9 @@
-import { randomUUID } from 'node:crypto';
 import { closeSync, constants, createReadStream, fstatSync, openSync, open as openWith, statSync } from 'node:fs';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import { type ByteString, fromText, joinBytes, toBytes } from '../base/bytes.ts';
+import { randomUUID } from '../base/crypto.ts';
 import { type ErrorCode, isStorageError, record, StorageError } from '../base/errors.ts';
 import { until } from '../base/until.ts';
 import { spoolBlob } from '../graph/blobs.ts';

@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
+import { sha256 } from '../base/crypto.ts';
 import type { Digest } from '../base/digest.ts';
 import { hexOf } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
@@ -58,7 +58,7 @@ export class Documents {
     const known = this.#blobs.get(claim.digest);
     if (known !== undefined) return known;
     const bytes = this.#read(blob, what, bytesMax);
-    const actual: Digest = `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
+    const actual: Digest = `sha256:${sha256().update(bytes).digest('hex')}`;
     if (actual !== claim.digest) {
       throw new StorageError(
         'corrupt',

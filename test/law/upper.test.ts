@@ -68,7 +68,7 @@ for (const mode of MODES) {
           using _view = mounted(`${at}/view`, `${readingMode(mode)},lowerdir=${[upper, ...lowers].join(':')}`);
           using _base = mounted(`${at}/base`, `${readingMode(mode)},lowerdir=${[...lowers, `${at}/none`].join(':')}`);
           const [view, base] = [`${at}/view`, `${at}/base`];
-          const guided: WalkOptions = { upper: b(upper), guide };
+          let guided: WalkOptions = { upper: b(upper), guide };
           const reading = { upper: b(upper), style: guide, noIndex: mode.startsWith('index=off') } as const;
           const whole = tryTo(() => list(view, base, 'core', {}));
           if (isStorageError(whole)) {
@@ -82,7 +82,10 @@ for (const mode of MODES) {
             return;
           }
           // What the kernel wrote leads to what is there.
-          if (steps.offline.length === 0) checkUpper(b(base), { ...reading, foreign: true });
+          if (steps.offline.length === 0) {
+            const { listings } = checkUpper(b(base), { ...reading, foreign: true });
+            guided = { ...guided, listings };
+          }
           const isWalked = whyNotUpper(b(view), reading) !== undefined;
           if (isWalked) walked++;
           if (isWalked) return; // what is linked to what lies elsewhere

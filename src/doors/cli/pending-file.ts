@@ -1,6 +1,6 @@
-import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, readdir, rename, unlink } from 'node:fs/promises';
 import { type ByteString, fromBytes, toBytes } from '../../base/bytes.ts';
+import { randomBytes } from '../../base/crypto.ts';
 import { digestOf, hexOf } from '../../base/digest.ts';
 import { AT_FDCWD, AT_SYMLINK_FOLLOW, linkat, O_NOFOLLOW, O_NONBLOCK, O_RDWR, O_TMPFILE } from '../../linux/inode.ts';
 import { EEXIST } from '../../linux/libc.ts';

@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto';
 import { type ByteString, quote } from '../../base/bytes.ts';
+import { randomBytes } from '../../base/crypto.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { LayerId } from '../../base/values.ts';
 import { ensureDirectory, makeDirectory, makeFile, temporaryName } from '../../fs/atomic.ts';

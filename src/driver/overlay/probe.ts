@@ -1,6 +1,6 @@
-import { randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
+import { randomUUID } from '../../base/crypto.ts';
 import { isStorageError, type StorageError } from '../../base/errors.ts';
 import type { Finding } from '../../base/values.ts';
 import { removeTree } from '../../fs/remove.ts';

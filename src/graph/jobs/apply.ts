@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import { closeSync, openSync } from 'node:fs';
 import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
+import { sha256 } from '../../base/crypto.ts';
 import { type ErrorRecord, StorageError } from '../../base/errors.ts';
 import { type IdMaps, toHost } from '../../base/id-map.ts';
 import { type JobContext, jobError } from '../../base/pool.ts';
@@ -230,7 +230,7 @@ function feed(request: ApplyRequest, sink: Unpacking, context: JobContext): Ende
     return { tarBytes: inflated.tarBytes, tarSha256, inflated };
   }
   const reader = new RingReader(from.ring);
-  const hash = from.tarSha256 === undefined ? createHash('sha256') : undefined;
+  const hash = from.tarSha256 === undefined ? sha256() : undefined;
   let tarBytes = 0;
   for (let view = reader.next(); view !== undefined; view = reader.next()) {
     context.check();

@@ -89,10 +89,12 @@ function walkOptions(
 ): WalkOptions {
   const check = (): void => context.check();
   if (upper === undefined) return createdNs === undefined ? { check } : { check, createdNs };
-  const redirects = base === undefined ? undefined : checkUpper(base, upper);
+  const checked = base === undefined ? undefined : checkUpper(base, upper);
   // A rename is one line, whatever other names the files in it have.
-  const enough = whole === undefined && whyNotUpper(view, upper, redirects && !renames) === undefined;
-  return { check, upper: upper.upper, ...(enough ? { guide: upper.style } : {}) };
+  const moved = checked === undefined ? undefined : checked.redirects && !renames;
+  const enough = whole === undefined && whyNotUpper(view, upper, moved) === undefined;
+  if (!enough) return { check, upper: upper.upper };
+  return { check, upper: upper.upper, guide: upper.style, ...(checked && { listings: checked.listings }) };
 }
 
 /** Job: why the upper does not tell what differs, undefined where it does. */

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { sha256 } from '../../base/crypto.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
 import { isAborted, type RingMemory, RingReader } from '../../base/ring.ts';
@@ -41,11 +41,11 @@ export interface HashRequest {
 /** Job: hashes all that goes through a ring, beside its reader. */
 export function hash({ ring, to }: HashRequest, context: JobContext): void {
   const reader = new RingReader(ring, 'tap');
-  const sha256 = createHash('sha256');
+  const digest = sha256();
   for (let view = reader.next(); view !== undefined; view = reader.next()) {
     context.check();
-    sha256.update(view);
+    digest.update(view);
     reader.release();
   }
-  putDigest(to, sha256.digest());
+  putDigest(to, digest.digest());
 }

@@ -1,5 +1,6 @@
-import { createHash, type Hash } from 'node:crypto';
+import type { Hash } from 'node:crypto';
 import { readSync } from 'node:fs';
+import { sha256 } from '../../base/crypto.ts';
 import type { Digest } from '../../base/digest.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
@@ -53,7 +54,7 @@ export function inflateRange(
   context: JobContext,
   tarHash?: Hash,
 ): InflateAnswer {
-  const blobHash = createHash('sha256');
+  const blobHash = sha256();
   let tarBytes = 0;
   let slot: Uint8Array = new Uint8Array(0);
   const hashing: PlainSink = {
@@ -93,7 +94,7 @@ export function inflateRange(
 
 /** As `inflateRange`, with the digest of what was unpacked. */
 export function inflateHashed(...[from, sink, limits, context]: Parameters<typeof inflateRange>): HashedAnswer {
-  const tarHash = createHash('sha256');
+  const tarHash = sha256();
   const answer = inflateRange(from, sink, limits, context, tarHash);
   const tarSha256 = tarHash.digest();
   return { ...answer, diffId: `sha256:${tarSha256.toString('hex')}`, tarSha256 };
@@ -120,7 +121,7 @@ function fill(from: FileRange, at: number, buffer: Buffer): number {
 export function inflate(request: InflateRequest, context: JobContext): InflateAnswer {
   const writer = new RingWriter(request.to);
   const { tarSha256 } = request;
-  const tarHash = tarSha256 === undefined ? undefined : createHash('sha256');
+  const tarHash = tarSha256 === undefined ? undefined : sha256();
   const answer = inflateRange(request.from, writer, request.limits, context, tarHash);
   if (tarHash !== undefined) putDigest(tarSha256 as SharedArrayBuffer, tarHash.digest());
   writer.end();

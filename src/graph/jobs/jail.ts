@@ -1,4 +1,5 @@
 import type { ByteString } from '../../base/bytes.ts';
+import { warm } from '../../codec/warm.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_PATH, openat } from '../../linux/inode.ts';
 import { EPERM } from '../../linux/libc.ts';
 import { MS_REC, MS_SLAVE, mount } from '../../linux/mount.ts';
@@ -22,6 +23,8 @@ const ROOT = '/' as ByteString;
  * umask (0) of its own, so it is for job threads only.
  */
 export class Jail {
+  #warmed = false;
+
   constructor() {
     unshare(CLONE_FS);
     umask(0);
@@ -32,6 +35,8 @@ export class Jail {
    * and load no code (a module, a name service, local time), or files of the layer would be taken for the host's.
    */
   inside<T>(directory: ByteString, task: () => T): T {
+    if (!this.#warmed) warm(); // nothing that the codecs have not loaded by then is loaded in there
+    this.#warmed = true;
     const hostRoot = openat(AT_FDCWD, ROOT, O_PATH | O_DIRECTORY);
     try {
       chdir(directory);

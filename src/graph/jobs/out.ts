@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto';
 import { writeSync } from 'node:fs';
+import { sha256 } from '../../base/crypto.ts';
 import type { Digest } from '../../base/digest.ts';
 import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import { Deflater } from '../../codec/deflate.ts';
@@ -69,7 +69,7 @@ export function writeInto(writer: Pick<OutWriter, 'reserve' | 'commit'>, bytes: 
 function compressed(out: Out, how: Compressing): OutWriter {
   const ring = out.kind === 'ring' ? new RingWriter(out.ring) : undefined;
   const write = out.kind === 'ring' ? (bytes: Uint8Array) => ring?.write(bytes) : fileWriter(out);
-  const hash = createHash('sha256');
+  const hash = sha256();
   let sizeBytes = 0;
   const deflater = new Deflater(
     how.kind,

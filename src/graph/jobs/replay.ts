@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import { closeSync, readSync } from 'node:fs';
 import { type ByteString, quote } from '../../base/bytes.ts';
+import { sha256 } from '../../base/crypto.ts';
 import type { Digest } from '../../base/digest.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
@@ -104,7 +104,7 @@ export function feedRecord(path: ByteString, split: SplitReader): void {
 class HashedOut {
   readonly #writer: OutWriter;
   readonly #context: JobContext;
-  readonly #hash = createHash('sha256');
+  readonly #hash = sha256();
   #slot: Uint8Array | undefined;
   #used = 0;
   bytes = 0;

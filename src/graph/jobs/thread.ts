@@ -1,6 +1,5 @@
 import { type JobContext, type JobTable, serve } from '../../base/pool.ts';
 import { type GzipMemory, helpGzip } from '../../codec/gzip.ts';
-import { warm } from '../../codec/warm.ts';
 import { type ApplyAnswer, type ApplyRequest, apply, type SettleAnswer, type SettleRequest, settle } from './apply.ts';
 import { audit } from './audit.ts';
 import { copyRange, keep, spool, unkeep } from './blobs.ts';
@@ -21,10 +20,9 @@ import { replay } from './replay.ts';
 import { sync } from './sync.ts';
 import { copy, makeDirectory, merge, usage } from './trees.ts';
 
-// The entry module of a job thread. Everything a job needs is loaded and used once before the first jail: in a jail
-// the thread would load it from the layer.
+// The entry module of a job thread. Everything a job needs is loaded here: in a jail the thread would load it from the
+// layer (what the codecs load late, `Jail` has them load before the first one).
 
-warm();
 const jail = new Jail();
 
 const TABLE: JobTable = {
