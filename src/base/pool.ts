@@ -42,6 +42,7 @@ interface Thread {
   readonly worker: Worker;
   /** Its modules are loaded, or it ended: only then may it be ended. */
   readonly started: Promise<void>;
+  ready: boolean;
   settle: ((result: Answer) => void) | undefined;
 }
 
@@ -198,11 +199,17 @@ export class Pool implements AsyncDisposable {
   #start(count: number, paced: boolean): Thread[] {
     if (this.#closed) throw closed();
     return Array.from({ length: count }, () => {
-      const thread = this.#idle.pop() ?? this.#newThread();
+      const thread = this.#nextIdle() ?? this.#newThread();
       if (paced) thread.worker.unref();
       else thread.worker.ref();
       return thread;
     });
+  }
+
+  /** The one that was used last, or that will be ready first. */
+  #nextIdle(): Thread | undefined {
+    const ready = this.#idle.findLastIndex((thread) => thread.ready);
+    return this.#idle.splice(ready < 0 ? 0 : ready, 1)[0];
   }
 
   #release(threads: readonly Thread[], paced: boolean): void {
@@ -233,11 +240,13 @@ export class Pool implements AsyncDisposable {
     const settings = { env: {}, execArgv: [], stdin: false, name: 'layerstore job', workerData };
     const worker = new Worker(this.#entry, settings);
     const { promise: started, resolve: start } = Promise.withResolvers<void>();
-    const thread: Thread = { worker, started, settle: undefined };
+    const thread: Thread = { worker, started, ready: false, settle: undefined };
     this.#all.add(thread);
     worker.on('message', (result: Answer | typeof READY) => {
-      if (result === READY) start();
-      else thread.settle?.(result);
+      if (result === READY) {
+        thread.ready = true;
+        start();
+      } else thread.settle?.(result);
     });
     let why: Error | undefined;
     worker.on('error', (error) => {
