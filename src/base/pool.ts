@@ -88,6 +88,11 @@ export class Pool implements AsyncDisposable {
     return this.#taken;
   }
 
+  /** Threads that are at work, those beyond the pool's size too. */
+  get busy(): number {
+    return this.#all.size - this.#idle.length;
+  }
+
   /** Threads that are started and have nothing to do. */
   get idle(): number {
     return this.#idle.length;
@@ -209,7 +214,7 @@ export class Pool implements AsyncDisposable {
   /** The one that was used last, or that will be ready first. */
   #nextIdle(): Thread | undefined {
     const ready = this.#idle.findLastIndex((thread) => thread.ready);
-    return this.#idle.splice(ready < 0 ? 0 : ready, 1)[0];
+    return this.#idle.splice(Math.max(0, ready), 1)[0];
   }
 
   #release(threads: readonly Thread[], paced: boolean): void {

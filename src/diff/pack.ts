@@ -35,7 +35,7 @@ import { flistxattr } from '../linux/xattr.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
 import { encodeEntry, paddingFor, trailer } from '../tar/write.ts';
 import { ofReading } from './reading.ts';
-import type { Difference, PackOptions } from './types.ts';
+import type { Packable, PackOptions } from './types.ts';
 
 const BUFFER_BYTES = 1024 * 1024;
 const SECOND = 1_000_000_000n;
@@ -53,7 +53,7 @@ const EMPTY = '' as ByteString;
  */
 export function packTree(
   root: ByteString,
-  differences: Iterable<Difference>,
+  differences: Iterable<Packable>,
   options: PackOptions,
   out: (bytes: Uint8Array) => void,
 ): void {
@@ -89,7 +89,7 @@ class Packer implements Disposable {
     this.#upper?.[Symbol.dispose]();
   }
 
-  add(difference: Difference): void {
+  add(difference: Packable): void {
     try {
       this.#add(difference);
     } catch (error) {
@@ -98,7 +98,7 @@ class Packer implements Disposable {
     this.#ahead.advance(); // its errors are of other paths
   }
 
-  #add(difference: Difference): void {
+  #add(difference: Packable): void {
     if (difference.path === '/') {
       this.#directory(this.#view.fd, './' as ByteString);
       return;
@@ -139,7 +139,7 @@ class Packer implements Disposable {
    * Of what the view shows as it lies in the upper directory, which is faster to read: nothing is asked twice, and not of
    * a mount that was made a moment ago. False, with nothing written, where the view is to be asked all the same.
    */
-  #entryOfUpper(upper: Descent, prefix: string, name: ByteString, found: Stat | undefined): boolean {
+  #entryOfUpper(upper: Descent, prefix: string, name: ByteString, found: Packable['stat']): boolean {
     if (found === undefined || !isFile(found)) {
       const stat = lstatat(upper.fd, name, ENOENT);
       if (stat === undefined || isFile(stat) || isWhiteout(stat) || !showsItself(stat)) return false;

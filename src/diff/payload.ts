@@ -13,6 +13,7 @@ export class Payload {
   #extent = 0;
   /** How much is written of it, or of a file without runs. */
   #at = 0;
+  #endsInHole = false;
 
   /** `zerosAreHoles`: blocks of zeros are left out. */
   constructor(fd: number, entry: TarEntry, zerosAreHoles: boolean) {
@@ -25,7 +26,7 @@ export class Payload {
     const { fd, entry } = this;
     if (entry.sparse !== undefined) this.#writeRuns(bytes, entry.sparse);
     else if (this.#zerosAreHoles) {
-      writeAroundZeros(fd, bytes, this.#at);
+      this.#endsInHole = !writeAroundZeros(fd, bytes, this.#at);
       this.#at += bytes.length;
     } else for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at, bytes.length - at);
   }
@@ -47,6 +48,6 @@ export class Payload {
 
   /** All of it is written: what ends in a hole gets its size. */
   end(): void {
-    if (this.entry.sparse !== undefined || this.#zerosAreHoles) ftruncate(this.fd, this.entry.sizeBytes);
+    if (this.entry.sparse !== undefined || this.#endsInHole) ftruncate(this.fd, this.entry.sizeBytes);
   }
 }

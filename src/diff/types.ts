@@ -36,6 +36,13 @@ export interface Carried extends Told {
  */
 export type Difference = Listed | Carried;
 
+/** As much of a difference as its packer needs: it looks at everything again. */
+export interface Packable extends Told {
+  readonly kind: Difference['kind'];
+  readonly path: ByteString;
+  readonly stat?: Pick<Stat, 'mode'>;
+}
+
 /** What a directory of an upper holds. */
 export interface Listing {
   /** Sorted by bytes. */

@@ -8,7 +8,7 @@ const BYTES_MAX = 256 * 1024;
 const AHEAD_BYTES = 1 << 20;
 
 /** After so many files it is looked at whether anything was read from a disk. */
-const LOOK_FILES = 64;
+const LOOK_FILES = 256;
 
 /** A file to read when its turn comes. */
 export interface AskedFile extends Disposable {

@@ -22,7 +22,7 @@ export function isDirectory(stat: Stat): boolean {
   return (stat.mode & S_IFMT) === S_IFDIR;
 }
 
-export function isFile(stat: Stat): boolean {
+export function isFile(stat: Pick<Stat, 'mode'>): boolean {
   return (stat.mode & S_IFMT) === S_IFREG;
 }
 

@@ -29,8 +29,11 @@ export function writeAll(fd: number, data: Uint8Array, path: ByteString): void {
 const BLOCK_BYTES = 4096;
 const ZEROS: Buffer = Buffer.alloc(BLOCK_BYTES);
 
-/** Writes what belongs at `offset`, but for the file's blocks that are zero: holes, once the file has its size. Errors are Node's. */
-export function writeAroundZeros(fd: number, bytes: Uint8Array, offset: number): void {
+/**
+ * Writes what belongs at `offset`, but for the file's blocks that are zero: holes, once the file has its size. Answers
+ * whether the last of it was written. Errors are Node's.
+ */
+export function writeAroundZeros(fd: number, bytes: Uint8Array, offset: number): boolean {
   let written = 0;
   const writeUpTo = (end: number): void => {
     while (written < end) written += writeSync(fd, bytes, written, end - written, offset + written);
@@ -43,7 +46,9 @@ export function writeAroundZeros(fd: number, bytes: Uint8Array, offset: number):
     }
     at = end;
   }
+  const isWritten = written < bytes.length;
   writeUpTo(bytes.length);
+  return isWritten;
 }
 
 /** Throws it as a StorageError, unless it only says that a signal came. */

@@ -2,7 +2,7 @@ import { type ByteString, quote } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
 import type { Job } from '../base/pool.ts';
-import type { RingMemory } from '../base/ring.ts';
+import { type RingMemory, ringMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream, Change, LayerId } from '../base/values.ts';
 import type { Rendering } from '../diff/types.ts';
 import type { LayerContent, LayerDriver, LayerMode } from '../driver/driver.ts';
@@ -14,16 +14,12 @@ import type { CompressOptions } from './crew.ts';
 import { DelegatingDriver } from './delegating-driver.ts';
 import { fill, unpackPacked, unpackTar, watch } from './fill.ts';
 import type { AuditAnswer, AuditRequest } from './jobs/audit.ts';
-import {
-  type ChangesRequest,
-  type DiffSizeRequest,
-  type PackRequest,
-  readChanges,
-  type Views,
-} from './jobs/compare.ts';
+import { type ChangesRequest, type DiffSizeRequest, type PackRequest, readChanges } from './jobs/compare.ts';
 import type { FileRange } from './jobs/inflate.ts';
 import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
 import type { ReplayRequest } from './jobs/replay.ts';
+import type { StepsRequest } from './jobs/steps.ts';
+import type { Views } from './jobs/views.ts';
 import { type LayerFiles, layerFiles } from './layer-files.ts';
 import { jobStream, writeFile } from './streams.ts';
 import type { Threads } from './threads.ts';
@@ -214,14 +210,22 @@ class Graph extends DelegatingDriver implements StorageDriver {
   async *diff(id: LayerId, parent: LayerId | undefined, options: DiffOptions = {}): AsyncGenerator<Uint8Array> {
     const views = await this.#views(id, parent, options);
     using crew = this.#threads.crew(options);
+    const { jobs, forTwo } = this.#threads;
+    const steps = forTwo ? ringMemory({ slots: 16, slotBytes: 16 * 1024 }) : undefined;
+    const { base: _, ...shown } = views;
     const request = (ring: RingMemory, compress?: Compressing): PackRequest => ({
-      views,
+      views: steps === undefined ? views : shown,
+      steps,
       ids: this.#driver.idMaps,
       xattrs: options.xattrs ?? 'all',
       to: { kind: 'ring', ring, compress },
     });
     const job = (...to: Parameters<typeof request>): Job => ({ name: 'pack', request: request(...to) });
-    yield* jobStream(this.#threads.jobs, job, { ...watch(options), crew, lend: options.lend ?? false });
+    const beside = steps && {
+      ring: steps,
+      job: { name: 'steps', request: { views, to: steps } satisfies StepsRequest },
+    };
+    yield* jobStream(jobs, job, { ...watch(options), crew, beside, lend: options.lend ?? false });
   }
 
   async *changes(

@@ -8,6 +8,13 @@ import { watch } from './fill.ts';
 import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
 import type { Threads } from './threads.ts';
 
+/** Who works with the job. */
+export interface Company {
+  readonly crew?: Crew;
+  /** A job that feeds it by another ring. */
+  readonly beside?: { readonly job: Job; readonly ring: RingMemory } | undefined;
+}
+
 /**
  * The bytes that a job writes into a ring, as a stream. Nothing starts before the first read; a reader that stops early
  * ends the job; the job's own error, not the ring's, is what a reader sees.
@@ -15,17 +22,21 @@ import type { Threads } from './threads.ts';
 export async function* jobStream(
   pool: Pool,
   job: (ring: RingMemory, compress?: Compressing) => Job,
-  { crew, lend, ...options }: RunOptions & Lending & { readonly crew?: Crew } = {},
+  { crew, lend, beside, onProgress, ...options }: RunOptions & Lending & Company = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const ring = ringMemory();
   const giveUp = (): void => {
     abortRing(ring);
+    if (beside !== undefined) abortRing(beside.ring);
     crew?.giveUp();
   };
   const stop = new AbortController();
   const signal = options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal]);
-  const jobs = [job(ring, crew?.compress), ...(crew?.helpers ?? [])];
-  const running = pool.runTogether(jobs, { ...options, signal, giveUp, paced: true });
+  // The first gets the thread that is ready first.
+  const jobs = [...(beside === undefined ? [] : [beside.job]), job(ring, crew?.compress), ...(crew?.helpers ?? [])];
+  const ofJob =
+    onProgress && ((bytesDone: readonly number[]) => onProgress(bytesDone.slice(beside === undefined ? 0 : 1)));
+  const running = pool.runTogether(jobs, { ...options, onProgress: ofJob, signal, giveUp, paced: true });
   running.catch(giveUp); // also where it never began: nobody else would end the reading; the error is seen below
   let whole = false;
   try {

@@ -15,6 +15,8 @@ export interface Threads extends AsyncDisposable {
   readonly jobs: Pool;
   /** How many layers are unpacked at a time; with 1 each in one thread, however large. */
   readonly width: number;
+  /** Whether a job that can be done by two threads should be: another core has nothing to do, and to start one pays. */
+  readonly forTwo: boolean;
   readonly perform: Performer;
   /** Whether `hash` is at work. */
   readonly hashes: boolean;
@@ -67,6 +69,10 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
     jobs,
     width,
     perform,
+    get forTwo() {
+      const isBrief = ahead.jobs !== undefined; // it ends before a second thread has paid
+      return width > 1 && jobs.busy === 0 && (jobs.idle > 1 || !isBrief);
+    },
     get hashes() {
       return hashing.taken > 0;
     },

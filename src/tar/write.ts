@@ -21,6 +21,8 @@ import {
 import { encodePax, formatPaxTime, xattrKey } from './pax.ts';
 import type { TarEntry, TarEntryType } from './types.ts';
 
+const ZEROS = new Uint8Array(BLOCK);
+const NO_BYTES = new Uint8Array();
 const LETTERS: Readonly<Record<Exclude<TarEntryType, 'skipped'>, string>> = {
   file: '0',
   hardlink: '1',
@@ -52,7 +54,7 @@ export function encodeEntry(entry: TarEntry): Buffer {
     records.set(key as ByteString, typeof value === 'number' ? (String(value) as ByteString) : (value as ByteString));
   };
 
-  let map: Buffer = Buffer.alloc(0);
+  let map: Uint8Array = NO_BYTES;
   let payload = entry.sizeBytes;
   let split = splitName(name);
   if (entry.sparse !== undefined) {
@@ -109,8 +111,8 @@ export function encodeEntry(entry: TarEntry): Buffer {
 }
 
 /** The zeros between a payload of `sizeBytes` and the next header: 0 to 511. */
-export function paddingFor(sizeBytes: number): Buffer {
-  return Buffer.alloc(paddingOf(sizeBytes));
+export function paddingFor(sizeBytes: number): Uint8Array {
+  return ZEROS.subarray(0, paddingOf(sizeBytes));
 }
 
 /** The end of an archive: two zero blocks. */

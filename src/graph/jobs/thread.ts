@@ -10,15 +10,16 @@ import {
   diffSize,
   type PackRequest,
   pack,
-  type Views,
   whyWalk,
 } from './compare.ts';
 import { inflate } from './inflate.ts';
 import { Jail } from './jail.ts';
 import { mount, unmount } from './mounting.ts';
 import { replay } from './replay.ts';
+import { type StepsRequest, steps } from './steps.ts';
 import { sync } from './sync.ts';
 import { copy, makeDirectory, merge, usage } from './trees.ts';
+import type { Views } from './views.ts';
 
 // The entry module of a job thread. Everything a job needs is loaded here: in a jail the thread would load it from the
 // layer (what the codecs load late, `Jail` has them load before the first one).
@@ -44,6 +45,7 @@ const TABLE: JobTable = {
   apply: (request: ApplyRequest, context: JobContext): ApplyAnswer => apply(request, context, jail),
   settle: (request: SettleRequest, context: JobContext): SettleAnswer => settle(request, context, jail),
   pack: (request: PackRequest, context: JobContext): readonly string[] => pack(request, context, jail),
+  steps: (request: StepsRequest, context: JobContext): void => steps(request, context, jail),
   changes: (request: ChangesRequest, context: JobContext): void => changes(request, context, jail),
   whyWalk: (request: Views, context: JobContext): string | undefined => whyWalk(request, context, jail),
   diffSize: (request: DiffSizeRequest, context: JobContext): number => diffSize(request, context, jail),

@@ -1,0 +1,93 @@
+import { type ByteString, joinBytes } from '../../base/bytes.ts';
+import type { JobContext } from '../../base/pool.ts';
+import type { WalkOptions } from '../../diff/types.ts';
+import { checkUpper, type UpperReading, whyNotUpper } from '../../diff/upper.ts';
+import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
+import { mount } from '../../linux/mount.ts';
+import type { Mount } from '../../mount/mount.ts';
+import { performMount } from '../../mount/perform.ts';
+import type { Jail } from './jail.ts';
+
+/** Two trees to compare, as plans: they are mounted where only the job sees them, and vanish with it. */
+export interface Views {
+  /** Read-only. */
+  readonly view: Mount;
+  /** Read-only; absent: compared with nothing. */
+  readonly base?: Mount;
+  /** The upper directory of the view, where the base is what lies below it. */
+  readonly upper?: UpperReading;
+  /** Why the upper does not tell what changed, where that is known before. */
+  readonly whole?: string;
+  /** Where there is no upper: when the layer was made. */
+  readonly createdNs?: bigint;
+  /** A directory that exists; what is in it is hidden from the job. */
+  readonly scratch: ByteString;
+}
+
+/** The trees where they are mounted. */
+export interface Places {
+  readonly view: ByteString;
+  readonly base: ByteString | undefined;
+  /** The upper without what somebody mounted inside it: the view shows none of that. */
+  readonly upper: UpperReading | undefined;
+}
+
+/** Mounts them for `task`. */
+export function withViews<T>(views: Views, jail: Jail, task: (places: Places) => T): T {
+  const inPlace = placesOf(views);
+  const mounted = (): T => {
+    const none = 'none' as ByteString;
+    mount(none, views.scratch, 'tmpfs' as ByteString, 0, 'mode=700,size=64k' as ByteString);
+    const place = (name: string, plan: Mount): ByteString => {
+      const path = joinBytes(views.scratch, name as ByteString);
+      mkdirAt(path);
+      performMount(plan, path);
+      return path;
+    };
+    /** A single layer shows its own marks where it is bound; as an overlay it shows what the view makes of them. */
+    const asOverlay = (plan: Mount): Mount => {
+      if (plan.type !== 'bind' || views.view.type !== 'overlay') return plan;
+      const nothing = joinBytes(views.scratch, 'nothing' as ByteString);
+      mkdirAt(nothing);
+      const { upper: _, work: __, short: ___, lower: ____, dataOnly: _____, ...reading } = views.view;
+      return { ...reading, lower: [plan.source, nothing] };
+    };
+    const { upper } = views;
+    return task({
+      view: place('view', views.view),
+      base: views.base === undefined ? undefined : place('base', asOverlay(views.base)),
+      upper:
+        upper === undefined
+          ? undefined
+          : { ...upper, upper: place('upper', { type: 'bind', source: upper.upper, readonly: true }) },
+    });
+  };
+  return inPlace === undefined ? jail.privately(mounted) : jail.privately(mounted, () => task(inPlace));
+}
+
+/** Where plain directories lie: they can be read as they are, with what somebody mounted in them. */
+function placesOf({ view, base, upper }: Views): Places | undefined {
+  if (view.type !== 'bind' || upper !== undefined || (base !== undefined && base.type !== 'bind')) return undefined;
+  return { view: view.source, base: base?.source, upper };
+}
+
+function mkdirAt(path: ByteString): void {
+  mkdirat(AT_FDCWD, path, 0o700);
+}
+
+/** The cheapest way that finds everything. */
+export function walkOptions(
+  { createdNs, whole }: Views,
+  { view, base, upper }: Places,
+  context: JobContext,
+  renames = false,
+): WalkOptions {
+  const check = (): void => context.check();
+  if (upper === undefined) return createdNs === undefined ? { check } : { check, createdNs };
+  const checked = base === undefined ? undefined : checkUpper(base, upper);
+  // A rename is one line, whatever other names the files in it have.
+  const moved = checked === undefined ? undefined : checked.redirects && !renames;
+  const enough = whole === undefined && whyNotUpper(view, upper, moved) === undefined;
+  if (!enough) return { check, upper: upper.upper };
+  return { check, upper: upper.upper, guide: upper.style, ...(checked && { listings: checked.listings }) };
+}
