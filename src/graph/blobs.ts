@@ -4,7 +4,7 @@ import type { RunOptions } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream } from '../base/values.ts';
 import type { InflateLimits } from '../codec/inflate.ts';
-import type { Watched } from './apply.ts';
+import type { Lending, Watched } from './apply.ts';
 import type { CompressOptions } from './crew.ts';
 import type { CopyRangeRequest, KeepRequest, SpoolAnswer, SpoolRequest, UnkeepRequest } from './jobs/blobs.ts';
 import type { FileRange } from './jobs/inflate.ts';
@@ -36,9 +36,14 @@ export function copyRange(threads: Threads, request: CopyRangeRequest, options: 
 }
 
 /** A kept tar as it came in; verified against `diffId` at its end. */
-export function keptTar(threads: Threads, kept: ByteString, diffId: Digest, options: Abortable = {}): ByteStream {
+export function keptTar(
+  threads: Threads,
+  kept: ByteString,
+  diffId: Digest,
+  { signal, lend = false }: Abortable & Lending = {},
+): ByteStream {
   const request = (ring: RingMemory): UnkeepRequest => ({ kept, diffId, to: { kind: 'ring', ring } });
-  return jobStream(threads.jobs, (ring) => ({ name: 'unkeep', request: request(ring) }), { signal: options.signal });
+  return jobStream(threads.jobs, (ring) => ({ name: 'unkeep', request: request(ring) }), { signal, lend });
 }
 
 /** As `keptTar`, into an open file from `offset` on, perhaps compressed: then it answers what the tar became. */

@@ -113,6 +113,6 @@ export const DRIVER: Signatures<StorageDriver> = {
       PARENT,
       ['options', options({ ...ABORTABLE, rendering: word('docker', 'core'), renames: word('collapse') })],
     ],
-    replay: [...RECORD, WATCH],
+    replay: [...RECORD, ['options', options({ ...WATCHED, lend: FLAG })]],
   },
 };

@@ -78,7 +78,7 @@ export interface StorageDriver extends LayerDriver {
   /** Bytes of the files that `id` adds or changes (driver-behaviour D9c). */
   diffSize(id: LayerId, parent: LayerId | undefined, options?: Abortable & Written): Promise<number>;
   /** The very tar that `apply` took, from its record and the layer's files; `corrupt` where it is not that of `diffId`. */
-  replay(id: LayerId, record: ByteString, diffId: Digest, options?: Watched): ByteStream;
+  replay(id: LayerId, record: ByteString, diffId: Digest, options?: Watched & Lending): ByteStream;
   /** As `replay`, into an open file, perhaps compressed: then it answers what the tar became. Several layers may be written at once. */
   replayTo(
     id: LayerId,
@@ -254,10 +254,16 @@ class Graph extends DelegatingDriver implements StorageDriver {
     return this.#threads.jobs.run({ name: 'diffSize', request }, { signal: options.signal });
   }
 
-  async *replay(id: LayerId, record: ByteString, diffId: Digest, options: Watched = {}): AsyncGenerator<Uint8Array> {
+  async *replay(
+    id: LayerId,
+    record: ByteString,
+    diffId: Digest,
+    options: Watched & Lending = {},
+  ): AsyncGenerator<Uint8Array> {
     const { root } = await this.#driver.content(id, { lowers: false });
     const request = (ring: RingMemory): ReplayRequest => ({ record, root, diffId, to: { kind: 'ring', ring } });
-    yield* jobStream(this.#threads.jobs, (ring) => ({ name: 'replay', request: request(ring) }), watch(options));
+    const job = (ring: RingMemory): Job => ({ name: 'replay', request: request(ring) });
+    yield* jobStream(this.#threads.jobs, job, { ...watch(options), lend: options.lend ?? false });
   }
 
   async replayTo(

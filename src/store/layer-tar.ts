@@ -1,7 +1,7 @@
 import type { ByteString } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
-import type { Watched } from '../graph/apply.ts';
+import type { Lending, Watched } from '../graph/apply.ts';
 import { keptTar, keptTarTo, verifyKept } from '../graph/blobs.ts';
 import type { CompressOptions } from '../graph/crew.ts';
 import type { PackedBlob } from '../graph/jobs/out.ts';
@@ -13,7 +13,7 @@ import type { LayerRow } from './rows.ts';
 export async function* layerTar(
   context: StoreContext,
   layer: LayerRow,
-  options: Watched = {},
+  options: Watched & Lending = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const { diffId, recordFile, keptFile } = layer;
   try {

@@ -5,7 +5,7 @@ import { StorageError } from '../base/errors.ts';
 import { together } from '../base/together.ts';
 import type { Abortable, ByteStream } from '../base/values.ts';
 import { absolute } from '../base/working-directory.ts';
-import type { Watched } from '../graph/apply.ts';
+import type { Lending, Watched } from '../graph/apply.ts';
 import type { FilePlace } from '../graph/storage-driver.ts';
 import {
   type ArchiveMember,
@@ -74,8 +74,12 @@ export async function saveTo(
 }
 
 /** Tells of the bytes of one layer's tar. */
-function watched({ diffId, tarBytes: bytesTotal }: LayerRow, { signal, onProgress }: Progressing): Watched {
+function watched(
+  { diffId, tarBytes: bytesTotal }: LayerRow,
+  { signal, onProgress, lend = false }: Progressing & Lending,
+): Watched & Lending {
   return {
+    lend,
     ...(signal === undefined ? {} : { signal }),
     onBytes: (bytesDone) => onProgress?.({ step: 'pack', layer: diffId ?? '', bytesDone, bytesTotal }),
   };

@@ -26,7 +26,13 @@ const IMAGE: Kind = is('an image or its name', (value) => {
 const ABORTABLE = { signal: SIGNAL };
 const PROGRESSING = { ...ABORTABLE, onProgress: FUNCTION };
 const COMPRESS = word('none', 'gzip', 'zstd');
-const SAVE = options({ ...PROGRESSING, format: word('oci', 'docker'), epochSeconds: NUMBER, compress: COMPRESS });
+const SAVE = options({
+  ...PROGRESSING,
+  lend: FLAG,
+  format: word('oci', 'docker'),
+  epochSeconds: NUMBER,
+  compress: COMPRESS,
+});
 const FORCE = options({ force: FLAG });
 const HOLD = options({ ...ABORTABLE, hold: FLAG });
 const NAME: Signature[number] = ['name', TEXT];

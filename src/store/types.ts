@@ -105,7 +105,7 @@ export interface LoadedImage extends Image {
 }
 
 /** How an archive is written. */
-export interface SaveOptions extends Progressing {
+export interface SaveOptions extends Progressing, Lending {
   readonly format?: 'oci' | 'docker';
   /** Seconds since the epoch for the archive's members. Default 0. */
   readonly epochSeconds?: number;

@@ -21,7 +21,6 @@ import {
 import { encodePax, formatPaxTime, xattrKey } from './pax.ts';
 import type { TarEntry, TarEntryType } from './types.ts';
 
-const ZEROS = new Uint8Array(BLOCK);
 const NO_BYTES = new Uint8Array();
 const LETTERS: Readonly<Record<Exclude<TarEntryType, 'skipped'>, string>> = {
   file: '0',
@@ -111,8 +110,8 @@ export function encodeEntry(entry: TarEntry): Buffer {
 }
 
 /** The zeros between a payload of `sizeBytes` and the next header: 0 to 511. */
-export function paddingFor(sizeBytes: number): Uint8Array {
-  return ZEROS.subarray(0, paddingOf(sizeBytes));
+export function paddingFor(sizeBytes: number): Buffer {
+  return Buffer.allocUnsafe(paddingOf(sizeBytes)).fill(0); // from Node's pool, which takes less time
 }
 
 /** The end of an archive: two zero blocks. */

@@ -194,7 +194,7 @@ eachStore('diff() and export() are tars that make the same trees again', async (
 });
 
 eachStore(
-  'diff() and export() that lend their pieces give the same bytes, also to who is slow or stops',
+  'diff(), export() and save() that lend their pieces give the same bytes, also to who is slow or stops',
   async (store) => {
     const image: ImageSpec = { layers: [bulk(7, 40, 300_000)], names: ['docker.io/library/large:1'] };
     await store.images.load(new Blob([ociTar(image) as Buffer<ArrayBuffer>]).stream());
@@ -204,6 +204,8 @@ eachStore(
       (lend: boolean) => work.diff({ lend }),
       (lend: boolean) => work.diff({ lend, compress: 'gzip' }),
       (lend: boolean) => store.images.export('work', { lend }),
+      (lend: boolean) => store.images.save(['large:1'], { lend }),
+      (lend: boolean) => store.images.save(['large:1'], { lend, compress: 'zstd' }),
     ];
     for (const call of calls) {
       const hash = createHash('sha256');

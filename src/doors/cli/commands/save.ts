@@ -47,7 +47,7 @@ export const command: Command = defineCommand({
         await withTextPath(directory, (path) => store.images.saveDirectory(references, path, options));
       } else {
         const wanted = { ...options, format: format === 'docker' ? ('docker' as const) : ('oci' as const) };
-        const stream = store.images.save(references, wanted);
+        const stream = store.images.save(references, { ...wanted, lend: true });
         await writeWith(context, given.output, stream, ({ fd }) => store.images.saveTo(references, fd, wanted));
       }
     });
