@@ -73,7 +73,8 @@ class Loading {
   /** For each image what is to be said of its names. */
   #notes: (readonly string[])[] = [];
   readonly #blobs = new Map<Digest, BlobRow>();
-  #pin: string | undefined;
+  /** Keep layers from removal; more than one only while it is planned again. */
+  readonly #pins = new Set<string>();
 
   constructor(context: StoreContext, options: LoadOptions) {
     this.#context = context;
@@ -91,10 +92,13 @@ class Loading {
    */
   async plan(images: readonly ArchivedImage[]): Promise<void> {
     const { database } = this.#context;
-    const before = this.#pin;
+    const before = [...this.#pins];
     const { pin, layers } = await database.pin(images.flatMap(chainsOf));
-    this.#pin = pin;
-    if (before !== undefined) await database.unpin(before);
+    this.#pins.add(pin);
+    for (const old of before) {
+      await database.unpin(old);
+      this.#pins.delete(old);
+    }
     this.#planned = [];
     this.#present = [];
     this.#images = [];
@@ -183,11 +187,12 @@ class Loading {
       this.#options.onProgress?.({ step: 'settle', bytesDone: rows.reduce((sum, row) => sum + row.tarBytes, 0) });
     }
     this.#options.signal?.throwIfAborted();
+    const [pin] = this.#pins;
     return database.commitImages({
       layers: rows,
       images: this.#images,
       blobs: [...this.#blobs.values()].filter((blob) => blob.digest !== blob.diffId),
-      ...(this.#pin === undefined ? {} : { pin: this.#pin }),
+      ...(pin === undefined ? {} : { pin }),
     });
   }
 
@@ -219,9 +224,10 @@ class Loading {
       context,
       this.#planned.map(({ id }) => id),
     );
-    if (this.#pin === undefined) return;
-    const unpinned = database.unpin(this.#pin);
-    await unpinned.catch((error: unknown) => log.warn(`Layers stay in the store for now: ${String(error)}`));
+    for (const pin of this.#pins) {
+      const unpinned = database.unpin(pin);
+      await unpinned.catch((error: unknown) => log.warn(`Layers stay in the store for now: ${String(error)}`));
+    }
   }
 }
 

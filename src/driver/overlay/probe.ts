@@ -125,9 +125,9 @@ async function tryMount(
   return { overlay, copyUp: observeCopyUp(at) };
 }
 
-/** The kernel's no; that a thread could not start, say, tells nothing of overlay. */
+/** The kernel's no; that a thread could not start, or that the disk is full, tells nothing of overlay. */
 function isRefusal(error: unknown): error is StorageError {
-  return isStorageError(error) && error.errno !== undefined;
+  return isStorageError(error) && error.errno !== undefined && error.code !== 'resource-exhausted';
 }
 
 function probeTypes(probe: ByteString, backing: string): Finding {
