@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { scratch } from '../kit/scratch.ts';
+
+const ROOT = new URL('../..', import.meta.url).pathname;
+const { bundle, JOINED } = (await import(pathToFileURL(join(ROOT, 'tools/bundle.mjs')).href)) as {
+  bundle(target: string): Promise<void>;
+  JOINED: string;
+};
+const FILES = ['start.js', 'main.js', 'jobs/thread.js', 'jobs/control.js', 'database-thread.js'];
+
+test('bundle() makes files that import nothing before they run, threads without anything that is run later', async () => {
+  await using dir = await scratch('bundle');
+  await bundle(dir.path);
+  for (const file of FILES) {
+    const text = readFileSync(join(dir.path, JOINED, file), 'utf8');
+    assert.deepEqual(text.match(/^(?:import|export) .*/gm) ?? [], file === 'main.js' ? ['export {'] : [], file);
+    assert.equal(/__esm\(/.test(text), file === 'main.js', file); // in a jail nothing is to be made for the first time
+  }
+});
+
+test('bundle(): a command loads no crypto, no FFI library and no thread that it does not need', async () => {
+  await using dir = await scratch('bundle');
+  await bundle(dir.path);
+  copyFileSync(join(ROOT, 'package.json'), join(dir.path, 'package.json'));
+  // Told at the very end, from inside the program.
+  const spy = join(dir.path, 'spy.mjs');
+  writeFileSync(
+    spy,
+    `process.on('exit', () => {
+      const loaded = process.moduleLoadList.filter((one) => /NativeModule (crypto|zlib|worker_threads|sqlite|child_process)$/.test(one));
+      const native = process.report.getReport().sharedObjects.filter((one) => one.endsWith('.node'));
+      process.stderr.write(JSON.stringify([...loaded, ...native]));
+    });`,
+  );
+  const run = (...args: string[]): unknown => {
+    const program = [
+      '--disable-warning=ExperimentalWarning',
+      '--import',
+      spy,
+      join(dir.path, JOINED, 'start.js'),
+      ...args,
+    ];
+    const { status, stderr } = spawnSync(process.execPath, program, { encoding: 'utf8', timeout: 60_000 });
+    assert.equal(status, 0, stderr);
+    return JSON.parse(stderr);
+  };
+  assert.deepEqual(run('version'), []);
+  assert.deepEqual(run('help'), []);
+});
