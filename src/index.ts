@@ -1,5 +1,5 @@
 import { toBytes } from './base/bytes.ts';
-import { StorageError } from './base/errors.ts';
+import { fromSystem, StorageError } from './base/errors.ts';
 import { expect, PATH } from './base/kinds.ts';
 import type { Change } from './base/values.ts';
 import { absoluteBytes } from './base/working-directory.ts';
@@ -52,13 +52,16 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   const given = { ...options, root: toBytes(absoluteBytes(options.root)) }; // the caller may change directory from here on
   // A thread takes as long to start as all else to load.
   const { openThreads } = await import('./graph/threads.ts');
-  const threads = openThreads(given.threads, given.ahead);
+  const opening = openThreads(given.threads, given.ahead);
   try {
-    const { openStore: open } = await import('./store/open.ts');
-    return await open(given, await threads);
+    const [{ openStore: open }, threads] = await Promise.all([import('./store/open.ts'), opening]);
+    return await open(given, threads);
   } catch (error) {
-    await (await threads)[Symbol.asyncDispose]();
-    throw error;
+    await opening.then(
+      (threads) => threads[Symbol.asyncDispose](),
+      () => {}, // it is what failed
+    );
+    throw fromSystem(error, 'Cannot open the store');
   }
 }
 

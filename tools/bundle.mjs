@@ -104,7 +104,9 @@ function load() {
     const machine = \`linux-\${process.arch}\`;
     const native = createRequire(require.resolve('koffi'))(\`@koromix/koffi-\${machine}/\${machine.replace('-', '_')}/koffi.node\`);
     if (native.version === '${version}') return native;
-  } catch {}
+  } catch (error) {
+    if (error.code !== 'MODULE_NOT_FOUND' && error.code !== 'ERR_DLOPEN_FAILED') throw error;
+  }
   return require('koffi');
 }
 export default load();

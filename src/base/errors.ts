@@ -105,6 +105,10 @@ export function fromSystem(error: unknown, action: string): unknown {
   if (!(error instanceof Error) || isStorageError(error)) return error;
   const { syscall, path } = error as NodeJS.ErrnoException;
   const errno = nodeErrno(error);
+  // What Node says of a module that it could not read has no number.
+  if (syscall === undefined && /too many open files/.test(error.message)) {
+    return new StorageError('resource-exhausted', `${action}: ${error.message}`, { cause: error });
+  }
   const code = SYSTEM_CODES[errno];
   if (code === undefined || syscall === undefined) return error;
   const facts = { errno, syscall, ...(path === undefined ? {} : { path }), cause: error };

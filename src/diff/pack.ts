@@ -32,8 +32,9 @@ import {
 } from '../linux/inode.ts';
 import { EINVAL, ELOOP, ENOENT, ENXIO, located } from '../linux/libc.ts';
 import { flistxattr } from '../linux/xattr.ts';
+import { paddingOf } from '../tar/header.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
-import { encodeEntry, paddingFor, trailer } from '../tar/write.ts';
+import { encodeEntry, trailer } from '../tar/write.ts';
 import { ofReading } from './reading.ts';
 import type { Packable, PackOptions } from './types.ts';
 
@@ -233,7 +234,7 @@ class Packer implements Disposable {
     if (after.sizeBytes !== stat.sizeBytes) {
       throw changed(archived, `it went from ${stat.sizeBytes} to ${after.sizeBytes} bytes`);
     }
-    this.#output.write(paddingFor(stat.sizeBytes));
+    this.#output.zeros(paddingOf(stat.sizeBytes));
   }
 
   /** False where it ends before. Holes are not read: their zeros would only fill the page cache. */

@@ -5,7 +5,7 @@ import { Pool } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
 import { unlessAborted } from '../base/until.ts';
 import type { Performer } from '../driver/driver.ts';
-import type { CompressOptions, Crew } from './crew.ts';
+import { type CompressOptions, type Crew, Crews } from './crew.ts';
 import type { HashRequest } from './jobs/hash.ts';
 import type { MountRequest, UnmountRequest } from './jobs/mounting.ts';
 import type { CopyRequest } from './jobs/trees.ts';
@@ -49,9 +49,7 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
   jobs.warm(ahead.jobs ?? 0);
   if (ahead.mounts === true) control.warm(1);
   // libuv's own threads inherit the root of whichever thread starts them: one of them must exist before the first jail.
-  const loading = import('./crew.ts'); // with zlib, which no thread waits for
   await new Promise((done) => stat('/', done));
-  const { Crews } = await loading;
   // Starting a thread takes longer than most of these calls.
   const light = (): Pool => (jobs.free && control.idle === 0 ? jobs : control);
   const sync = (pool: Pool, path: ByteString): Promise<void> => pool.run({ name: 'sync', request: path });

@@ -182,9 +182,8 @@ export function octalMax(field: Field): number {
   return 8 ** (field[1] - 1) - 1;
 }
 
-/** One ustar block (magic `ustar` NUL `00`, no user or group names), checksum included. */
-export function encodeHeader(fields: HeaderFields): Buffer {
-  const block = Buffer.allocUnsafe(BLOCK).fill(0); // from Node's pool: a buffer of its own takes longer than all below
+/** One ustar block (magic `ustar` NUL `00`, no user or group names), checksum included, in `block`, which is zeros. */
+export function encodeHeader(fields: HeaderFields, block: Buffer = Buffer.alloc(BLOCK)): Buffer {
   block.write(fields.name, NAME[0], NAME[1], 'latin1');
   writeOctal(block, MODE, fields.mode);
   writeOctal(block, UID, fields.uid);

@@ -79,7 +79,7 @@ export function encodeEntry(entry: TarEntry): Buffer {
   if (fraction !== 0n || !fits) record('mtime', formatPaxTime(entry.mtimeNs));
   for (const [key, value] of entry.xattrs) record(xattrKey(key), value);
 
-  const header = encodeHeader({
+  const fields = {
     ...split,
     mode: entry.mode,
     uid: fitting(entry.uid, octalMax(UID)),
@@ -90,10 +90,13 @@ export function encodeEntry(entry: TarEntry): Buffer {
     linkName: entry.linkName.slice(0, LINK_NAME[1]) as ByteString,
     devMajor: entry.devMajor,
     devMinor: entry.devMinor,
-  });
-  if (records.size === 0) return header;
+  };
+  if (records.size === 0) return encodeHeader(fields);
+  // These are copied: from Node's pool, as a buffer of its own takes longer than all that is written into it.
+  const pooled = (): Buffer => Buffer.allocUnsafe(BLOCK).fill(0);
+  const header = encodeHeader(fields, pooled());
   const pax = encodePax(records);
-  const paxHeader = encodeHeader({
+  const paxFields = {
     name: standIn('PaxHeaders.0', name),
     prefix: '' as ByteString,
     mode: 0o644,
@@ -105,13 +108,14 @@ export function encodeEntry(entry: TarEntry): Buffer {
     linkName: '' as ByteString,
     devMajor: 0,
     devMinor: 0,
-  });
+  };
+  const paxHeader = encodeHeader(paxFields, pooled());
   return Buffer.concat([paxHeader, pax, paddingFor(pax.length), header, map]);
 }
 
 /** The zeros between a payload of `sizeBytes` and the next header: 0 to 511. */
 export function paddingFor(sizeBytes: number): Buffer {
-  return Buffer.allocUnsafe(paddingOf(sizeBytes)).fill(0); // from Node's pool, which takes less time
+  return Buffer.alloc(paddingOf(sizeBytes)); // the caller's own: he may write into it, or hand its memory on
 }
 
 /** The end of an archive: two zero blocks. */

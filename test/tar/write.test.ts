@@ -237,3 +237,11 @@ for (const program of ['tar', 'bsdtar', 'python3']) {
     );
   });
 }
+
+test('paddingFor() gives memory that is its caller’s own: what he does with it, nobody else sees', () => {
+  const mine = paddingFor(1);
+  mine.fill(1);
+  assert.deepEqual(paddingFor(1), Buffer.alloc(511));
+  structuredClone(mine.buffer, { transfer: [mine.buffer as ArrayBuffer] });
+  assert.deepEqual(paddingFor(1), Buffer.alloc(511));
+});

@@ -3,8 +3,20 @@
 // after a change; where none can be made, from `src` itself. A published package brings that copy.
 
 // To import node:fs would load all that it could give (6 ms).
-const { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } =
-  process.getBuiltinModule('node:fs');
+const {
+  chmodSync,
+  closeSync,
+  copyFileSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+} = process.getBuiltinModule('node:fs');
 const { dirname, join } = process.getBuiltinModule('node:path');
 
 const ROOT = join(import.meta.dirname, '../../..');
@@ -54,6 +66,7 @@ async function joinedCopy() {
   const copy = join(COPIES, state.name);
   if (existsSync(copy)) return copy;
   let draft;
+  const umask = process.umask(0o022); // whoever may read the source may read the copy
   try {
     mkdirSync(COPIES, { recursive: true });
     dropOldCopies();
@@ -61,12 +74,24 @@ async function joinedCopy() {
     draft = mkdtempSync(join(COPIES, 'draft-'));
     await bundle(draft);
     copyFileSync(join(ROOT, 'package.json'), join(draft, 'package.json'));
-    chmodSync(draft, 0o755); // whoever may read the source may read the copy
+    chmodSync(draft, 0o755);
+    syncFiles(draft); // a crash would leave empty ones under their name, and nothing makes them again
     renameSync(draft, copy);
     return copy;
   } catch {
     if (draft !== undefined) rmSync(draft, { recursive: true, force: true });
     return existsSync(copy) ? copy : undefined; // somebody else was faster, it is not ours to write to, or has no esbuild
+  } finally {
+    process.umask(umask);
+  }
+}
+
+function syncFiles(directory) {
+  for (const entry of readdirSync(directory, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const fd = openSync(join(entry.parentPath, entry.name), 'r');
+    fsyncSync(fd);
+    closeSync(fd);
   }
 }
 
@@ -79,4 +104,6 @@ function dropOldCopies() {
 }
 
 const copy = await joinedCopy();
-await (copy === undefined ? import('./start.ts') : import(join(copy, START)));
+// As a URL: in a path "#" and "%" stand for themselves.
+const url = (path) => `file://${path.split('/').map(encodeURIComponent).join('/')}`;
+await (copy === undefined ? import('./start.ts') : import(url(join(copy, START))));
