@@ -7,6 +7,16 @@ const FURNITURE =
 /** A removed layer, whose tree is deleted in the background. */
 const ASIDE = /^(overlay2|vfs)\/\.removing-[^/]+$/;
 
+/** None where others took the directory away meanwhile. */
+function namesIn(directory: Buffer): string[] {
+  try {
+    return readdirSync(directory, 'latin1');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
 /**
  * Every path below a store's root that is some layer's, record's, hold's or left-over's, sorted; `aside`: removed trees
  * that wait for their deletion too.
@@ -16,7 +26,7 @@ export function rootDump(root: string, { aside = false }: { readonly aside?: boo
   // Layers have names that are not text: a character for each byte.
   const bytesOf = (path: string): Buffer => Buffer.concat([Buffer.from(`${root}/`), Buffer.from(path, 'latin1')]);
   const walk = (path: string): void => {
-    for (const name of readdirSync(bytesOf(path), 'latin1')) {
+    for (const name of namesIn(bytesOf(path))) {
       const at = path === '' ? name : `${path}/${name}`;
       if (!aside && ASIDE.test(at)) continue;
       if (!FURNITURE.test(at)) found.push(at);
