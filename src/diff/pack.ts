@@ -58,7 +58,9 @@ export function packTree(
   options: PackOptions,
   out: (bytes: Uint8Array) => void,
 ): void {
-  using packer = new Packer(root, options, out);
+  using view = Descent.open(root);
+  using upper = options.upper === undefined ? undefined : Descent.open(options.upper);
+  using packer = new Packer(root, { view, upper }, options, out);
   for (const difference of differences) packer.add(difference);
   packer.finish();
 }
@@ -75,19 +77,22 @@ class Packer implements Disposable {
   /** The directories from the root to the last entry that the archive holds already. */
   #parents: ByteString[] = [];
 
-  constructor(root: ByteString, options: PackOptions, out: (bytes: Uint8Array) => void) {
+  constructor(
+    root: ByteString,
+    { view, upper }: { readonly view: Descent; readonly upper: Descent | undefined },
+    options: PackOptions,
+    out: (bytes: Uint8Array) => void,
+  ) {
     this.#root = root;
     this.#options = options;
     this.#output = new Output(out);
     this.#ahead = new ReadAhead((bytes) => this.#output.write(bytes));
-    this.#view = Descent.open(root);
-    this.#upper = options.upper === undefined ? undefined : Descent.open(options.upper);
+    this.#view = view;
+    this.#upper = upper;
   }
 
   [Symbol.dispose](): void {
     this.#ahead[Symbol.dispose]();
-    this.#view[Symbol.dispose]();
-    this.#upper?.[Symbol.dispose]();
   }
 
   add(difference: Packable): void {
@@ -112,7 +117,9 @@ class Packer implements Disposable {
     this.#enter(at, names);
     const prefix = names.length === 0 ? '' : `${names.join('/')}/`;
     if (difference.kind === 'delete') this.#whiteout(prefix, name);
-    else if (at === this.#view || !this.#entryOfUpper(at, prefix, name, difference.stat)) this.#entry(prefix, name);
+    else if (at === this.#view || !this.#entryOfUpper(at, prefix, name, difference)) {
+      this.#entry(prefix, name, difference);
+    }
   }
 
   finish(): void {
@@ -140,14 +147,14 @@ class Packer implements Disposable {
    * Of what the view shows as it lies in the upper directory, which is faster to read: nothing is asked twice, and not of
    * a mount that was made a moment ago. False, with nothing written, where the view is to be asked all the same.
    */
-  #entryOfUpper(upper: Descent, prefix: string, name: ByteString, found: Packable['stat']): boolean {
-    if (found === undefined || !isFile(found)) {
+  #entryOfUpper(upper: Descent, prefix: string, name: ByteString, difference: Packable): boolean {
+    if (difference.stat === undefined || !isFile(difference.stat)) {
       const stat = lstatat(upper.fd, name, ENOENT);
       if (stat === undefined || isFile(stat) || isWhiteout(stat) || !showsItself(stat)) return false;
-      this.#entryOf(upper, prefix, name, stat);
+      this.#entryOf(upper, prefix, name, { stat, difference });
       return true;
     }
-    const fd = openat(upper.fd, name, READING, 0, ENOENT, ELOOP);
+    const fd = openat(upper.fd, name, READING, 0, ENOENT, ELOOP, ENXIO);
     if (fd < 0) return false;
     let taken = false;
     try {
@@ -162,7 +169,7 @@ class Packer implements Disposable {
     }
   }
 
-  #entry(prefix: string, name: ByteString): void {
+  #entry(prefix: string, name: ByteString, difference: Packable): void {
     const at = this.#view;
     at.moveTo(prefix.split('/').slice(0, -1) as ByteString[]);
     const archived = `${prefix}${name}` as ByteString;
@@ -179,7 +186,7 @@ class Packer implements Disposable {
       this.#linked.set(key, archived);
     }
     if (!isFile(stat)) {
-      this.#entryOf(at, prefix, name, stat);
+      this.#entryOf(at, prefix, name, { stat, difference });
       return;
     }
     const fd = openat(at.fd, name, READING);
@@ -192,7 +199,12 @@ class Packer implements Disposable {
   }
 
   /** Of anything but a file. */
-  #entryOf(at: Descent, prefix: string, name: ByteString, stat: Stat): void {
+  #entryOf(
+    at: Descent,
+    prefix: string,
+    name: ByteString,
+    { stat, difference }: { readonly stat: Stat; readonly difference: Packable },
+  ): void {
     const archived = `${prefix}${name}` as ByteString;
     const type = typeOf(stat.mode);
     if (type === 'directory') {
@@ -201,6 +213,7 @@ class Packer implements Disposable {
       this.#parents.push(name);
     } else if (type === 'socket') {
       this.#options.skipped?.(`/${archived}` as ByteString, 'an archive cannot hold a socket');
+      if (difference.kind === 'modify') this.#whiteout(prefix, name); // what was there before is gone all the same
     } else {
       const xattrs = xattrsOf(viaProc(at.fd, name), this.#keep);
       const linkName = type === 'symlink' ? (readlinkat(at.fd, name) as ByteString) : EMPTY;

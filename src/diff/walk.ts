@@ -1,7 +1,7 @@
 import type { ByteString } from '../base/bytes.ts';
 import { Descent } from '../fs/descent.ts';
 import { inodeKey, isDirectory, isWhiteout, sameInode } from '../fs/stat.ts';
-import { overlayMarks, showsItself, type WhiteoutStyle } from '../fs/whiteouts.ts';
+import { isRedirected, overlayMarks, showsItself, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import { xattrsOfFd } from '../fs/xattrs.ts';
 import { fstat, lstatat, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
@@ -103,6 +103,8 @@ interface Level {
   readonly told: boolean;
   /** Where told: the view shows nothing of the base here or below. */
   readonly opaque: boolean;
+  /** The view shows another directory of the layers below than the base has here. */
+  readonly elsewhere: boolean;
   listed: boolean;
 }
 
@@ -158,9 +160,11 @@ function* stepsBelow(
   const touchedNs = options.createdNs === undefined ? undefined : options.createdNs - TICK_NS;
 
   // With an upper: the very inode of the layers below, which nothing can have changed. Its ctime alone would not do (a
-  // copy-up may fall into the same tick), nor that it is not in the upper: a renamed directory shows another's files.
+  // copy-up may fall into the same tick). Not below a renamed directory, which shows another's files: there number and
+  // ctime may be those of an inode of another filesystem (a copied image).
   const untouched = (now: Stat, before: Stat, name: ByteString, level: Level): boolean =>
     upper !== undefined &&
+    !level.elsewhere &&
     now.ino === before.ino &&
     now.inoLow === before.inoLow &&
     now.ctimeNs === before.ctimeNs &&
@@ -180,6 +184,7 @@ function* stepsBelow(
     moved: false,
     told: guided, // the kernel ignores marks of a layer's root
     opaque: false,
+    elsewhere: false,
     listed: true,
   };
   const stack = [first];
@@ -263,6 +268,7 @@ function* stepsBelow(
       inUpper,
       told,
       opaque,
+      elsewhere: level.elsewhere || (inUpper && (listing?.marks.redirect ?? isRedirected(upper.fd))),
       // A rename stamps the inode's ctime alone; what is done inside a directory stamps mtime as well.
       moved: level.moved || (touchedNs !== undefined && now.ctimeNs > touchedNs && now.ctimeNs !== now.mtimeNs),
       listed,

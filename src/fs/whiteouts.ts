@@ -93,6 +93,11 @@ export function isMarked(names: readonly ByteString[]): boolean {
   return names.some((name) => MARK.test(name));
 }
 
+/** Whether a directory (open, not O_PATH) shows another one, in whatever style. */
+export function isRedirected(fd: number): boolean {
+  return flistxattr(fd).some((name) => /^(?:trusted|user)\.overlay\.redirect$/.test(name));
+}
+
 /** What a copied-up file remembers of where it came from changes nothing that is shown. */
 const MARK = /^(?:trusted|user)\.overlay\.(?!origin$)/;
 
