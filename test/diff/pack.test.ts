@@ -8,6 +8,7 @@ import {
   linkSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmSync,
   truncateSync,
@@ -222,6 +223,34 @@ test('packTree() reports sockets and leaves them out, and writes holes as zeros'
     ['hole 0', 'link 1'],
   );
   assert.ok(tar.length > 5_000_000 && tar.length % 512 === 0);
+});
+
+test('packTree() takes away what a socket replaced, though it cannot hold the socket', async (t) => {
+  if (!need(t, 'python3')) return;
+  await using dir = await scratch('pack');
+  const [base, view] = [`${dir.path}/base`, `${dir.path}/view`];
+  mkdirSync(`${base}/was/full`, { recursive: true });
+  mkdirSync(view);
+  const servers = ['was', 'new'].map((name) => createServer().listen(`${view}/${name}`));
+  await Promise.all(servers.map((server) => new Promise((done) => server.on('listening', done))));
+  const skipped: string[] = [];
+  const tar = pack(view, base, { skipped: (path) => skipped.push(path) });
+  for (const server of servers) server.close();
+  assert.deepEqual(skipped, ['/new', '/was']);
+  assert.deepEqual(
+    members(tar).map((line) => line.split(' ')[0]),
+    ['.wh.was'],
+  );
+});
+
+test('packTree() leaves no descriptor where the upper cannot be opened', async () => {
+  await using dir = await scratch('pack');
+  const open = (): number => readdirSync('/proc/self/fd').length;
+  const before = open();
+  for (let i = 0; i < 10; i++) {
+    assert.throws(() => collect(dir.path, [], { upper: b(`${dir.path}/none`) }), { code: 'not-found' });
+  }
+  assert.ok(open() < before + 10);
 });
 
 test('packTree() keeps the order of many entries without content behind a file', async () => {

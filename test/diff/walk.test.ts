@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { linkSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { linkSync, lstatSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { fromText, toText } from '../../src/base/bytes.ts';
@@ -203,6 +203,35 @@ test('walkChanges() does not list a hard link that a copy-up broke and nothing e
   using layer = overlay(`${dir.path}/layer`, [base]);
   applyEdits(layer.merged, [{ do: 'rewrite', path: 'b' }]);
   assert.deepEqual(list(layer.merged, base, 'core', { upper: b(layer.upper) }), []);
+});
+
+test('walkChanges() compares what a moved directory shows, though number and ctime are those of an inode elsewhere', async (t) => {
+  if (!need(t, 'mount')) return;
+  await using dir = await tmpfs();
+  await using below = await tmpfs();
+  await using above = await tmpfs();
+  // On two filesystems that were made alike, two files get one number; and one ctime, in one tick of the clock.
+  const [one, other] = [`${below.path}/a`, `${above.path}/b`];
+  for (const path of [one, other]) mkdirSync(path);
+  const stats = (): { ino: bigint; ctimeNs: bigint }[] =>
+    [one, other].map((path) => lstatSync(`${path}/f`, { bigint: true }));
+  let alike = false;
+  for (let tries = 0; tries < 2000 && !alike; tries++) {
+    for (const path of [one, other]) rmSync(`${path}/f`, { force: true });
+    writeFileSync(`${one}/f`, 'one');
+    writeFileSync(`${other}/f`, 'two2');
+    const [x, y] = stats();
+    alike = x?.ino === y?.ino && x?.ctimeNs === y?.ctimeNs;
+  }
+  assert.ok(alike, 'two files of one number and ctime could not be made');
+  using layer = overlay(`${dir.path}/layer`, [above.path, below.path], 'index=off,redirect_dir=on');
+  using base = overlay(`${dir.path}/base`, [above.path, below.path], 'index=off,redirect_dir=on');
+  rmSync(`${layer.merged}/b`, { recursive: true });
+  renameSync(`${layer.merged}/a`, `${layer.merged}/b`);
+  const expected = ['D /a', 'C /b/f'];
+  const upper = b(layer.upper);
+  assert.deepEqual(list(layer.merged, base.merged, 'core', { upper }), expected);
+  assert.deepEqual(list(layer.merged, base.merged, 'core', { upper, guide: 'overlay' }), expected);
 });
 
 test('walkDifferences() carries directories whose time alone differs, and the root where more than its time does', async () => {
