@@ -1,5 +1,5 @@
 import { toBytes } from './base/bytes.ts';
-import { fromSystem, StorageError } from './base/errors.ts';
+import { fromSystem, isStorageError, StorageError } from './base/errors.ts';
 import { expect, PATH } from './base/kinds.ts';
 import type { Change } from './base/values.ts';
 import { absoluteBytes } from './base/working-directory.ts';
@@ -51,17 +51,20 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   expect('openStore', [['options', STORE_OPTIONS]], [options]);
   const given = { ...options, root: toBytes(absoluteBytes(options.root)) }; // the caller may change directory from here on
   // A thread takes as long to start as all else to load.
-  const { openThreads } = await import('./graph/threads.ts');
+  const { openThreads } = await loaded('open a store', import('./graph/threads.ts'));
   const opening = openThreads(given.threads, given.ahead);
   try {
-    const [{ openStore: open }, threads] = await Promise.all([import('./store/open.ts'), opening]);
+    const [{ openStore: open }, threads] = await Promise.all([
+      loaded('open a store', import('./store/open.ts')),
+      opening,
+    ]);
     return await open(given, threads);
   } catch (error) {
     await opening.then(
       (threads) => threads[Symbol.asyncDispose](),
       () => {}, // it is what failed
     );
-    throw fromSystem(error, 'Cannot open the store');
+    throw error;
   }
 }
 
@@ -82,7 +85,7 @@ export async function doctor(root: string | Uint8Array): Promise<readonly Diagno
   requireMachine('examine this machine');
   expect('doctor', [['root', PATH]], [root]);
   const given = absoluteBytes(root);
-  const { doctor: examine } = await import('./graph/doctor.ts');
+  const { doctor: examine } = await loaded('examine this machine', import('./graph/doctor.ts'));
   return examine(given);
 }
 
@@ -91,7 +94,7 @@ export async function openDriver(options: OpenDriverOptions): Promise<StorageDri
   requireMachine('open a driver');
   expect('openDriver', [['options', DRIVER_OPTIONS]], [options]);
   const given = { ...options, root: toBytes(absoluteBytes(options.root)) };
-  const { openStorageDriver } = await import('./graph/open-driver.ts');
+  const { openStorageDriver } = await loaded('open a driver', import('./graph/open-driver.ts'));
   return openStorageDriver(given);
 }
 
@@ -108,7 +111,7 @@ export async function* upperChanges(
 ): AsyncGenerator<Change, void, undefined> {
   requireMachine('compare mounts');
   expect('upperChanges', OVERLAY_DIFF, [lower, upper, options]);
-  const { upperChanges: changes } = await import('./graph/overlay-diff.ts');
+  const { upperChanges: changes } = await loaded('compare mounts', import('./graph/overlay-diff.ts'));
   yield* changes(lower, upper, options);
 }
 
@@ -120,8 +123,23 @@ export async function* writeUpperdir(
 ): AsyncGenerator<Uint8Array, void, undefined> {
   requireMachine('compare mounts');
   expect('writeUpperdir', OVERLAY_DIFF, [lower, upper, options]);
-  const { writeUpperdir: write } = await import('./graph/overlay-diff.ts');
+  const { writeUpperdir: write } = await loaded('compare mounts', import('./graph/overlay-diff.ts'));
   yield* write(lower, upper, options);
+}
+
+/** What is missing to load a module is told as what it is: descriptors, or the part of koffi that is native. */
+async function loaded<T>(action: string, module: Promise<T>): Promise<T> {
+  try {
+    return await module;
+  } catch (cause) {
+    const error = fromSystem(cause, `Cannot ${action}`);
+    if (isStorageError(error) || !(error instanceof Error) || !/koffi/i.test(error.message)) throw error;
+    const remedy = 'install layerstore again, with its optional dependencies';
+    throw new StorageError('unsupported', `Cannot ${action}: koffi has no build for this machine there; ${remedy}`, {
+      remedy,
+      cause,
+    });
+  }
 }
 
 function requireMachine(action: string): void {

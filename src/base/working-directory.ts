@@ -1,6 +1,6 @@
 import { readlinkSync } from 'node:fs';
 import { posix, resolve } from 'node:path';
-import { type ByteString, fromBytes, fromText } from './bytes.ts';
+import { type ByteString, fromBytes, fromText, quote } from './bytes.ts';
 import { StorageError, threadEndCode } from './errors.ts';
 
 /** `path` made absolute now, as the caller may change directory later; `failed-precondition` where that is not possible. */
@@ -15,6 +15,7 @@ export function absolute(path: string): string {
 /** As `absolute`, of a path that need not be UTF-8, in a working directory that need not be either. */
 export function absoluteBytes(path: string | Uint8Array): ByteString {
   const given = typeof path === 'string' ? fromText(path) : fromBytes(path);
+  if (given.includes('\0')) throw new StorageError('invalid-argument', `Cannot use ${quote(given)}: a path has no NUL`);
   if (given.startsWith('/')) return posix.resolve(given) as ByteString;
   const here = absolute('.');
   const directory = here.includes('\ufffd') ? fromBytes(readlinkSync('/proc/self/cwd', 'buffer')) : fromText(here);

@@ -342,11 +342,7 @@ export class CountedMounts {
   async clear(id: LayerId, directory: ByteString): Promise<void> {
     const { live } = await this.#settle(id);
     const other = live.find(({ hold, elsewhere }) => hold.kind === 'process' || elsewhere !== undefined);
-    if (other !== undefined) {
-      throw new StorageError('busy', `Cannot remove layer ${quote(bytes(id))}: ${describeHold(other.hold)} holds it`, {
-        layer: id,
-      });
-    }
+    if (other !== undefined) throw held('remove', id, other.hold);
     const own = this.#settings.mountPoint(id);
     const below = readMountInfo().filter(
       ({ mountPoint }) => mountPoint === own || mountPoint.startsWith(`${directory}/`),
@@ -384,16 +380,17 @@ export class CountedMounts {
     if (entry === undefined) return;
     const mounts = live.filter((one) => one.entry !== undefined);
     const other = mounts.find(({ hold }) => hold.kind === 'process' && hold.pid !== process.pid);
-    if (other !== undefined) {
-      throw new StorageError('busy', `Cannot unmount layer ${quote(bytes(id))}: ${describeHold(other.hold)} holds it`, {
-        layer: id,
-      });
-    }
+    if (other !== undefined) throw held('unmount', id, other.hold);
     await this.#unmount(id, entry, false);
     const gone = mounts.filter((one) => sameMount(one.entry, entry));
     if (gone.length === mounts.length) removeMountPoint(entry.mountPoint);
     for (const { hold } of gone) this.#holds.drop(bytes(id), hold);
   }
+}
+
+function held(action: string, id: LayerId, hold: Hold): StorageError {
+  const what = `Cannot ${action} layer ${quote(bytes(id))}: ${describeHold(hold)} holds it`;
+  return new StorageError('busy', what, { layer: id });
 }
 
 function bytes(id: LayerId): ByteString {

@@ -1,5 +1,4 @@
-import { type ByteString, fromBytes, quote } from '../base/bytes.ts';
-import { StorageError } from '../base/errors.ts';
+import { type ByteString, fromBytes } from '../base/bytes.ts';
 import { beginEntry, type Draft, fillEntry } from './entry.ts';
 import {
   BLOCK,
@@ -14,6 +13,7 @@ import {
   TYPE,
   verifyChecksum,
 } from './header.ts';
+import { told } from './malformed.ts';
 import { noRecords, type PaxRecords, type PaxSparse, parsePax } from './pax.ts';
 import { openPaxSparse, readOldRealSize, readOldSparse, readSparseExtension, SparseMap, SparseText } from './sparse.ts';
 import type { TarEntry, TarLimits, TarSink } from './types.ts';
@@ -383,20 +383,7 @@ export class TarLexer {
   }
 
   #die(error: unknown): never {
-    this.#error = error;
-    if (error instanceof NoHeader && this.#headerAt === 0) {
-      this.#error = new StorageError('corrupt', 'Cannot read the archive: it is no tar archive', {
-        remedy: 'unpack it first, if it is compressed',
-      });
-    } else if (error instanceof Malformed) {
-      const name = this.#longName ?? this.#draft?.name;
-      const shown = name === undefined ? 'an entry' : `entry ${quote(name.slice(0, 256) as ByteString)}`;
-      this.#error = new StorageError(
-        'corrupt',
-        `Cannot read the archive at ${shown}, whose header is at byte ${this.#headerAt}: ${error.message}`,
-        name === undefined ? {} : { path: name.slice(0, 4096) as ByteString },
-      );
-    }
+    this.#error = told(error, { name: this.#longName ?? this.#draft?.name, headerAt: this.#headerAt });
     this.#state = DEAD;
     throw this.#error;
   }

@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -91,4 +101,37 @@ test('bin/layerstore puts nothing into the environment', { skip: !existsSync('/p
     names.filter((name) => !ofTheShell.includes(name ?? '')),
     [],
   );
+});
+
+/** A checkout of its own, that shares what is installed: its joined copies are its own. */
+function wholeCheckout(directory: string): string {
+  mkdirSync(join(directory, 'node_modules'), { recursive: true });
+  for (const name of ['bin', 'src', 'tools', 'package.json']) {
+    cpSync(join(HOME, name), join(directory, name), { recursive: true });
+  }
+  for (const name of readdirSync(join(HOME, 'node_modules'))) {
+    if (!name.startsWith('.')) symlinkSync(join(HOME, 'node_modules', name), join(directory, 'node_modules', name));
+  }
+  return join(directory, 'bin/layerstore');
+}
+
+test('bin/layerstore starts in a checkout whose path means something in URLs, for every user, and makes a damaged copy anew', async () => {
+  await using dir = await scratch();
+  const home = join(dir.path, 'a #b %41 ?c');
+  const launcher = wholeCheckout(home);
+  const started = (): string =>
+    spawnSync('sh', ['-c', 'umask 077; "$0" version', launcher], { encoding: 'utf8' }).stdout;
+  assert.match(started(), VERSION);
+  const copies = join(home, 'node_modules/.cache/layerstore');
+  const [copy = ''] = readdirSync(copies);
+  const files = readdirSync(join(copies, copy), { recursive: true, encoding: 'utf8' }).map((name) =>
+    join(copies, copy, name),
+  );
+  for (const file of files) assert.equal(statSync(file).mode & 0o044, 0o044, file);
+  for (const name of ['start.js', 'main.js', 'jobs/thread.js']) {
+    const file = join(copies, copy, 'dist/doors/cli/joined', name);
+    truncateSync(file);
+    assert.match(started(), VERSION, name);
+    assert.ok(statSync(file).size > 0, name);
+  }
 });

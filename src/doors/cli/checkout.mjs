@@ -23,7 +23,10 @@ const ROOT = join(import.meta.dirname, '../../..');
 const SOURCE = join(ROOT, 'src');
 /** Inside node_modules: whoever can write there can change what we run in any case. */
 const COPIES = join(ROOT, 'node_modules', '.cache', 'layerstore');
-const START = 'dist/doors/cli/joined/start.js';
+const JOINED = 'dist/doors/cli/joined';
+const START = `${JOINED}/start.js`;
+const THREADS = ['jobs/thread.js', 'jobs/control.js', 'database-thread.js'];
+const FILES = ['package.json', START, ...['main.js', ...THREADS].map((file) => `${JOINED}/${file}`)];
 const DAY_MS = 86_400_000;
 
 /** Every source file, by its path below `src`. */
@@ -64,7 +67,7 @@ async function joinedCopy() {
     state.add(`${file} ${mtimeMs} ${size}`);
   }
   const copy = join(COPIES, state.name);
-  if (existsSync(copy)) return copy;
+  if (isWhole(copy)) return copy;
   let draft;
   const umask = process.umask(0o022); // whoever may read the source may read the copy
   try {
@@ -76,14 +79,20 @@ async function joinedCopy() {
     copyFileSync(join(ROOT, 'package.json'), join(draft, 'package.json'));
     chmodSync(draft, 0o755);
     syncFiles(draft); // a crash would leave empty ones under their name, and nothing makes them again
+    if (!isWhole(copy)) rmSync(copy, { recursive: true, force: true });
     renameSync(draft, copy);
     return copy;
   } catch {
     if (draft !== undefined) rmSync(draft, { recursive: true, force: true });
-    return existsSync(copy) ? copy : undefined; // somebody else was faster, it is not ours to write to, or has no esbuild
+    return isWhole(copy) ? copy : undefined; // somebody else was faster, it is not ours to write to, or has no esbuild
   } finally {
     process.umask(umask);
   }
+}
+
+/** Each file that it needs is there, and none is empty, as a crash leaves them. */
+function isWhole(copy) {
+  return FILES.every((file) => statSync(join(copy, file), { throwIfNoEntry: false })?.size > 0);
 }
 
 function syncFiles(directory) {
@@ -95,7 +104,7 @@ function syncFiles(directory) {
   }
 }
 
-/** Running programs load files late, so a copy that was in use today stays. */
+/** Programs that run load files late: a copy that was made today stays. */
 function dropOldCopies() {
   for (const name of readdirSync(COPIES)) {
     const path = join(COPIES, name);
