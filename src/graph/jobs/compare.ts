@@ -73,7 +73,7 @@ export function changes(request: ChangesRequest, context: JobContext, jail: Jail
   const writer = new RingWriter(request.to);
   withViews(request.views, jail, (places) => {
     let records = '';
-    const options = { ...walkOptions(request.views, places, context, request.renames), ...renamesOf(request, places) };
+    const options = { ...walkOptions(request.views, places, context, request), ...renamesOf(request, places) };
     for (const { kind, path, from } of walkChanges(places.view, places.base, request.rendering, options)) {
       records += `${KINDS[kind]}${path}\0${from === undefined ? '' : `${from}\0`}`;
       if (records.length < 32_768) continue;

@@ -80,13 +80,13 @@ export function walkOptions(
   { createdNs, whole }: Views,
   { view, base, upper }: Places,
   context: JobContext,
-  renames = false,
+  asked: { readonly renames?: boolean } = {},
 ): WalkOptions {
   const check = (): void => context.check();
   if (upper === undefined) return createdNs === undefined ? { check } : { check, createdNs };
   const checked = base === undefined ? undefined : checkUpper(base, upper);
   // A rename is one line, whatever other names the files in it have.
-  const moved = checked === undefined ? undefined : checked.redirects && !renames;
+  const moved = checked === undefined ? undefined : checked.redirects && asked.renames !== true;
   const enough = whole === undefined && whyNotUpper(view, upper, moved) === undefined;
   if (!enough) return { check, upper: upper.upper };
   return { check, upper: upper.upper, guide: upper.style, ...(checked && { listings: checked.listings }) };
