@@ -15,7 +15,7 @@ const FILE = 'reserve';
 export function freeReserve(layout: Layout): boolean {
   const runs = dirname(layout.run) as ByteString;
   let freed = false;
-  for (const boot of readdirSync(toBytes(runs))) {
+  for (const boot of bootsIn(runs)) {
     try {
       rmSync(toBytes(`${runs}/${boot}/${FILE}` as ByteString));
       freed = true;
@@ -24,6 +24,14 @@ export function freeReserve(layout: Layout): boolean {
     }
   }
   return freed;
+}
+
+function bootsIn(runs: ByteString): readonly string[] {
+  try {
+    return readdirSync(toBytes(runs));
+  } catch {
+    return []; // a store whose making ended before that
+  }
 }
 
 /** Takes the space, if it is not taken and there is some. */

@@ -4,7 +4,15 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { before, type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { type DriverName, isStorageError, openStore, type Progress, type Store, toText } from '../../src/index.ts';
+import {
+  type DriverName,
+  isStorageError,
+  openStore,
+  type Progress,
+  StorageError,
+  type Store,
+  toText,
+} from '../../src/index.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { bulk, dockerTar, type ImageSpec, idOf, ociTar } from '../kit/images.ts';
 import { directory, file, layer, ociImage, type Packed } from '../kit/layer-builder.ts';
@@ -151,7 +159,8 @@ for (const driver of DRIVERS) {
   test(`an abort in each phase ends the command with its reason within a second, and nothing is left (${driver})`, async (t) => {
     await eachCase(t, driver, ABORTS[driver], async (deed, met) => {
       const stop = new AbortController();
-      const reason = { why: 'enough' };
+      // Also one that looks like what a job says that only gave up with another.
+      const reason = new StorageError('canceled', 'enough');
       void met.there.then(() => stop.abort(reason));
       try {
         await deed({ signal: stop.signal });

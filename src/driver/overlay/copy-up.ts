@@ -1,8 +1,9 @@
 import { chmodSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { type ByteString, toBytes } from '../../base/bytes.ts';
-import { StorageError } from '../../base/errors.ts';
+import { isStorageError, StorageError } from '../../base/errors.ts';
 import type { Finding } from '../../base/values.ts';
 import { OPAQUE, overlayPrefix } from '../../fs/whiteouts.ts';
+import { located } from '../../linux/libc.ts';
 import { lgetxattr, lsetxattr } from '../../linux/xattr.ts';
 
 // What a mounted overlay writes into its upper when files are changed through it: the two checks of Docker's overlay2
@@ -59,9 +60,11 @@ export function observeCopyUp(at: At): CopyUpFindings {
 
 function observeMetacopy(at: At): Finding {
   for (const file of ['empty', 'full']) {
+    const path = at('merged', file);
     try {
-      chmodSync(toBytes(at('merged', file)), 0o600);
+      chmodSync(toBytes(path), 0o600);
     } catch (error) {
+      throwIfFull(error, path);
       const why = error instanceof Error ? error.message : String(error);
       throw new StorageError('unavailable', `Cannot tell whether overlay uses metacopy: ${why}`, { cause: error });
     }
@@ -76,6 +79,7 @@ function observeRedirect(at: At): Finding {
   try {
     renameSync(toBytes(at('merged', 'd1')), toBytes(at('merged', 'd2')));
   } catch (error) {
+    throwIfFull(error, at('merged', 'd1'));
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === 'EXDEV')
       return { holds: false, because: 'directories of a lower cannot be renamed (redirect_dir is off)' };
@@ -85,4 +89,10 @@ function observeRedirect(at: At): Finding {
   return redirect === undefined
     ? { holds: false, because: 'a renamed directory is copied' }
     : { holds: true, because: 'a renamed directory of a lower is only marked with where it was (redirect_dir is on)' };
+}
+
+/** A full disk tells nothing of overlay: it is no answer. */
+function throwIfFull(error: unknown, path: ByteString): void {
+  const told = located(error, path);
+  if (isStorageError(told, 'resource-exhausted')) throw told;
 }
