@@ -12,6 +12,7 @@ import { layerstore } from './engines/layerstore.ts';
 import { podmans } from './engines/podman.ts';
 import { tools } from './engines/tools.ts';
 import { umocis } from './engines/umoci.ts';
+import { unsynced } from './engines/unsynced.ts';
 import { type Fixture, fixturesFrom } from './fixtures.ts';
 import { runInside } from './inside.ts';
 import { describeMachine, loadAverage, measure } from './measure.ts';
@@ -69,7 +70,15 @@ async function main(scratch: string): Promise<void> {
   const images = options.images ?? (process.env['LAYERSTORE_IMAGES'] || undefined);
   const peers = peersIn(options.peers === undefined ? undefined : resolve(options.peers));
   const { engines, missing } = enginesFrom(
-    await Promise.all([[layerstore], dockers(peers), containerds(peers), podmans(peers), umocis(peers), tools(peers)]),
+    await Promise.all([
+      [layerstore],
+      dockers(peers),
+      containerds(peers),
+      podmans(peers),
+      umocis(peers),
+      tools(peers),
+      unsynced(peers),
+    ]),
     list(options.engines),
   );
   for (const { name, because } of missing) console.error(`skipped: ${name}: ${because}`);

@@ -5,7 +5,7 @@ import { changeMixed, modify } from '../edits.ts';
 import { type Engine, once, type Session } from '../engine.ts';
 import { medianOf } from '../statistics.ts';
 
-const LAUNCHER = fileURLToPath(new URL('../../bin/layerstore', import.meta.url));
+export const LAUNCHER: string = fileURLToPath(new URL('../../bin/layerstore', import.meta.url));
 const ROUNDS = fileURLToPath(new URL('../rounds.ts', import.meta.url));
 export const ROUNDS_COUNT = 20;
 const COMMITS_COUNT = 5;
