@@ -1,6 +1,6 @@
 import { mkdirSync, readFileSync, realpathSync } from 'node:fs';
 import { type ByteString, fromBytes, quote, toBytes } from '../base/bytes.ts';
-import { StorageError } from '../base/errors.ts';
+import { isStorageError, StorageError } from '../base/errors.ts';
 import { type IdMaps, toHost } from '../base/id-map.ts';
 import { ensureDirectory, temporaryName, writeFileAtomic } from '../fs/atomic.ts';
 import { isDirectory, isFile } from '../fs/stat.ts';
@@ -75,6 +75,9 @@ export function listNames(directory: ByteString): ByteString[] {
   if (fd < 0) return [];
   try {
     return readDirectory(fd, directory).map(({ name }) => name);
+  } catch (error) {
+    if (isStorageError(error, 'not-found')) return []; // removed since it was opened
+    throw error;
   } finally {
     close(fd);
   }

@@ -4,7 +4,7 @@ import { isStorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
 import type { RemoveOptions } from '../driver/driver.ts';
 import { everyMakingOf, inRoot, type StoreContext } from './context.ts';
-import type { Making } from './rows.ts';
+import type { LayerRow, Making } from './rows.ts';
 
 /** When trees are deleted. Default: before it resolves. */
 export interface DiscardOptions extends RemoveOptions {
@@ -78,6 +78,16 @@ export async function discardLayers(
   options: DiscardOptions = {},
 ): Promise<void> {
   await discard(context, ids.flatMap(everyMakingOf), options);
+}
+
+/** Removes layers that no name reaches now (children first), with their rows. */
+export async function removeUnreached(context: StoreContext, unreached: readonly LayerRow[]): Promise<void> {
+  const removed = await context.database.removeLayers(unreached.map((layer) => layer.driverId));
+  await discardLayers(
+    context,
+    removed.map((layer) => layer.driverId),
+    { later: true },
+  );
 }
 
 /** As `discardLayers`, for what is not to fail for it, nor to wait for long. */

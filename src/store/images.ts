@@ -5,7 +5,7 @@ import { absolute } from '../base/working-directory.ts';
 import type { Lending } from '../graph/apply.ts';
 import { parseConfig } from '../oci/config.ts';
 import type { StoreContext } from './context.ts';
-import { discardLayers } from './discard.ts';
+import { removeUnreached } from './discard.ts';
 import { givenName } from './given-name.ts';
 import { isHeld } from './held.ts';
 import { loadImages } from './load.ts';
@@ -92,16 +92,6 @@ async function refuseViewed(context: StoreContext, names: readonly string[], for
       layer: top.driverId,
     });
   }
-}
-
-/** Removes layers that no name reaches now. */
-export async function removeUnreached(context: StoreContext, unreached: readonly LayerRow[]): Promise<void> {
-  const removed = await context.database.removeLayers(unreached.map((layer) => layer.driverId));
-  await discardLayers(
-    context,
-    removed.map((layer) => layer.driverId),
-    { later: true },
-  );
 }
 
 /** Newest first, as `docker history`; entries that made a layer are joined with the layers, bottom first. */

@@ -24,6 +24,7 @@ import { compressLayers } from './compress-layers.ts';
 import type { StoreContext } from './context.ts';
 import { layerTar, layerTarTo } from './layer-tar.ts';
 import { fileError } from './layout.ts';
+import { pinned } from './pinned.ts';
 import type { LayerRow } from './rows.ts';
 import type { Image, Progressing, SaveOptions } from './types.ts';
 
@@ -124,10 +125,12 @@ export async function saveDirectory(
 async function plan(context: StoreContext, asked: readonly (Image | string)[], options: SaveOptions): Promise<Plan> {
   const { database } = context;
   const rows = new Map<string, LayerRow>();
+  const chains: (readonly LayerRow[])[] = [];
   const images = new Map<string, ImageToSave>();
   for (const one of asked) {
     const image = typeof one === 'string' ? await database.image(one) : await database.image(one.id);
     const layers = await database.imageLayers(image.id);
+    chains.push(layers);
     const names = askedNames(one, image);
     const before = images.get(image.id);
     images.set(image.id, {
@@ -140,15 +143,17 @@ async function plan(context: StoreContext, asked: readonly (Image | string)[], o
     });
   }
   if (images.size === 0) throw new StorageError('invalid-argument', 'Cannot save: no image is named');
+  await using stack = new AsyncDisposableStack();
+  stack.use(await pinned(context, chains, options));
   const { compress = 'none' } = options;
   if (compress !== 'none') {
-    const compressed = await compressLayers(context, rows, compress, options);
+    const compressed = stack.use(await compressLayers(context, rows, compress, options));
     const blobOf = (layer: LayerToSave): LayerToSave => compressed.layers.get(layer.diffId) ?? layer;
     return {
       images: [...images.values()].map((image) => ({ ...image, layers: image.layers.map(blobOf) })),
       open: (layer) => compressed.open(layer),
       write: (...given) => compressed.write(...given),
-      [Symbol.asyncDispose]: () => compressed[Symbol.asyncDispose](),
+      [Symbol.asyncDispose]: disposing(stack.move()),
     };
   }
   const rowOf = ({ diffId }: LayerToSave): LayerRow => {
@@ -163,8 +168,12 @@ async function plan(context: StoreContext, asked: readonly (Image | string)[], o
       const row = rowOf(layer);
       await layerTarTo(context, row, to, watched(row, { ...options, ...(signal === undefined ? {} : { signal }) }));
     },
-    async [Symbol.asyncDispose]() {},
+    [Symbol.asyncDispose]: disposing(stack.move()),
   };
+}
+
+function disposing(stack: AsyncDisposableStack): () => Promise<void> {
+  return () => stack.disposeAsync();
 }
 
 /** Asked by a name, an image goes out under that name; by id, under all it has. */
