@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
+  appendFileSync,
   chmodSync,
   cpSync,
   existsSync,
@@ -9,6 +10,7 @@ import {
   statSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -128,10 +130,36 @@ test('bin/layerstore starts in a checkout whose path means something in URLs, fo
     join(copies, copy, name),
   );
   for (const file of files) assert.equal(statSync(file).mode & 0o044, 0o044, file);
-  for (const name of ['start.js', 'main.js', 'jobs/thread.js']) {
-    const file = join(copies, copy, 'dist/doors/cli/joined', name);
-    truncateSync(file);
-    assert.match(started(), VERSION, name);
-    assert.ok(statSync(file).size > 0, name);
+  for (const name of ['sizes.json', 'package.json', ...['start.js', 'main.js', 'jobs/thread.js'].map(joined)]) {
+    const file = join(copies, copy, name);
+    const { size } = statSync(file);
+    for (const left of [0, Math.floor(size / 9), Math.floor(size / 2), size - 1]) {
+      truncateSync(file, left);
+      assert.match(started(), VERSION, name);
+      assert.equal(statSync(file).size, size, `${name}, of which ${left} bytes were left`);
+    }
   }
+});
+
+const joined = (name: string): string => `dist/doors/cli/joined/${name}`;
+
+test('bin/layerstore keeps the copies that are used, and drops others after a day', async () => {
+  await using dir = await scratch();
+  const launcher = wholeCheckout(dir.path);
+  const started = (): string => spawnSync(launcher, ['version'], { encoding: 'utf8' }).stdout;
+  assert.match(started(), VERSION);
+  const copies = join(dir.path, 'node_modules/.cache/layerstore');
+  const [first = ''] = readdirSync(copies);
+  const daysAgo = (days: number): Date => new Date(Date.now() - days * 86_400_000);
+  const changeSource = (): void => appendFileSync(join(dir.path, 'src/doors/cli/start.ts'), '\n');
+  utimesSync(join(copies, first), daysAgo(2), daysAgo(2));
+  assert.match(started(), VERSION);
+  changeSource();
+  assert.match(started(), VERSION);
+  assert.ok(readdirSync(copies).includes(first), 'it was begun with today');
+  assert.equal(readdirSync(copies).length, 2);
+  utimesSync(join(copies, first), daysAgo(2), daysAgo(2));
+  changeSource();
+  assert.match(started(), VERSION);
+  assert.ok(!readdirSync(copies).includes(first), 'nobody has used it for two days');
 });

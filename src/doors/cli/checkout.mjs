@@ -13,9 +13,12 @@ const {
   mkdtempSync,
   openSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
+  utimesSync,
+  writeFileSync,
 } = process.getBuiltinModule('node:fs');
 const { dirname, join } = process.getBuiltinModule('node:path');
 
@@ -27,7 +30,10 @@ const JOINED = 'dist/doors/cli/joined';
 const START = `${JOINED}/start.js`;
 const THREADS = ['jobs/thread.js', 'jobs/control.js', 'database-thread.js'];
 const FILES = ['package.json', START, ...['main.js', ...THREADS].map((file) => `${JOINED}/${file}`)];
-const DAY_MS = 86_400_000;
+/** Of a copy: the sizes of its files. */
+const SIZES = 'sizes.json';
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
 
 /** Every source file, by its path below `src`. */
 function sources(directory = '') {
@@ -67,7 +73,10 @@ async function joinedCopy() {
     state.add(`${file} ${mtimeMs} ${size}`);
   }
   const copy = join(COPIES, state.name);
-  if (isWhole(copy)) return copy;
+  if (isWhole(copy)) {
+    touch(copy);
+    return copy;
+  }
   let draft;
   const umask = process.umask(0o022); // whoever may read the source may read the copy
   try {
@@ -77,8 +86,9 @@ async function joinedCopy() {
     draft = mkdtempSync(join(COPIES, 'draft-'));
     await bundle(draft);
     copyFileSync(join(ROOT, 'package.json'), join(draft, 'package.json'));
+    writeFileSync(join(draft, SIZES), JSON.stringify(FILES.map((file) => [file, sizeOf(join(draft, file))])));
     chmodSync(draft, 0o755);
-    syncFiles(draft); // a crash would leave empty ones under their name, and nothing makes them again
+    syncFiles(draft); // a crash would leave empty ones under their name
     if (!isWhole(copy)) rmSync(copy, { recursive: true, force: true });
     renameSync(draft, copy);
     return copy;
@@ -90,9 +100,27 @@ async function joinedCopy() {
   }
 }
 
-/** Each file that it needs is there, and none is empty, as a crash leaves them. */
+/** Each file that it needs is there in its full length: one that is cut off may do nothing at all, and say it was well. */
 function isWhole(copy) {
-  return FILES.every((file) => statSync(join(copy, file), { throwIfNoEntry: false })?.size > 0);
+  try {
+    const sizes = JSON.parse(readFileSync(join(copy, SIZES), 'utf8'));
+    return sizes.length === FILES.length && sizes.every(([file, size]) => size > 0 && sizeOf(join(copy, file)) === size);
+  } catch {
+    return false; // absent, or damaged itself
+  }
+}
+
+function sizeOf(path) {
+  return statSync(path, { throwIfNoEntry: false })?.size;
+}
+
+/** A copy that is used stays, see `dropOldCopies`. */
+function touch(copy) {
+  try {
+    if (Date.now() - statSync(copy).mtimeMs > HOUR_MS) utimesSync(copy, new Date(), new Date());
+  } catch {
+    // it is not ours to write to
+  }
 }
 
 function syncFiles(directory) {
@@ -104,7 +132,7 @@ function syncFiles(directory) {
   }
 }
 
-/** Programs that run load files late: a copy that was made today stays. */
+/** Programs that run load files late: a copy that was made or begun with today stays. */
 function dropOldCopies() {
   for (const name of readdirSync(COPIES)) {
     const path = join(COPIES, name);
