@@ -88,6 +88,11 @@ test('bin/layerstore without any Node says so in one line and exits with 5', asy
   assert.match(stderr, /^[^\n]*finds no Node at all[^\n]*\n$/);
 });
 
+test('bin/layerstore says that its output is closed instead of losing what it prints', () => {
+  const { status, stderr } = spawnSync('sh', ['-c', '"$0" version >&-', LAUNCHER], { encoding: 'utf8' });
+  assert.deepEqual([status, stderr], [2, 'layerstore: Cannot write "standard output": it is closed (EBADF)\n']);
+});
+
 test('bin/layerstore puts nothing into the environment', { skip: !existsSync('/proc/self/environ') }, async () => {
   await using dir = await scratch();
   const launcher = bareCheckout(dir.path);

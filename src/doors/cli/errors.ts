@@ -16,6 +16,7 @@ const CODES: ReadonlyMap<string, readonly [ErrorCode, string]> = new Map([
   ['ENAMETOOLONG', ['invalid-argument', 'a name is too long']],
   ['ENOSPC', ['resource-exhausted', 'no space left on the filesystem']],
   ['EDQUOT', ['resource-exhausted', 'the quota is used up']],
+  ['EBADF', ['invalid-argument', 'it is closed']],
   ['EFBIG', ['resource-exhausted', 'the file would be too large']],
   ['EMFILE', ['resource-exhausted', 'too many open files']],
   ['ENFILE', ['resource-exhausted', 'too many open files']],
