@@ -3,6 +3,7 @@ import { fromSystem, isStorageError, StorageError } from './base/errors.ts';
 import { expect, PATH } from './base/kinds.ts';
 import type { Change } from './base/values.ts';
 import { absoluteBytes } from './base/working-directory.ts';
+import type { Noting } from './graph/apply.ts';
 import type { Diagnosis } from './graph/doctor.ts';
 import type { OpenDriverOptions } from './graph/open-driver.ts';
 import type { OverlayDiffOptions } from './graph/overlay-diff.ts';
@@ -68,7 +69,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   }
 }
 
-export type { ApplyOptions, ApplyReport, Lending, SettledChain, Unpacked, Watched } from './graph/apply.ts';
+export type { ApplyOptions, ApplyReport, Lending, Noting, SettledChain, Unpacked, Watched } from './graph/apply.ts';
 export type { CompressOptions } from './graph/crew.ts';
 export type { Diagnosis } from './graph/doctor.ts';
 export type { AuditAnswer } from './graph/jobs/audit.ts';
@@ -119,7 +120,7 @@ export async function* upperChanges(
 export async function* writeUpperdir(
   lower: readonly RawMount[],
   upper: readonly RawMount[],
-  options: OverlayDiffOptions & { readonly xattrs?: 'all' | 'docker' } = {},
+  options: OverlayDiffOptions & Noting & { readonly xattrs?: 'all' | 'docker' } = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   requireMachine('compare mounts');
   expect('writeUpperdir', OVERLAY_DIFF, [lower, upper, options]);

@@ -247,6 +247,7 @@ class Packer implements Disposable {
     if (after.sizeBytes !== stat.sizeBytes) {
       throw changed(archived, `it went from ${stat.sizeBytes} to ${after.sizeBytes} bytes`);
     }
+    if (after.mtimeNs !== stat.mtimeNs) throw changed(archived, 'it was written to');
     this.#output.zeros(paddingOf(stat.sizeBytes));
   }
 

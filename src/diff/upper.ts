@@ -160,6 +160,7 @@ export function renamedDirectories(
   using below = Descent.open(base);
   for (const { path, marks, from } of directoriesOf(upper, style)) {
     if (!marks.redirect || marks.opaque || from === undefined || taken.has(from)) continue;
+    if (from === path) continue; // moved away and back
     if (!isDirectoryIn(below, from)) continue;
     renames.set(path, from);
     taken.add(from);

@@ -20,6 +20,12 @@ export interface Lending {
   readonly lend?: boolean;
 }
 
+/** Who is told what an archive cannot hold. */
+export interface Noting {
+  /** Called after the last byte, once for each such thing (a socket, say): why, and its path. Up to 100 times. */
+  readonly onNote?: (note: string) => void;
+}
+
 /** How a layer is filled. */
 export interface ApplyOptions extends Watched {
   /** The layer that the archive was made against. Default: the layer's own parent. */

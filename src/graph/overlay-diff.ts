@@ -3,14 +3,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fromText } from '../base/bytes.ts';
 import { IDENTITY } from '../base/id-map.ts';
+import type { Job } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream, Change } from '../base/values.ts';
+import { refuseIndexed } from '../diff/indexed.ts';
 import type { Mount } from '../mount/mount.ts';
 import { fromRaw, type RawMount, readingPlan, upperDirectory } from '../mount/raw.ts';
+import type { Noting } from './apply.ts';
 import { type ChangesRequest, type PackRequest, readChanges } from './jobs/compare.ts';
 import type { Views } from './jobs/views.ts';
 import type { ListOptions } from './storage-driver.ts';
-import { jobStream } from './streams.ts';
+import { jobStream, noting } from './streams.ts';
 import { openThreads, type Threads } from './threads.ts';
 
 // The differ without a driver: what two mounts, as a snapshotter hands them out, differ in.
@@ -49,12 +52,13 @@ export async function* upperChanges(
 export async function* writeUpperdir(
   lower: readonly RawMount[],
   upper: readonly RawMount[],
-  options: OverlayDiffOptions & { readonly xattrs?: 'all' | 'docker' } = {},
+  options: OverlayDiffOptions & Noting & { readonly xattrs?: 'all' | 'docker' } = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const { xattrs = 'all', signal } = options;
   yield* withThreads(lower, upper, options, (threads, views): ByteStream => {
     const request = (ring: RingMemory): PackRequest => ({ views, ids: IDENTITY, xattrs, to: { kind: 'ring', ring } });
-    return jobStream(threads.jobs, (ring) => ({ name: 'pack', request: request(ring) }), { signal });
+    const job = (ring: RingMemory): Job => ({ name: 'pack', request: request(ring) });
+    return jobStream(threads.jobs, job, { signal, ...noting(options) });
   });
 }
 
@@ -65,6 +69,7 @@ async function* withThreads<T>(
   run: (threads: Threads, views: Views) => AsyncIterable<T>,
 ): AsyncGenerator<T, void, undefined> {
   const trees = options.walk === true ? wholeTrees(lower, upper) : layered(lower, upper);
+  for (const raw of [...lower, ...upper]) checkIndex(raw);
   await using threads = await openThreads();
   const scratch = await mkdtemp(join(tmpdir(), 'layerstore-diff-'));
   try {
@@ -72,6 +77,13 @@ async function* withThreads<T>(
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
+}
+
+/** What nobody switched off may be on by the kernel's default. */
+function checkIndex(raw: RawMount): void {
+  const plan = fromRaw(raw);
+  if (plan.type === 'bind' || plan.work === undefined || plan.index === 'off') return;
+  refuseIndexed(plan.work, plan.userxattr);
 }
 
 function layered(lower: readonly RawMount[], upper: readonly RawMount[]): Omit<Views, 'scratch'> {

@@ -57,6 +57,7 @@ export const OVERLAY_DIFF: Signature = [
       rendering: word('docker', 'core'),
       renames: word('collapse'),
       xattrs: word('all', 'docker'),
+      onNote: FUNCTION,
     }),
   ],
 ];
@@ -104,10 +105,14 @@ export const DRIVER: Signatures<StorageDriver> = {
     ],
     verify: [...RECORD, WATCH],
     audit: [ID, ['record', TEXT], ['options', options(ABORTABLE)]],
-    explain: [ID, PARENT],
+    explain: [ID, PARENT, ['options', options({ renames: word('collapse') })]],
   },
   throws: {
-    diff: [ID, PARENT, ['options', options({ ...WATCHED, ...COMPRESS, lend: FLAG, xattrs: word('all', 'docker') })]],
+    diff: [
+      ID,
+      PARENT,
+      ['options', options({ ...WATCHED, ...COMPRESS, lend: FLAG, onNote: FUNCTION, xattrs: word('all', 'docker') })],
+    ],
     changes: [
       ID,
       PARENT,

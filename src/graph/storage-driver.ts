@@ -9,19 +9,25 @@ import type { LayerContent, LayerDriver, LayerMode } from '../driver/driver.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat } from '../linux/inode.ts';
 import { LOCK_EX, tryFlock } from '../linux/sync.ts';
 import type { Mount } from '../mount/mount.ts';
-import type { ApplyOptions, ApplyReport, Lending, SettledChain, Unpacked, Watched } from './apply.ts';
+import type { ApplyOptions, ApplyReport, Lending, Noting, SettledChain, Unpacked, Watched } from './apply.ts';
 import type { CompressOptions } from './crew.ts';
 import { DelegatingDriver } from './delegating-driver.ts';
 import { fill, unpackPacked, unpackTar, watch } from './fill.ts';
 import type { AuditAnswer, AuditRequest } from './jobs/audit.ts';
-import { type ChangesRequest, type DiffSizeRequest, type PackRequest, readChanges } from './jobs/compare.ts';
+import {
+  type ChangesRequest,
+  type DiffSizeRequest,
+  type PackRequest,
+  readChanges,
+  type WhyWalkRequest,
+} from './jobs/compare.ts';
 import type { FileRange } from './jobs/inflate.ts';
 import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
 import type { ReplayRequest } from './jobs/replay.ts';
 import type { StepsRequest } from './jobs/steps.ts';
 import type { Views } from './jobs/views.ts';
 import { type LayerFiles, layerFiles } from './layer-files.ts';
-import { jobStream, writeFile } from './streams.ts';
+import { jobStream, noting, writeFile } from './streams.ts';
 import type { Threads } from './threads.ts';
 import { type FillTarget, UnpackedLayer } from './unpacked.ts';
 
@@ -48,7 +54,7 @@ export interface ListOptions {
 }
 
 /** How a layer is packed. */
-export interface DiffOptions extends Watched, Written, CompressOptions, Lending {
+export interface DiffOptions extends Watched, Written, CompressOptions, Lending, Noting {
   readonly xattrs?: 'all' | 'docker';
 }
 
@@ -94,7 +100,7 @@ export interface StorageDriver extends LayerDriver {
   /** Reads the layer's own files by the names of its archive; each is opened at the call. */
   files(id: LayerId): Promise<LayerFiles>;
   /** Which differ reads the layer (`upper` or `walk`), and why. */
-  explain(id: LayerId, parent: LayerId | undefined, options?: Written): Promise<string>;
+  explain(id: LayerId, parent: LayerId | undefined, options?: Written & Pick<ListOptions, 'renames'>): Promise<string>;
 }
 
 /** Joins a driver with the differ; takes both over. `scratch`: an existing directory that holds nothing a job reads. */
@@ -225,7 +231,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
       ring: steps,
       job: { name: 'steps', request: { views, to: steps } satisfies StepsRequest },
     };
-    yield* jobStream(jobs, job, { ...watch(options), crew, beside, lend: options.lend ?? false });
+    yield* jobStream(jobs, job, { ...watch(options), ...noting(options), crew, beside, lend: options.lend ?? false });
   }
 
   async *changes(
@@ -297,14 +303,19 @@ class Graph extends DelegatingDriver implements StorageDriver {
     return await this.#threads.jobs.run({ name: 'audit', request }, { signal });
   }
 
-  async explain(id: LayerId, parent: LayerId | undefined, options: Written = {}): Promise<string> {
+  async explain(
+    id: LayerId,
+    parent: LayerId | undefined,
+    options: Written & Pick<ListOptions, 'renames'> = {},
+  ): Promise<string> {
     const direct = (await this.#driver.parent(id)) === parent;
     if (!direct) return 'walk: the parent asked for is not the direct one';
     const views = await this.#views(id, parent, options);
     if (views.upper === undefined) return 'walk: the layer is a full copy, nothing says what changed in it';
     if (views.whole !== undefined) return `walk: ${views.whole}`;
     if (parent === undefined) return 'walk: there is nothing below, all of the layer is listed';
-    const because = await this.#threads.jobs.run<string | undefined>({ name: 'whyWalk', request: views });
+    const request: WhyWalkRequest = { views, renames: options.renames === 'collapse' };
+    const because = await this.#threads.jobs.run<string | undefined>({ name: 'whyWalk', request });
     if (because !== undefined) return `walk: ${because}`;
     return 'upper: only what lies in the upper directory is compared with what is below';
   }

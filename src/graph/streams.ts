@@ -2,7 +2,7 @@ import { awake } from '../base/awake.ts';
 import { isStorageError } from '../base/errors.ts';
 import type { Job, Pool, RunOptions } from '../base/pool.ts';
 import { abortRing, type RingMemory, RingReader, ringMemory } from '../base/ring.ts';
-import type { Lending, Watched } from './apply.ts';
+import type { Lending, Noting, Watched } from './apply.ts';
 import type { CompressOptions, Crew } from './crew.ts';
 import { watch } from './fill.ts';
 import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
@@ -13,6 +13,8 @@ export interface Company {
   readonly crew?: Crew;
   /** A job that feeds it by another ring. */
   readonly beside?: { readonly job: Job; readonly ring: RingMemory } | undefined;
+  /** Called with the job's answer once all of it was read. */
+  readonly onAnswer?: ((answer: unknown) => void) | undefined;
 }
 
 /**
@@ -22,7 +24,7 @@ export interface Company {
 export async function* jobStream(
   pool: Pool,
   job: (ring: RingMemory, compress?: Compressing) => Job,
-  { crew, lend, beside, onProgress, ...options }: RunOptions & Lending & Company = {},
+  { crew, lend, beside, onAnswer, onProgress, ...options }: RunOptions & Lending & Company = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const ring = ringMemory();
   const giveUp = (): void => {
@@ -42,7 +44,8 @@ export async function* jobStream(
   try {
     yield* new RingReader(ring).stream(lend);
     whole = true;
-    await awake(running);
+    const answers = await awake(running);
+    onAnswer?.(answers[beside === undefined ? 0 : 1]);
   } catch (error) {
     if (isStorageError(error, 'canceled')) await awake(running);
     throw error;
@@ -65,4 +68,14 @@ export async function writeFile(
   const jobs = [job({ kind: 'file', fd, offset, compress: crew.compress }), ...crew.helpers];
   const [written] = await threads.jobs.runTogether(jobs, { ...watch(options), giveUp: () => crew.giveUp() });
   return written as PackedBlob | undefined;
+}
+
+/** Of a stream that `pack` writes. */
+export function noting({ onNote }: Noting): Pick<Company, 'onAnswer'> {
+  if (onNote === undefined) return {};
+  return {
+    onAnswer(skipped) {
+      for (const note of skipped as readonly string[]) onNote(note);
+    },
+  };
 }

@@ -20,11 +20,12 @@ export type Mount =
       /** Other options as they are spelled; none of them names a directory. */
       readonly more?: readonly ByteString[];
       readonly label?: string;
-      /** The directory that `lower`, `upper` and `work` lie below, and each one's short spelling relative to it. */
+      /** The directory that all of them lie below, and each one's short spelling relative to it. */
       readonly short?: {
         readonly base: ByteString;
         readonly lower: readonly ByteString[];
         readonly upper?: ByteString;
         readonly work?: ByteString;
+        readonly dataOnly?: readonly ByteString[];
       };
     };

@@ -10,6 +10,7 @@ interface Spelling {
   readonly lower: readonly ByteString[];
   readonly upper?: ByteString;
   readonly work?: ByteString;
+  readonly dataOnly?: readonly ByteString[];
 }
 
 /** What mount(2) is told, and the working directory that its names are relative to (absent: they are absolute). */
@@ -29,7 +30,7 @@ export function overlayData(plan: OverlayMount, spelling: Spelling = plan): Byte
   if (plan.redirect !== undefined) parts.push(`redirect_dir=${plan.redirect}`);
   if (plan.metacopy !== undefined) parts.push(`metacopy=${plan.metacopy}`);
   parts.push(...(plan.more ?? []));
-  const dataOnly = (plan.dataOnly ?? []).map((path) => `::${escapeLower(path)}`);
+  const dataOnly = (spelling.dataOnly ?? plan.dataOnly ?? []).map((path) => `::${escapeLower(path)}`);
   parts.push(`lowerdir=${spelling.lower.map(escapeLower).join(':')}${dataOnly.join('')}`);
   if (spelling.upper !== undefined) parts.push(`upperdir=${escapeComma(spelling.upper)}`);
   if (spelling.work !== undefined) parts.push(`workdir=${escapeComma(spelling.work)}`);

@@ -16,7 +16,11 @@ const OVERLAY = 'overlay' as ByteString;
  */
 export function performMount(plan: Mount, target: ByteString): void {
   if (plan.type === 'bind') {
-    performBind(plan.source, target, plan.readonly);
+    try {
+      performBind(plan.source, target, plan.readonly);
+    } catch (error) {
+      throw isStorageError(error) ? (missing([plan.source], 'make a bind mount', error) ?? error) : error;
+    }
     return;
   }
   const { data, base } = overlayRoute(plan, pageSizeBytes());
@@ -34,22 +38,27 @@ function explained(plan: OverlayMount, error: StorageError): StorageError {
   if (!['ENOENT', 'ENOTDIR', 'EINVAL', 'ELOOP'].includes(errno)) return error;
   const facts = { syscall: 'mount', errno, cause: error };
   const all = [...plan.lower, ...(plan.dataOnly ?? []), plan.upper, plan.work].filter((path) => path !== undefined);
-  for (const path of all) {
-    const fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0, ENOENT, ENOTDIR);
-    if (fd >= 0) close(fd);
-    else if (fd === -ENOENT) {
-      const what = `Cannot mount an overlay: its directory ${quote(path)} does not exist`;
-      return new StorageError('not-found', what, { path, ...facts });
-    } else {
-      const what = `Cannot mount an overlay: ${quote(path)} is no directory`;
-      return new StorageError('failed-precondition', what, { path, ...facts });
-    }
-  }
+  const absent = missing(all, 'mount an overlay', error);
+  if (absent !== undefined) return absent;
   if (errno === 'ENOENT' || errno === 'ENOTDIR') return error;
   const why =
     errno === 'ELOOP' ? 'one of its directories lies in another (ELOOP)' : 'the kernel refuses its options (EINVAL)';
   const what = `Cannot mount an overlay: ${why}; dmesg may say which. They were ${quote(overlayData(plan))}`;
   return new StorageError(errno === 'ELOOP' ? 'failed-precondition' : 'unsupported', what, facts);
+}
+
+/** What is to be said of the first of `directories` that is none. */
+function missing(directories: readonly ByteString[], action: string, cause: StorageError): StorageError | undefined {
+  const { errno } = cause;
+  for (const path of directories) {
+    const fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0, ENOENT, ENOTDIR);
+    const facts = { path, syscall: 'mount', ...(errno === undefined ? {} : { errno }), cause };
+    if (fd >= 0) close(fd);
+    else if (fd === -ENOENT) {
+      return new StorageError('not-found', `Cannot ${action}: its directory ${quote(path)} does not exist`, facts);
+    } else return new StorageError('failed-precondition', `Cannot ${action}: ${quote(path)} is no directory`, facts);
+  }
+  return undefined;
 }
 
 // mount(2): the flags of a bind mount other than MS_REC are ignored at first, so read-only needs a second call.

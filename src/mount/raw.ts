@@ -127,7 +127,26 @@ export function readingPlan(plan: Mount): Mount {
     lower,
     ...(index === undefined ? {} : { index: 'off' }),
     ...(kept.length === 0 ? {} : { more: kept }),
+    ...shortened(lower, plan.dataOnly ?? []),
   };
+}
+
+/** Names relative to the directory that all lie below: options of a mount have a page, and a snapshotter's paths are long. */
+function shortened(lower: readonly ByteString[], dataOnly: readonly ByteString[]): Pick<OverlayMount, 'short'> {
+  const all = [...lower, ...dataOnly];
+  if (!all.every((path) => path.startsWith('/'))) return {};
+  const [first = [], ...others] = all.map((path) => path.split('/').slice(0, -1));
+  let depth = first.length;
+  for (const other of others) {
+    let same = 0;
+    while (same < depth && other[same] === first[same]) same++;
+    depth = same;
+  }
+  const base = first.slice(0, depth).join('/');
+  if (base === '') return {};
+  const below = (path: ByteString): ByteString => path.slice(base.length + 1) as ByteString;
+  const names = dataOnly.length === 0 ? {} : { dataOnly: dataOnly.map(below) };
+  return { short: { base: base as ByteString, lower: lower.map(below), ...names } };
 }
 
 function refused(why: string): StorageError {

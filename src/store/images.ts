@@ -2,7 +2,7 @@ import { asDigest, type Digest } from '../base/digest.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { expecting } from '../base/kinds.ts';
 import { absolute } from '../base/working-directory.ts';
-import type { Lending } from '../graph/apply.ts';
+import type { Lending, Noting } from '../graph/apply.ts';
 import { parseConfig } from '../oci/config.ts';
 import type { StoreContext } from './context.ts';
 import { removeUnreached } from './discard.ts';
@@ -44,14 +44,15 @@ export function imagesOf(context: StoreContext): Images {
 async function* exportTree(
   context: StoreContext,
   name: string,
-  options: Progressing & Lending = {},
+  options: Progressing & Lending & Noting = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const { onProgress, signal, lend } = options;
+  const { onProgress, signal, lend, onNote } = options;
   const { driverId, overlayMode: mode } = await exportedLayer(context, name);
   yield* context.driver.diff(driverId, undefined, {
     mode,
     ...(signal === undefined ? {} : { signal }),
     ...(lend === undefined ? {} : { lend }),
+    ...(onNote === undefined ? {} : { onNote }),
     ...(onProgress === undefined ? {} : { onBytes: (bytesDone) => onProgress({ step: 'pack', bytesDone }) }),
   });
 }

@@ -235,19 +235,21 @@ class Writable implements WritableLayer {
     return failing(changes, (error) => this.#known(error));
   }
 
-  explain(): Promise<string> {
+  explain(options: Parameters<WritableLayer['explain']>[0] = {}): Promise<string> {
     const { driver } = this.#context;
-    return this.#named(driver.explain(this.#row.driverId, this.#row.parent, { mode: this.#row.overlayMode }));
+    const { driverId, parent, overlayMode: mode } = this.#row;
+    return this.#named(driver.explain(driverId, parent, { ...options, mode }));
   }
 
   diff(options: Parameters<WritableLayer['diff']>[0] = {}): ReturnType<WritableLayer['diff']> {
-    const { onProgress, xattrs, compress, signal, lend } = options;
+    const { onProgress, xattrs, compress, signal, lend, onNote } = options;
     const tar = this.#context.driver.diff(this.#row.driverId, this.#row.parent, {
       mode: this.#row.overlayMode,
       ...(signal === undefined ? {} : { signal }),
       ...(xattrs === undefined ? {} : { xattrs }),
       ...(compress === undefined ? {} : { compress }),
       ...(lend === undefined ? {} : { lend }),
+      ...(onNote === undefined ? {} : { onNote }),
       ...(onProgress === undefined ? {} : { onBytes: (bytesDone) => onProgress({ step: 'pack', bytesDone }) }),
     });
     return failing(tar, (error) => this.#known(error));

@@ -87,7 +87,7 @@ export const IMAGES: Signatures<Images> = {
       ['images', listOf(IMAGE)],
       ['options', SAVE],
     ],
-    export: [NAME, ['options', options({ ...PROGRESSING, lend: FLAG })]],
+    export: [NAME, ['options', options({ ...PROGRESSING, lend: FLAG, onNote: FUNCTION })]],
   },
 };
 
@@ -111,6 +111,7 @@ export const LAYERS: Signatures<Layers> = {
 
 export const LAYER: Signatures<WritableLayer> = {
   rejects: {
+    explain: [['options', options({ renames: word('collapse') })]],
     mount: [['options', HOLD]],
     commit: [
       ['reference', maybe(TEXT)],
@@ -120,7 +121,12 @@ export const LAYER: Signatures<WritableLayer> = {
   },
   throws: {
     changes: [['options', options({ ...ABORTABLE, rendering: word('docker', 'core'), renames: word('collapse') })]],
-    diff: [['options', options({ ...PROGRESSING, lend: FLAG, xattrs: word('all', 'docker'), compress: COMPRESS })]],
+    diff: [
+      [
+        'options',
+        options({ ...PROGRESSING, lend: FLAG, onNote: FUNCTION, xattrs: word('all', 'docker'), compress: COMPRESS }),
+      ],
+    ],
   },
 };
 

@@ -3,7 +3,7 @@ import type { Digest } from '../base/digest.ts';
 import type { Log } from '../base/log.ts';
 import type { Abortable, ByteStream, Bytes, Change, DriverName, Finding } from '../base/values.ts';
 import type { Mounted } from '../driver/driver.ts';
-import type { Lending } from '../graph/apply.ts';
+import type { Lending, Noting } from '../graph/apply.ts';
 import type { ThreadsAhead } from '../graph/threads.ts';
 
 export type { Bytes } from '../base/values.ts';
@@ -148,7 +148,7 @@ export interface Images {
   /** How it was made, newest first, each step with the layer that it made. */
   history(image: Image | string): Promise<readonly HistoryEntry[]>;
   /** One flattened tar of an image or a writable layer. */
-  export(name: string, options?: Progressing & Lending): ByteStream;
+  export(name: string, options?: Progressing & Lending & Noting): ByteStream;
 }
 
 /** One step of an image's history. */
@@ -214,12 +214,13 @@ export interface WritableLayer extends AsyncDisposable {
   changes(
     options?: Abortable & { readonly rendering?: 'docker' | 'core'; readonly renames?: 'collapse' },
   ): AsyncIterable<Change>;
-  /** Which differ `changes` and `diff` use, and why. */
-  explain(): Promise<string>;
+  /** Which differ `changes` (with `renames`, if given) and `diff` use, and why. */
+  explain(options?: { readonly renames?: 'collapse' }): Promise<string>;
   /** The layer tar, perhaps compressed. */
   diff(
     options?: Progressing &
-      Lending & { readonly xattrs?: 'all' | 'docker'; readonly compress?: 'none' | 'gzip' | 'zstd' },
+      Lending &
+      Noting & { readonly xattrs?: 'all' | 'docker'; readonly compress?: 'none' | 'gzip' | 'zstd' },
   ): ByteStream;
   /** Bytes of the files that it adds or changes. */
   sizeBytes(): Promise<number>;

@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, existsSync, mkdirSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fromText } from '../../src/base/bytes.ts';
@@ -330,12 +341,20 @@ test('upperChanges() refuses marks of fuse-overlayfs that were made where it may
   }
 });
 
+/** As long as before. */
+function rewrite(path: string): void {
+  const fd = openSync(path, 'r+');
+  writeSync(fd, 'other', 20 << 20);
+  closeSync(fd);
+}
+
 test('writeUpperdir() fails, naming the path, when one grows, shrinks or vanishes while the archive is read', async (t) => {
   await using made = await rig(t);
   if (made === undefined) return;
   const acts: Readonly<Record<string, readonly [RegExp, (upper: string) => void]>> = {
     grows: [/"\/2": it went from/, (upper) => appendFileSync(`${upper}/2`, 'more')],
     shrinks: [/"\/2": it shrank/, (upper) => truncateSync(`${upper}/2`, 1 << 20)],
+    'is written to': [/"\/2": it was written to/, (upper) => rewrite(`${upper}/2`)],
     vanishes: [/"\/4.*": it vanished/, (upper) => rmSync(`${upper}/4`, { recursive: true })],
   };
   const temporary = `${made.path}/temporary`;

@@ -1,6 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { appendFileSync, chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import {
+  appendFileSync,
+  chmodSync,
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:net';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -15,8 +27,9 @@ import { lgetxattr, lsetxattr } from '../../src/linux/xattr.ts';
 import { openHouse } from '../contract/driver-house.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { inlinePerformer } from '../kit/inline-performer.ts';
-import { directory, file, layer, ociImage } from '../kit/layer-builder.ts';
+import { directory, file, hardlink, layer, ociImage } from '../kit/layer-builder.ts';
 import { need } from '../kit/require.ts';
+import { collect } from '../transport/archives.ts';
 
 // The kernel checks (driver-behaviour K1, K2): by real mounts, with the kernel's parameters and mount options either way.
 
@@ -208,6 +221,38 @@ test('a layer is read as it was written when the defaults of the kernel are othe
     }
   }
   assert.deepEqual(await store.upkeep.check({ deep: true }), []);
+});
+
+test('explain() says which way is taken for a list with renames, which counts no links, and for one without', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 128);
+  using set = parameters(t, { redirect_dir: 'Y' });
+  if (set === undefined) return;
+  await using store = await openStore({ root: join(disk.path, 'store'), driver: 'overlay2' });
+  await store.images.load([
+    ociImage([layer(directory('d/'), file('d/f', 'f'), hardlink('link', 'd/f'))], 'base'),
+  ] as never);
+  const work = await store.layers.create('base:1');
+  {
+    await using mounted = await work.mount();
+    renameSync(join(toText(mounted.path), 'd'), join(toText(mounted.path), 'moved'));
+    const fd = openSync(toText(mounted.path), 'r');
+    const socket = createServer().listen(`/proc/self/fd/${fd}/socket`); // its own name would be too long for a socket
+    await once(socket, 'listening');
+    renameSync(join(toText(mounted.path), 'socket'), join(toText(mounted.path), 'kept')); // closing takes the first away
+    await new Promise((done) => socket.close(done));
+    closeSync(fd);
+  }
+  assert.match(await work.explain(), /^walk: \/moved\/f has names in places/);
+  assert.match(await work.explain({ renames: 'collapse' }), /^upper: /);
+  const found = await Array.fromAsync(
+    work.changes({ renames: 'collapse' }),
+    ({ kind, path }) => `${kind} ${toText(path)}`,
+  );
+  assert.deepEqual(found, ['add /kept', 'rename /moved']);
+  const notes: string[] = [];
+  await collect(work.diff({ onNote: (note) => void notes.push(note) }));
+  assert.deepEqual(notes, ['an archive cannot hold a socket: /kept']);
 });
 
 function lgetxattrOrNothing(path: ReturnType<typeof fromText>, name: string): Buffer | undefined {

@@ -2,8 +2,8 @@ import { type FileHandle, lstat, open, realpath } from 'node:fs/promises';
 import { type ByteString, fromBytes, quote, toBytes } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { ByteStream } from '../../base/values.ts';
-import type { Context } from './context.ts';
-import { explained, isSystemError } from './errors.ts';
+import { type Context, say } from './context.ts';
+import { explained, isSystemError, oneLine } from './errors.ts';
 import { UsageError } from './parse.ts';
 
 /** Refuses, before any work, to write an archive to a terminal. `target` undefined or `-`: standard output. */
@@ -85,4 +85,9 @@ async function pour(stream: ByteStream, file: FileHandle, signal: AbortSignal): 
     let written = 0;
     while (written < chunk.length) written += (await file.write(chunk, written)).bytesWritten;
   }
+}
+
+/** For the `onNote` of what is written: on standard error. */
+export function noteTo(context: Context): (note: string) => void {
+  return (note) => say(context, `note: ${oneLine(note)}`);
 }

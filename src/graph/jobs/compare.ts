@@ -5,17 +5,23 @@ import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import type { Change } from '../../base/values.ts';
 import { packTree } from '../../diff/pack.ts';
 import type { Rendering, WalkOptions } from '../../diff/types.ts';
-import { renamedDirectories, whyNotUpper } from '../../diff/upper.ts';
+import { renamedDirectories } from '../../diff/upper.ts';
 import { walkChanges, walkDifferences } from '../../diff/walk.ts';
 import { inodeKey, isDirectory } from '../../fs/stat.ts';
 import type { Jail } from './jail.ts';
 import { type Out, writeInto, writerOf } from './out.ts';
 import { readSteps } from './steps.ts';
-import { type Places, type Views, walkOptions, withViews } from './views.ts';
+import { type Places, reasonToWalk, type Views, walkOptions, withViews } from './views.ts';
+
+export interface WhyWalkRequest {
+  readonly views: Views;
+  /** As in `ChangesRequest`. */
+  readonly renames: boolean;
+}
 
 /** Job: why the upper does not tell what differs, undefined where it does. */
-export function whyWalk(views: Views, _context: JobContext, jail: Jail): string | undefined {
-  return withViews(views, jail, ({ view, upper }) => (upper === undefined ? undefined : whyNotUpper(view, upper)));
+export function whyWalk({ views, renames }: WhyWalkRequest, _context: JobContext, jail: Jail): string | undefined {
+  return withViews(views, jail, (places) => reasonToWalk(views, places, { renames }));
 }
 
 export interface PackRequest {

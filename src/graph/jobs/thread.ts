@@ -10,6 +10,7 @@ import {
   diffSize,
   type PackRequest,
   pack,
+  type WhyWalkRequest,
   whyWalk,
 } from './compare.ts';
 import { inflate } from './inflate.ts';
@@ -19,7 +20,6 @@ import { replay } from './replay.ts';
 import { type StepsRequest, steps } from './steps.ts';
 import { sync } from './sync.ts';
 import { copy, makeDirectory, merge, usage } from './trees.ts';
-import type { Views } from './views.ts';
 
 // The entry module of a job thread. Everything a job needs is loaded here: in a jail the thread would load it from the
 // layer (what the codecs load late, `Jail` has them load before the first one).
@@ -47,7 +47,7 @@ const TABLE: JobTable = {
   pack: (request: PackRequest, context: JobContext): readonly string[] => pack(request, context, jail),
   steps: (request: StepsRequest, context: JobContext): void => steps(request, context, jail),
   changes: (request: ChangesRequest, context: JobContext): void => changes(request, context, jail),
-  whyWalk: (request: Views, context: JobContext): string | undefined => whyWalk(request, context, jail),
+  whyWalk: (request: WhyWalkRequest, context: JobContext): string | undefined => whyWalk(request, context, jail),
   diffSize: (request: DiffSizeRequest, context: JobContext): number => diffSize(request, context, jail),
 };
 serve(TABLE);

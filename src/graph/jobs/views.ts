@@ -1,7 +1,7 @@
 import { type ByteString, joinBytes } from '../../base/bytes.ts';
 import type { JobContext } from '../../base/pool.ts';
 import type { WalkOptions } from '../../diff/types.ts';
-import { checkUpper, type UpperReading, whyNotUpper } from '../../diff/upper.ts';
+import { type CheckedUpper, checkUpper, type UpperReading, whyNotUpper } from '../../diff/upper.ts';
 import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
 import { mount } from '../../linux/mount.ts';
 import type { Mount } from '../../mount/mount.ts';
@@ -49,7 +49,7 @@ export function withViews<T>(views: Views, jail: Jail, task: (places: Places) =>
       if (plan.type !== 'bind' || views.view.type !== 'overlay') return plan;
       const nothing = joinBytes(views.scratch, 'nothing' as ByteString);
       mkdirAt(nothing);
-      const { upper: _, work: __, short: ___, lower: ____, dataOnly: _____, ...reading } = views.view;
+      const { upper: _, work: __, short: ___, lower: ____, ...reading } = views.view;
       return { ...reading, lower: [plan.source, nothing] };
     };
     const { upper } = views;
@@ -75,19 +75,30 @@ function mkdirAt(path: ByteString): void {
   mkdirat(AT_FDCWD, path, 0o700);
 }
 
+interface Asked {
+  /** A rename is one line, whatever other names the files in it have. */
+  readonly renames?: boolean;
+}
+
 /** The cheapest way that finds everything. */
-export function walkOptions(
-  { createdNs, whole }: Views,
-  { view, base, upper }: Places,
-  context: JobContext,
-  asked: { readonly renames?: boolean } = {},
-): WalkOptions {
+export function walkOptions(views: Views, places: Places, context: JobContext, asked: Asked = {}): WalkOptions {
+  const { createdNs } = views;
+  const { base, upper } = places;
   const check = (): void => context.check();
   if (upper === undefined) return createdNs === undefined ? { check } : { check, createdNs };
   const checked = base === undefined ? undefined : checkUpper(base, upper);
-  // A rename is one line, whatever other names the files in it have.
-  const moved = checked === undefined ? undefined : checked.redirects && asked.renames !== true;
-  const enough = whole === undefined && whyNotUpper(view, upper, moved) === undefined;
-  if (!enough) return { check, upper: upper.upper };
+  if (reasonToWalk(views, places, asked, checked) !== undefined) return { check, upper: upper.upper };
   return { check, upper: upper.upper, guide: upper.style, ...(checked && { listings: checked.listings }) };
+}
+
+/** Why the upper does not tell what differs; undefined where it does, or where there is none. */
+export function reasonToWalk(
+  { whole }: Views,
+  { view, base, upper }: Places,
+  { renames = false }: Asked,
+  checked?: CheckedUpper,
+): string | undefined {
+  if (whole !== undefined || upper === undefined) return whole;
+  const { redirects } = checked ?? (base === undefined ? { redirects: undefined } : checkUpper(base, upper));
+  return whyNotUpper(view, upper, redirects === undefined ? undefined : redirects && !renames);
 }

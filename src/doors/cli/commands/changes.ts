@@ -15,8 +15,9 @@ export const command: Command = defineCommand({
     const name = textOf(operands[0] as ByteString, 'the name');
     await using store = await openStoreOf(context, { create: false, brief: true, ahead: { jobs: 1 } });
     await using layer = await store.layers.get(name);
-    if (explain) say(context, await layer.explain());
-    for await (const change of layer.changes({ signal: context.signal, ...(renames ? { renames: 'collapse' } : {}) })) {
+    const how = renames ? ({ renames: 'collapse' } as const) : {};
+    if (explain) say(context, await layer.explain(how));
+    for await (const change of layer.changes({ signal: context.signal, ...how })) {
       await context.out.lineBytes(lineOfChange(context, change));
     }
     return 0;

@@ -2,7 +2,7 @@ import { textOf } from '../arguments.ts';
 import { type Command, defineCommand } from '../command.ts';
 import { COMPRESS, compressionGiven } from '../compress.ts';
 import { openStoreOf } from '../context.ts';
-import { checkDestination, writeStream } from '../destination.ts';
+import { checkDestination, noteTo, writeStream } from '../destination.ts';
 import { withProgress } from '../progress.ts';
 
 export const command: Command = defineCommand({
@@ -21,7 +21,7 @@ export const command: Command = defineCommand({
     const { signal } = context;
     const how = { signal, ...(compress === undefined ? {} : { compress }) };
     await withProgress(context, (onProgress) =>
-      writeStream(context, given.output, layer.diff({ ...how, onProgress, lend: true })),
+      writeStream(context, given.output, layer.diff({ ...how, onProgress, lend: true, onNote: noteTo(context) })),
     );
     return 0;
   },

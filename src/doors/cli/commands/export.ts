@@ -1,7 +1,7 @@
 import { textOf } from '../arguments.ts';
 import { type Command, defineCommand } from '../command.ts';
 import { openStoreOf } from '../context.ts';
-import { checkDestination, writeStream } from '../destination.ts';
+import { checkDestination, noteTo, writeStream } from '../destination.ts';
 import { findEither } from '../find.ts';
 import { withProgress } from '../progress.ts';
 
@@ -19,7 +19,11 @@ export const command: Command = defineCommand({
     const id = found.kind === 'image' ? found.image.id : found.layer.id;
     const { signal } = context;
     await withProgress(context, (onProgress) =>
-      writeStream(context, given.output, store.images.export(id, { signal, onProgress, lend: true })),
+      writeStream(
+        context,
+        given.output,
+        store.images.export(id, { signal, onProgress, lend: true, onNote: noteTo(context) }),
+      ),
     );
     return 0;
   },

@@ -4,7 +4,7 @@ import { textOf } from '../arguments.ts';
 import { recordOf } from '../change-lines.ts';
 import { type Command, defineCommand, type Given, type OptionSpecs } from '../command.ts';
 import type { Context } from '../context.ts';
-import { checkDestination, writeStream } from '../destination.ts';
+import { checkDestination, noteTo, writeStream } from '../destination.ts';
 import { jsonLine, pathFields } from '../json.ts';
 import { UsageError } from '../parse.ts';
 
@@ -104,7 +104,8 @@ export const write: Command = defineCommand({
     checkDestination(context, given.output);
     const { writeUpperdir } = await import('../../../index.ts');
     const { lower, upper } = sidesOf(given);
-    await writeStream(context, given.output, writeUpperdir(lower, upper, { walk: given.walk, signal: context.signal }));
+    const how = { walk: given.walk, signal: context.signal, onNote: noteTo(context) };
+    await writeStream(context, given.output, writeUpperdir(lower, upper, how));
     return 0;
   },
 });

@@ -1,0 +1,166 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { linkSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { test } from 'node:test';
+import { type Change, type RawMount, toText, upperChanges, writeUpperdir } from '../../src/index.ts';
+import { overlay as mounted, tmpfs } from '../diff/overlay.ts';
+import { need } from '../kit/require.ts';
+import { collect } from '../transport/archives.ts';
+import { bind, metadataAlone, overlay, sides } from './raw-mounts.ts';
+import { layerstore } from './run-cli.ts';
+
+// Mounts at the edges of what can be read, written by the kernel where it lets us.
+
+async function listed(
+  lower: readonly RawMount[],
+  upper: readonly RawMount[],
+  options: Parameters<typeof upperChanges>[2] = {},
+): Promise<string[]> {
+  const line = ({ kind, path, ...more }: Change): string =>
+    `${kind} ${toText(path)}${'from' in more && more.from !== undefined ? ` from ${toText(more.from)}` : ''}`;
+  return await Array.fromAsync(upperChanges(lower, upper, options), line);
+}
+
+test('upperChanges() refuses uppers of index=on whose files have other names below, which only the mount shows', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using dir = await tmpfs();
+  const base = `${dir.path}/base`;
+  mkdirSync(base);
+  writeFileSync(`${base}/a`, 'old');
+  linkSync(`${base}/a`, `${base}/b`);
+  writeFileSync(`${base}/c`, 'old');
+  const at = `${dir.path}/at`;
+  const raw = [overlay('index=on', `lowerdir=${base}`, `upperdir=${at}/upper`, `workdir=${at}/work`)];
+  const lower = [bind(base)];
+  const change = (name: string): void => {
+    const again = `lowerdir=${base},upperdir=${at}/upper,workdir=${at}/work`;
+    const script = `mount -t overlay -o "index=on,$1" overlay "$2/merged" && echo new >"$2/merged/$3"; umount "$2/merged"`;
+    const { status, stderr } = spawnSync('sh', ['-c', script, 'sh', again, at, name], { encoding: 'utf8' });
+    assert.equal(status, 0, stderr);
+  };
+  {
+    using made = mounted(at, [base], 'index=on');
+    writeFileSync(`${made.merged}/c`, 'new');
+  }
+  assert.deepEqual(await listed(lower, raw), ['modify /c']);
+  change('a');
+  for (const walk of [false, true]) {
+    const refused = { code: 'unsupported', message: /index=on .*with --walk/ };
+    await assert.rejects(listed(lower, raw, { walk }), refused);
+    await assert.rejects(collect(writeUpperdir(lower, raw, { walk })), refused);
+  }
+  {
+    const path = `${dir.path}/merged`;
+    mkdirSync(path);
+    const options = `index=on,lowerdir=${base},upperdir=${at}/upper,workdir=${at}/work`;
+    spawnSync('mount', ['-t', 'overlay', '-o', options, 'overlay', path]);
+    try {
+      assert.deepEqual(await listed(lower, [bind(path)], { walk: true }), ['modify /a', 'modify /b', 'modify /c']);
+    } finally {
+      spawnSync('umount', [path]);
+    }
+  }
+  change('b');
+  assert.deepEqual(await listed(lower, raw), ['modify /a', 'modify /b', 'modify /c'], 'all its names are in the upper');
+});
+
+test('upperChanges() reads mounts whose directories have longer names than fit in one page', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using dir = await tmpfs();
+  const of = (i: number): string => `${dir.path}/io.containerd.snapshotter.v1.overlayfs/snapshots/${i}/fs`;
+  const paths = Array.from({ length: 80 }, (_, i) => of(i));
+  for (const [i, path] of paths.entries()) {
+    mkdirSync(path, { recursive: true });
+    writeFileSync(`${path}/${i}`, '');
+  }
+  assert.ok(paths.join(':').length > 4096);
+  const upper = of(80);
+  mkdirSync(upper, { recursive: true });
+  writeFileSync(`${upper}/7`, 'new');
+  for (const spelled of [[`lowerdir=${paths.join(':')}`], paths.map((path) => `lowerdir+=${path}`)]) {
+    const above = overlay(...spelled, `upperdir=${upper}`, `workdir=${dir.path}/work`);
+    for (const walk of [false, true]) {
+      assert.deepEqual(await listed([overlay(...spelled)], [above], { walk }), ['modify /7']);
+    }
+  }
+});
+
+test('upperChanges() lists no rename of a directory that was moved away and back', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using dir = await tmpfs();
+  const base = `${dir.path}/base`;
+  mkdirSync(`${base}/d/s`, { recursive: true });
+  writeFileSync(`${base}/d/f`, 'f');
+  {
+    using made = mounted(`${dir.path}/at`, [base], 'redirect_dir=on');
+    renameSync(`${made.merged}/d`, `${made.merged}/tmp`);
+    renameSync(`${made.merged}/tmp`, `${made.merged}/d`);
+    writeFileSync(`${made.merged}/d/e`, '');
+    renameSync(`${made.merged}/d/s`, `${made.merged}/moved`);
+  }
+  const upper = [overlay('redirect_dir=on', `lowerdir=${base}`, `upperdir=${dir.path}/at/upper`)];
+  const collapsed = async (rendering: 'core' | 'docker'): Promise<string[]> =>
+    await listed([bind(base)], upper, { rendering, renames: 'collapse' });
+  assert.deepEqual((await collapsed('core')).sort(), ['add /d/e', 'rename /moved from /d/s']);
+  assert.deepEqual((await collapsed('docker')).sort(), ['add /d/e', 'modify /d', 'rename /moved from /d/s']);
+});
+
+test('upperChanges() finds the data of a lower that is a bind in data-only directories', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using dir = await tmpfs();
+  const [base, data, upper] = ['base', 'data', 'upper'].map((name) => `${dir.path}/${name}`) as [
+    string,
+    string,
+    string,
+  ];
+  for (const path of [base, data, upper]) mkdirSync(path);
+  for (const name of ['changed', 'same']) {
+    metadataAlone(`${base}/${name}`, `/data-of-${name}`);
+    writeFileSync(`${data}/data-of-${name}`, 'd'.repeat(5000));
+  }
+  writeFileSync(`${upper}/changed`, 'new');
+  const above = [overlay('metacopy=on', `lowerdir=${base}::${data}`, `upperdir=${upper}`)];
+  for (const walk of [false, true]) {
+    const lower = walk ? [overlay('metacopy=on', `lowerdir=${base}::${data}`)] : [bind(base)];
+    assert.deepEqual(await listed(lower, above, { walk }), ['modify /changed']);
+  }
+});
+
+test('overlay write says which sockets an archive cannot hold, and so does the library', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using dir = await tmpfs();
+  const [base, upper] = [`${dir.path}/base`, `${dir.path}/upper`];
+  for (const path of [base, upper]) mkdirSync(path);
+  const server = createServer();
+  await new Promise<void>((done) => void server.listen(`${upper}/socket`, done));
+  try {
+    const [below, above] = [[bind(base)], [overlay(`lowerdir=${base}`, `upperdir=${upper}`)]];
+    const notes: string[] = [];
+    await collect(writeUpperdir(below, above, { onNote: (note) => void notes.push(note) }));
+    assert.deepEqual(notes, ['an archive cannot hold a socket: /socket']);
+    const ran = layerstore('', ['overlay', 'write', ...sides(below, above), '-o', `${dir.path}/out.tar`]);
+    assert.deepEqual([ran.status, ran.stderr], [0, `note: ${notes[0]}\n`]);
+  } finally {
+    server.close();
+  }
+});
+
+test('overlay changes names the directory that is not there, as it was given', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using dir = await tmpfs();
+  const [base, gone, file] = [`${dir.path}/base`, `${dir.path}/gone`, `${dir.path}/file`];
+  mkdirSync(base);
+  writeFileSync(file, '');
+  const cases: readonly (readonly [readonly RawMount[], readonly RawMount[], string, number])[] = [
+    [[bind(base)], [bind(gone)], `its directory "${gone}" does not exist`, 3],
+    [[bind(gone)], [bind(base)], `its directory "${gone}" does not exist`, 3],
+    [[], [bind(gone)], `its directory "${gone}" does not exist`, 3],
+    [[bind(base)], [bind(file)], `"${file}" is no directory`, 5],
+  ];
+  for (const [below, above, what, code] of cases) {
+    const walk = below.length === 0 ? [] : ['--walk'];
+    const { status, stderr } = layerstore('', ['overlay', 'changes', ...walk, ...sides(below, above)]);
+    assert.deepEqual([status, stderr], [code, `layerstore: Cannot make a bind mount: ${what}\n`]);
+  }
+});
