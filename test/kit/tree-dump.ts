@@ -6,32 +6,48 @@ import { walkTree } from '../../src/fs/walk.ts';
 import { viaProc, xattrsOf } from '../../src/fs/xattrs.ts';
 import { AT_FDCWD, lstatat, O_NOFOLLOW, O_RDONLY, openat, readlinkat, type Stat } from '../../src/linux/inode.ts';
 
-/**
- * One line for each path of the tree, the root first: type, mode, owner, device, size, mtime in ns, kept attributes,
- * link target, digest of the content, first name of its hard-link group. Two trees that a layer cannot tell apart have
- * equal dumps; sizes and times of directories are left out where `directories` is `'loose'`.
- */
-export function dumpTree(root: string, directories: 'exact' | 'loose' = 'exact'): string[] {
-  const path = fromText(root);
-  const groups = new Map<string, ByteString>();
-  const top = lstatat(AT_FDCWD, path) as Stat;
-  // A root's times are nobody's business: they change with every entry, and no archive carries them alone.
-  const lines = [line(AT_FDCWD, path, '/' as ByteString, top, 'loose')];
-  for (const { path, dirFd, name, stat } of walkTree(fromText(root))) {
-    let text = line(dirFd, name, path, stat, directories);
-    if (stat.nlink > 1 && !isDirectory(stat)) {
-      const first = groups.get(inodeKey(stat));
-      groups.set(inodeKey(stat), first ?? path);
-      if (first !== undefined) text += ` link=${quote(first)}`;
-    }
-    lines.push(text);
-  }
-  return lines;
+/** One path of a tree. */
+export interface TreeEntry {
+  readonly path: ByteString;
+  /** Type, mode, owner, device, size, mtime in ns, kept attributes, link target, digest of the content. */
+  readonly looks: string;
+  /** First name of its hard-link group; undefined for that itself. */
+  readonly link: ByteString | undefined;
 }
 
-function line(dirFd: number, name: ByteString, path: ByteString, stat: Stat, directories: 'exact' | 'loose'): string {
+/**
+ * One line for each path of the tree, the root first. Two trees that a layer cannot tell apart have equal dumps; sizes
+ * and times of directories are left out where `directories` is `'loose'`.
+ */
+export function dumpTree(root: string, directories: 'exact' | 'loose' = 'exact'): string[] {
+  return treeEntries(root, directories).map(
+    ({ path, looks, link }) => `${quote(path)} ${looks}${link === undefined ? '' : ` link=${quote(link)}`}`,
+  );
+}
+
+/** What `dumpTree` makes its lines of. */
+export function treeEntries(root: string, directories: 'exact' | 'loose' = 'exact'): TreeEntry[] {
+  const top = fromText(root);
+  const groups = new Map<string, ByteString>();
+  const stat = lstatat(AT_FDCWD, top) as Stat;
+  // A root's times are nobody's business: they change with every entry, and no archive carries them alone.
+  const entries = [
+    { path: '/' as ByteString, looks: looksOf(AT_FDCWD, top, stat, 'loose'), link: undefined },
+  ] as TreeEntry[];
+  for (const { path, dirFd, name, stat } of walkTree(top)) {
+    let link: ByteString | undefined;
+    if (stat.nlink > 1 && !isDirectory(stat)) {
+      link = groups.get(inodeKey(stat));
+      groups.set(inodeKey(stat), link ?? path);
+    }
+    entries.push({ path, looks: looksOf(dirFd, name, stat, directories), link });
+  }
+  return entries;
+}
+
+function looksOf(dirFd: number, name: ByteString, stat: Stat, directories: 'exact' | 'loose'): string {
   const type = typeOf(stat.mode);
-  const parts = [quote(path), type, (stat.mode & 0o7777).toString(8), `${stat.uid}:${stat.gid}`];
+  const parts = [type as string, (stat.mode & 0o7777).toString(8), `${stat.uid}:${stat.gid}`];
   if (type.endsWith('device')) parts.push(`${stat.rdevMajor},${stat.rdevMinor}`);
   if (type !== 'directory') parts.push(`${stat.sizeBytes}`);
   if (type !== 'directory' || directories === 'exact') parts.push(`${stat.mtimeNs}`);

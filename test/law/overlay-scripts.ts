@@ -54,11 +54,37 @@ export function moves(max: number): fc.Arbitrary<Edit[]> {
     .map((parts) => parts.flat());
 }
 
+/** A file of those that are made first has another name in another place, and then a directory above one is moved. */
+const strays = fc
+  .record({
+    file: fc.constantFrom('a/ä', 'a/a/a', 'a/a/b', 'a/b/a', 'b/a/b'),
+    name: fc.constantFrom('a.b', 'b/a.b', 'a/a.b', 'b/a/a.b'),
+    moved: directory,
+    to: fc.constantFrom('c', 'b/c', 'a/c', 'b/ä'),
+    written: fc.constantFrom('append' as const, 'rewrite' as const, 'delete' as const),
+  })
+  .map(({ file, name, moved, to, written }) => ({
+    linked: [{ do: 'link', path: file, to: name }] satisfies Edit[],
+    moved: [
+      { do: 'rename', path: moved, to },
+      written === 'append' ? { do: written, path: name, seed: 8 } : { do: written, path: name },
+    ] satisfies Edit[],
+  }));
+
 /** Stacks of two to six layers, now and then with edits of the upper directory itself. */
 export const script: fc.Arbitrary<Script> = fc.record({
   layers: fc
-    .tuple(making(14), fc.array(moves(3), { maxLength: 4, size: 'max' }), moves(5))
-    .map(([first, between, last]) => [first, ...between, last]),
+    .tuple(
+      making(14),
+      fc.array(moves(3), { maxLength: 4, size: 'max' }),
+      moves(5),
+      fc.oneof(
+        { withCrossShrink: true },
+        { weight: 1, arbitrary: fc.constant({ linked: [], moved: [] }) },
+        { weight: 1, arbitrary: strays },
+      ),
+    )
+    .map(([first, between, last, { linked, moved }]) => [[...first, ...linked], ...between, [...moved, ...last]]),
   offline: fc.oneof({ weight: 3, arbitrary: fc.constant([]) }, { weight: 1, arbitrary: edits(4) }),
 });
 
@@ -84,6 +110,8 @@ export interface Places {
   readonly lower?: (directory: string, layer: number) => string;
   /** After the lowers in `lowerdir=`: data-only ones. */
   readonly tail?: string;
+  /** Looks at the last layer's view, still mounted for writing. */
+  readonly written?: (merged: string) => void;
 }
 
 /** Runs the script below `at`; answers the layers' directories, top first. */
@@ -91,7 +119,7 @@ export function play(
   at: string,
   { layers, offline }: Script,
   mode: string,
-  { lower = (directory) => directory, tail = '' }: Places = {},
+  { lower = (directory) => directory, tail = '', written }: Places = {},
 ): readonly string[] {
   const made: string[] = [];
   for (const [i, steps] of layers.entries()) {
@@ -101,6 +129,7 @@ export function play(
     else {
       using _ = mounted(merged, `${mode},lowerdir=${made.join(':')}${tail},upperdir=${upper},workdir=${work}`);
       applyEdits(merged, steps);
+      if (i === layers.length - 1) written?.(merged);
     }
     made.unshift(i === layers.length - 1 ? upper : lower(upper, i));
   }
