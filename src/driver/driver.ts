@@ -38,6 +38,10 @@ export interface DiffStyle {
 export interface LayerMode {
   readonly redirect?: 'on' | 'off';
   readonly metacopy?: 'on' | 'off';
+  /** Whether its marks are `user.` attributes. */
+  readonly userxattr?: boolean;
+  /** Absent where the kernel knows no index. */
+  readonly index?: 'on' | 'off';
 }
 
 /** What a driver can do here. */

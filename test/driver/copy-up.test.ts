@@ -15,6 +15,7 @@ import {
 import { createServer } from 'node:net';
 import { release } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { type TestContext, test } from 'node:test';
 import { fromText, toText } from '../../src/base/bytes.ts';
 import type { Performer } from '../../src/driver/driver.ts';
@@ -187,6 +188,8 @@ test('a layer is read as it was written when the defaults of the kernel are othe
   }
   await using store = await openStore({ root });
   await using work = await store.layers.get('on');
+  const written = { redirect: 'on', metacopy: 'on', userxattr: false, index: 'off' };
+  assert.deepEqual(modeOf(store, work.id), written);
   const upper = (await store.driver.status()) && join(store.driver.home, work.id, 'diff');
   assert.ok(lgetxattr(fromText(join(upper, 'moved')), fromText('trusted.overlay.redirect')) !== undefined);
   assert.ok(lgetxattr(fromText(join(upper, 'h')), fromText('trusted.overlay.metacopy')) !== undefined);
@@ -254,6 +257,13 @@ test('explain() says which way is taken for a list with renames, which counts no
   await collect(work.diff({ onNote: (note) => void notes.push(note) }));
   assert.deepEqual(notes, ['an archive cannot hold a socket: /kept']);
 });
+
+/** As the store's row of the layer has it. */
+function modeOf(store: Store, id: string): unknown {
+  using database = new DatabaseSync(join(store.root, 'store.db'), { readOnly: true });
+  const row = database.prepare('SELECT overlay_mode FROM layers WHERE driver_id = ?').get(id);
+  return JSON.parse(String(row?.['overlay_mode']));
+}
 
 function lgetxattrOrNothing(path: ReturnType<typeof fromText>, name: string): Buffer | undefined {
   try {

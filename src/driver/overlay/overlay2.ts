@@ -311,7 +311,7 @@ class Overlay2 implements LayerDriver {
     const base = this.home;
     const common = {
       type: 'overlay' as const,
-      userxattr: false,
+      userxattr: options.mode?.userxattr ?? false,
       ...(this.#findings.index ? { index: 'off' as const } : {}),
       ...this.#modeOptions(options.mode),
       ...(label === undefined ? {} : { label }),
@@ -325,18 +325,21 @@ class Overlay2 implements LayerDriver {
   }
 
   /** Nothing where it is the kernel's own way now: older kernels know no such options. */
-  #modeOptions(wanted: LayerMode = {}): LayerMode {
-    const now = this.#mode;
-    const differs = (['redirect', 'metacopy'] as const).some(
-      (key) => wanted[key] !== undefined && wanted[key] !== now[key],
-    );
-    return differs ? { ...now, ...wanted } : {};
+  #modeOptions(wanted: LayerMode = {}): Pick<LayerMode, 'redirect' | 'metacopy'> {
+    const { redirect, metacopy } = { ...this.#mode, ...wanted };
+    const differs = redirect !== this.#mode.redirect || metacopy !== this.#mode.metacopy;
+    return differs ? { ...(redirect && { redirect }), ...(metacopy && { metacopy }) } : {};
   }
 
   get #mode(): LayerMode {
-    const { copyUp } = this.#findings;
+    const { copyUp, index } = this.#findings;
     if (copyUp === undefined) return {};
-    return { redirect: copyUp.redirects.holds ? 'on' : 'off', metacopy: copyUp.metacopy.holds ? 'on' : 'off' };
+    return {
+      redirect: copyUp.redirects.holds ? 'on' : 'off',
+      metacopy: copyUp.metacopy.holds ? 'on' : 'off',
+      userxattr: false,
+      ...(index ? { index: 'off' } : {}),
+    };
   }
 
   /** Without SELinux a label is EINVAL in mount(2), and means nothing. */
