@@ -1,7 +1,3 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fromText } from '../base/bytes.ts';
 import { IDENTITY } from '../base/id-map.ts';
 import type { Job } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
@@ -12,6 +8,7 @@ import { fromRaw, type RawMount, readingPlan, upperDirectory } from '../mount/ra
 import type { Noting } from './apply.ts';
 import { type ChangesRequest, type PackRequest, readChanges } from './jobs/compare.ts';
 import type { Views } from './jobs/views.ts';
+import { scratchDirectory } from './scratch.ts';
 import type { ListOptions } from './storage-driver.ts';
 import { jobStream, noting } from './streams.ts';
 import { openThreads, type Threads } from './threads.ts';
@@ -71,12 +68,8 @@ async function* withThreads<T>(
   const trees = options.walk === true ? wholeTrees(lower, upper) : layered(lower, upper);
   for (const raw of [...lower, ...upper]) checkIndex(raw);
   await using threads = await openThreads();
-  const scratch = await mkdtemp(join(tmpdir(), 'layerstore-diff-'));
-  try {
-    yield* run(threads, { ...trees, scratch: fromText(scratch) });
-  } finally {
-    await rm(scratch, { recursive: true, force: true });
-  }
+  using scratch = scratchDirectory();
+  yield* run(threads, { ...trees, scratch: scratch.path });
 }
 
 /** What nobody switched off may be on by the kernel's default. */

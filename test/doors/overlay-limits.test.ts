@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { linkSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { linkSync, lutimesSync, mkdirSync, readdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import type { Readable } from 'node:stream';
 import { test } from 'node:test';
 import { type Change, type RawMount, toText, upperChanges, writeUpperdir } from '../../src/index.ts';
 import { overlay as mounted, tmpfs } from '../diff/overlay.ts';
 import { need } from '../kit/require.ts';
 import { collect } from '../transport/archives.ts';
 import { bind, metadataAlone, overlay, sides } from './raw-mounts.ts';
-import { layerstore } from './run-cli.ts';
+import { LAUNCHER, layerstore } from './run-cli.ts';
 
 // Mounts at the edges of what can be read, written by the kernel where it lets us.
 
@@ -163,4 +165,41 @@ test('overlay changes names the directory that is not there, as it was given', a
     const { status, stderr } = layerstore('', ['overlay', 'changes', ...walk, ...sides(below, above)]);
     assert.deepEqual([status, stderr], [code, `layerstore: Cannot make a bind mount: ${what}\n`]);
   }
+});
+
+test('overlay verbs remove what killed ones left in the directory for temporary files, and nothing that is in use', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using dir = await tmpfs();
+  const [base, upper, temporary] = [`${dir.path}/base`, `${dir.path}/upper`, `${dir.path}/temporary`];
+  for (const path of [base, upper, temporary]) mkdirSync(path);
+  for (let i = 0; i < 40; i++) writeFileSync(`${upper}/${i}`, Buffer.alloc(1 << 20));
+  const args = sides([bind(base)], [overlay(`lowerdir=${base}`, `upperdir=${upper}`)]);
+  const env = { ...process.env, TMPDIR: temporary };
+  const begun = async (): Promise<ChildProcess> => {
+    const child = spawn(LAUNCHER, ['overlay', 'write', ...args], { stdio: ['ignore', 'pipe', 'inherit'], env });
+    await once(child.stdout as Readable, 'readable'); // and nobody reads on
+    return child;
+  };
+  const [killed, busy] = [await begun(), await begun()];
+  try {
+    killed.kill('SIGKILL');
+    await once(killed, 'exit');
+    const left = readdirSync(temporary);
+    assert.equal(left.length, 2);
+    writeFileSync(`${temporary}/layerstore-diff-file`, 'not ours');
+    symlinkSync(base, `${temporary}/layerstore-diff-link`);
+    mkdirSync(`${temporary}/layerstore-diff-full/x`, { recursive: true });
+    const others = readdirSync(temporary).filter((name) => !left.includes(name));
+    for (const name of readdirSync(temporary)) lutimesSync(`${temporary}/${name}`, 1, 1);
+    assert.equal(layerstore('', ['overlay', 'changes', ...args], { env: { TMPDIR: temporary } }).status, 0);
+    const now = readdirSync(temporary);
+    assert.equal(now.filter((name) => left.includes(name)).length, 1);
+    assert.deepEqual(now.filter((name) => !left.includes(name)).sort(), others.sort());
+    assert.equal(busy.exitCode, null);
+  } finally {
+    busy.kill('SIGTERM');
+    (busy.stdout as Readable).destroy();
+    await once(busy, 'close');
+  }
+  assert.equal(readdirSync(temporary).length, 3);
 });

@@ -1,7 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-const LAUNCHER = fileURLToPath(new URL('../../bin/layerstore', import.meta.url));
+export const LAUNCHER: string = fileURLToPath(new URL('../../bin/layerstore', import.meta.url));
 
 export interface Ran {
   readonly status: number | null;
