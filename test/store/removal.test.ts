@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openStore, type Store } from '../../src/index.ts';
-import { layerstore } from '../doors/run-cli.ts';
+import { LAUNCHER, layerstore } from '../doors/run-cli.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { bulk } from '../kit/images.ts';
 import { ociImage } from '../kit/layer-builder.ts';
@@ -20,7 +21,7 @@ interface Rig extends AsyncDisposable {
 /** A store with an image of 20,000 files: some hundred milliseconds to delete. */
 async function rig(t: TestContext, driver: (typeof DRIVERS)[number]): Promise<Rig | undefined> {
   if (!need(t, 'root', 'mount')) return undefined;
-  const disk = await filesystem('tmpfs', 512);
+  const disk = await filesystem('tmpfs', 1024);
   const root = join(disk.path, 'store');
   await using store = await openStore({ root, driver });
   await load(store);
@@ -98,6 +99,96 @@ test('rmi returns at once; one detached process with the least priority deletes,
   assert.deepEqual(made.aside(), []);
   await until(() => deleters(made.root).length === 0);
 });
+
+test('of four removals side by side one process deletes at a time, and it deletes what all of them removed', async (t) => {
+  await using made = await rig(t, 'overlay2');
+  if (made === undefined) return;
+  const names = ['big', 'second', 'third', 'fourth'];
+  {
+    await using store = await openStore({ root: made.root });
+    for (const [i, name] of names.entries()) {
+      if (i > 0) await store.images.load([ociImage([bulk(1 + i, 20_000, 10)], name)] as never);
+    }
+  }
+  const ended = names.map((name) => commandEnds(made.root, ['rmi', `${name}:1`]));
+  const at = { ended: false };
+  const statuses = Promise.all(ended).finally(() => {
+    at.ended = true;
+  });
+  const seen = new Set<number>();
+  let before = new Set<number>();
+  let asideMax = 0;
+  for (const began = performance.now(); ; await sleep(2)) {
+    assert.ok(performance.now() - began < 60_000, 'it does not come');
+    const now = lockers(made.root, made.aside());
+    // Twice in a row: the list of all locks is not of one moment.
+    const both = [...now].filter((pid) => before.has(pid));
+    assert.ok(both.length <= 1, `the processes ${both} delete at once`);
+    for (const pid of now) seen.add(pid);
+    before = now;
+    asideMax = Math.max(asideMax, made.aside().length);
+    if (at.ended && made.aside().length === 0 && deleters(made.root).length === 0) break;
+  }
+  assert.deepEqual(await statuses, [0, 0, 0, 0]);
+  assert.ok(seen.size > 0, 'nobody was seen at it');
+  assert.ok(asideMax > 1, 'never were there two trees to delete');
+  await using store = await openStore({ root: made.root });
+  assert.deepEqual(await store.layers.stored(), []);
+  assert.deepEqual(await store.upkeep.check({ deep: true }), []);
+});
+
+test('a store in a process starts no other for its removals, also where it closes before they are deleted', async (t) => {
+  if (!need(t, 'strace')) return;
+  await using made = await rig(t, 'overlay2');
+  if (made === undefined) return;
+  const index = new URL('../../src/index.ts', import.meta.url).href;
+  const program = `
+    import { readdirSync } from 'node:fs';
+    import { openStore } from ${JSON.stringify(index)};
+    const [root] = process.argv.slice(1);
+    const aside = () => readdirSync(root + '/overlay2').filter((name) => name.startsWith('.removing-')).length;
+    {
+      await using store = await openStore({ root });
+      await store.images.remove('big:1');
+    }
+    console.log(aside());
+    {
+      await using store = await openStore({ root });
+      await store.upkeep.gc({ wait: true });
+    }
+    console.log(aside());`;
+  const trace = join(made.root, '../trace');
+  const calls = ['-f', '-qq', '-o', trace, '-e', 'trace=?fork,?vfork,clone,clone3,execve,execveat'];
+  const run = [...calls, process.execPath, '--input-type=module', '-e', program, made.root];
+  const { status, stdout, stderr } = spawnSync('strace', run, { encoding: 'utf8', timeout: 60_000 });
+  assert.deepEqual([status, stdout], [0, '1\n0\n'], stderr);
+  const lines = readFileSync(trace, 'utf8').split('\n');
+  const threads = lines.filter((line) => line.includes('CLONE_THREAD'));
+  assert.ok(threads.length > 5, 'the trace is not what the test takes it for');
+  const began = lines.filter(
+    (line) => /^\d+ +(v?fork|clone3?|execve|execveat)\(/.test(line) && !threads.includes(line),
+  );
+  assert.equal(began.length, 1, began.join('\n')); // the program itself
+});
+
+function commandEnds(root: string, args: readonly string[]): Promise<number | null> {
+  const child = spawn(LAUNCHER, args, { env: { PATH: process.env['PATH'], LAYERSTORE_ROOT: root }, stdio: 'ignore' });
+  return new Promise((resolve) => child.on('exit', resolve));
+}
+
+/** Processes that delete one of these trees: who does has it locked (proc(5), /proc/locks). */
+function lockers(root: string, trees: readonly string[]): Set<number> {
+  const inodes = trees.map((name) => statSync(join(root, 'overlay2', name), { throwIfNoEntry: false })?.ino);
+  const device = statSync(root).dev;
+  const found = new Set<number>();
+  for (const line of readFileSync('/proc/locks', 'utf8').split('\n')) {
+    const [, pid, major = '', minor = '', inode] = /FLOCK.* (\d+) (\w+):(\w+):(\d+) /.exec(line) ?? [];
+    const [high, low] = [Number.parseInt(major, 16), Number.parseInt(minor, 16)];
+    const on = (high << 8) | (low & 0xff) | ((low & ~0xff) << 12); // gnu_dev_makedev(3)
+    if (on === device && inodes.includes(Number(inode)) && !line.includes('->')) found.add(Number(pid));
+  }
+  return found;
+}
 
 /** Processes that delete for the store at `root`. */
 function deleters(root: string): number[] {
