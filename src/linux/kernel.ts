@@ -30,6 +30,11 @@ export function inUserNamespace(): boolean {
   return readFileSync('/proc/self/uid_map', 'utf8').trim().split(/\s+/).join(' ') !== '0 0 4294967295';
 }
 
+/** What this process may do, as the kernel writes it: 16 hexadecimal digits. */
+export function effectiveCapabilities(): string {
+  return /^CapEff:\t(\w+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? '';
+}
+
 /** The thread's mount namespace, as `mnt:[number]`. */
 export function mountNamespace(): string {
   return readlinkSync('/proc/thread-self/ns/mnt');

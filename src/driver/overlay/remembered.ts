@@ -2,7 +2,7 @@ import { release } from 'node:os';
 import { type ByteString, fromText } from '../../base/bytes.ts';
 import type { Finding } from '../../base/values.ts';
 import { AT_FDCWD, lstatat } from '../../linux/inode.ts';
-import { inUserNamespace, moduleParameter } from '../../linux/kernel.ts';
+import { effectiveCapabilities, inUserNamespace, moduleParameter } from '../../linux/kernel.ts';
 import { ENOENT } from '../../linux/libc.ts';
 import type { Performer } from '../driver.ts';
 import { placeSmall, readSmall } from '../home-files.ts';
@@ -34,7 +34,8 @@ export async function overlayFindings(
 
 function circumstances(directory: ByteString): string {
   const device = lstatat(AT_FDCWD, directory, ENOENT)?.dev ?? 0;
-  const rights = `${process.geteuid?.() ?? 0} ${inUserNamespace() ? 'user-namespace' : 'host'}`;
+  const where = inUserNamespace() ? 'user-namespace' : 'host';
+  const rights = `${process.geteuid?.() ?? 0} ${effectiveCapabilities()} ${where}`; // root may lack that of mounting
   // What the kernel takes as its defaults can be switched while it runs.
   const defaults = ['redirect_dir', 'metacopy', 'index'].map((name) => moduleParameter('overlay', name) ?? '-');
   return fromText(`${release()} ${device} ${rights} ${defaults.join('')}`);
