@@ -1,10 +1,10 @@
-// What the event loop waits while a store works, in a process of its own: `node measure-delay.ts ROOT ARCHIVE`. Prints,
-// for each step, the 99th percentile and the greatest delay in milliseconds as JSON. The timer itself takes one.
+// What the event loop waits while a store works, in a process of its own: `node measure-delay.ts ROOT ARCHIVE THREADS`.
+// Prints, for each step, the 99th percentile and the greatest delay in milliseconds as JSON. The timer itself takes one.
 import { rmSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { openStore } from '../../src/index.ts';
 
-const [root = '', archive = ''] = process.argv.slice(2);
+const [root = '', archive = '', threads = ''] = process.argv.slice(2);
 const steps: Record<string, { readonly p99Ms: number; readonly maxMs: number }> = {};
 
 async function measured<T>(step: string, work: () => Promise<T>): Promise<T> {
@@ -20,8 +20,7 @@ async function drain(items: AsyncIterable<unknown>): Promise<void> {
   for await (const _ of items);
 }
 
-// One job thread fewer than the cores of the smallest machine: with more, the kernel makes the main thread wait.
-await using store = await openStore({ root, threads: 1 });
+await using store = await openStore({ root, threads: Number(threads) });
 const [image] = await measured('load', () => store.images.load(archive));
 await using work = await store.layers.create(image as NonNullable<typeof image>);
 {

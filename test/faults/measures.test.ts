@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { closeSync, openSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
@@ -97,29 +98,46 @@ test('a directory and a hard link of a layer take at most 200 bytes of memory mo
 
 test('the main thread stays free while a store loads, compares, packs, commits, saves and compresses', async (t) => {
   if (!need(t, 'root', 'mount')) return;
+  // One job thread fewer than the cores of the smallest machine, and as many as there are: then the kernel lets the main
+  // thread wait for its turn, too.
   await using disk = await filesystem('tmpfs', 1024);
   const archive = join(disk.path, 'image.tar');
   writeFileSync(
     archive,
     ociTar({ layers: [bulk(1, 6000, 4000), bulk(2, 40, 1_000_000), bulk(3, 3000, 500)], compress: 'gzip' }),
   );
-  // Others who use the machine only ever add to a delay: the least of three runs is ours.
-  const least = new Map<string, { p99Ms: number; maxMs: number }>();
-  const isFree = ({ p99Ms, maxMs }: { p99Ms: number; maxMs: number }): boolean => p99Ms < 20 && maxMs < 100;
-  for (let tries = 0; tries < 3 && (tries === 0 || ![...least.values()].every(isFree)); tries++) {
-    const run = [MEASURE_DELAY, join(disk.path, `store-${tries}`), archive];
-    const { status, stdout, stderr } = spawnSync(process.execPath, run, { encoding: 'utf8', timeout: 120_000 });
-    assert.deepEqual([status, stderr], [0, '']);
-    t.diagnostic(stdout.trim());
-    const steps = Object.entries(JSON.parse(stdout) as Record<string, { p99Ms: number; maxMs: number }>);
-    assert.equal(steps.length, 7);
-    for (const [step, delay] of steps) {
-      const known = least.get(step);
-      if (known === undefined || delay.maxMs < known.maxMs) least.set(step, delay);
+  const cores = availableParallelism();
+  for (const threads of cores < 2 ? [1] : [1, cores]) {
+    // Others who use the machine only ever add to a delay: the least of three runs is ours.
+    const least = new Map<string, Delay>();
+    for (let tries = 0; tries < 3 && (tries === 0 || ![...least.values()].every(isFree)); tries++) {
+      const run = [MEASURE_DELAY, join(disk.path, 'store'), archive, `${threads}`];
+      const { status, stdout, stderr } = spawnSync(process.execPath, run, { encoding: 'utf8', timeout: 120_000 });
+      assert.deepEqual([status, stderr], [0, '']);
+      t.diagnostic(`${threads} threads: ${stdout.trim()}`);
+      rmSync(join(disk.path, 'store'), { recursive: true });
+      const steps = Object.entries(JSON.parse(stdout) as Record<string, Delay>);
+      assert.equal(steps.length, 7);
+      for (const [step, delay] of steps) {
+        const known = least.get(step);
+        if (known === undefined || delay.maxMs < known.maxMs) least.set(step, delay);
+      }
+    }
+    for (const [step, delay] of least) {
+      assert.ok(isFree(delay), `${step} with ${threads} threads: ${delay.p99Ms} and ${delay.maxMs} ms`);
     }
   }
-  for (const [step, delay] of least) assert.ok(isFree(delay), `${step}: ${delay.p99Ms} and ${delay.maxMs} ms`);
 });
+
+/** What the event loop waited. */
+interface Delay {
+  readonly p99Ms: number;
+  readonly maxMs: number;
+}
+
+function isFree({ p99Ms, maxMs }: Delay): boolean {
+  return p99Ms < 20 && maxMs < 100;
+}
 
 /** A docker archive of one gzip layer, with one file of that many MiB. */
 function writeHuge(path: string, mib: number): void {
