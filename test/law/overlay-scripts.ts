@@ -44,10 +44,16 @@ const remade = fc
           ],
     ),
   ]);
+/** Where a directory is for a moment that is moved and then moved back: its mark says that it is where it was. */
+export const AWAY = 'away';
+const returned = directory.map((path): Edit[] => [
+  { do: 'rename', path, to: AWAY },
+  { do: 'rename', path: AWAY, to: path },
+]);
 /** As `edits`, now and then with such moves and directories between. */
 export function moves(max: number): fc.Arbitrary<Edit[]> {
   return fc
-    .array(fc.oneof({ weight: 2, arbitrary: edits(4) }, { weight: 1, arbitrary: fc.oneof(taking, remade) }), {
+    .array(fc.oneof({ weight: 2, arbitrary: edits(4) }, { weight: 1, arbitrary: fc.oneof(taking, remade, returned) }), {
       maxLength: max,
       size: 'max',
     })
