@@ -3,14 +3,14 @@ import { spawnSync } from 'node:child_process';
 import { linkSync, lstatSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { fromText, toText } from '../../src/base/bytes.ts';
+import { fromText } from '../../src/base/bytes.ts';
 import type { Difference, Rendering, WalkOptions } from '../../src/diff/types.ts';
 import { walkChanges, walkDifferences } from '../../src/diff/walk.ts';
 import { copyTree } from '../../src/fs/copy.ts';
 import { applyEdits, type Edit, edits, making } from '../kit/edits.ts';
 import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
-import { dumpTree } from '../kit/tree-dump.ts';
+import { type TreeEntry, treeEntries } from '../kit/tree-dump.ts';
 import { overlay, tmpfs } from './overlay.ts';
 
 const b = fromText;
@@ -18,12 +18,12 @@ const LETTERS = { add: 'A', modify: 'C', delete: 'D', rename: 'R' } as const;
 
 function list(view: string, base: string | undefined, rendering: Rendering, options: WalkOptions = {}): string[] {
   const changes = walkChanges(b(view), base === undefined ? undefined : b(base), rendering, options);
-  return [...changes].map(({ kind, path }) => `${LETTERS[kind]} ${toText(path)}`);
+  return [...changes].map(({ kind, path }) => `${LETTERS[kind]} ${path}`);
 }
 
 function carried(view: string, base: string, options: WalkOptions = {}): string[] {
   const all: Difference[] = [...walkDifferences(b(view), b(base), options)];
-  return all.flatMap((step) => (step.kind === 'carried' ? [`${step.because} ${toText(step.path)}`] : []));
+  return all.flatMap((step) => (step.kind === 'carried' ? [`${step.because} ${step.path}`] : []));
 }
 
 const BASE: readonly Edit[] = [
@@ -304,16 +304,16 @@ test('core(walk) with the upper as a hint = core(walk) that reads everything (in
       assert.deepEqual(list(layer.merged, base, 'core', hint), list(layer.merged, base, 'core'));
       assert.deepEqual(carried(layer.merged, base, hint), carried(layer.merged, base));
       const listed = new Set(list(layer.merged, base, 'core').map((line) => line.slice(2)));
-      assertTruth(dumpTree(layer.merged, 'loose'), dumpTree(base, 'loose'), listed);
+      assertTruth(treeEntries(layer.merged, 'loose'), treeEntries(base, 'loose'), listed);
     }),
     { numRuns: 60 },
   );
 });
 
 /** Every path whose line differs is listed, or lies below a listed one; link groups aside (other tests). */
-function assertTruth(view: readonly string[], base: readonly string[], listed: ReadonlySet<string>): void {
-  const table = (lines: readonly string[]): Map<string, string> =>
-    new Map(lines.slice(1).map((line) => [/^"(.*?)" /.exec(line)?.[1] ?? '', line.replace(/ link=.*/, '')]));
+function assertTruth(view: readonly TreeEntry[], base: readonly TreeEntry[], listed: ReadonlySet<string>): void {
+  const table = (entries: readonly TreeEntry[]): Map<string, string> =>
+    new Map(entries.slice(1).map(({ path, looks }) => [path, looks]));
   const [now, before] = [table(view), table(base)];
   for (const path of new Set([...now.keys(), ...before.keys()])) {
     if (now.get(path) === before.get(path)) continue;
