@@ -1,54 +1,83 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { openDriver } from '../../src/index.ts';
-import { applyEdits, edits, making } from '../kit/edits.ts';
+import { type DriverName, type LayerId, type LayerMode, openDriver, toText } from '../../src/index.ts';
+import { applyEdits, type Edit, edits, making } from '../kit/edits.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
 import { DRIVERS } from '../kit/stores.ts';
+import { moves, strays } from '../law/overlay-scripts.ts';
 
 // A layer is walked by one thread and packed by another where there are two: nobody can tell by the tar.
 
-for (const name of DRIVERS) {
-  test(`diff() gives the same bytes by one thread and by two: ${name}`, async (t) => {
+/** Drivers, and what their layers are written under. */
+const WRITTEN: readonly { readonly name: DriverName; readonly mode?: LayerMode }[] = [
+  ...DRIVERS.map((name) => ({ name })),
+  { name: 'overlay2', mode: { redirect: 'on', metacopy: 'off' } },
+  { name: 'overlay2', mode: { redirect: 'on', metacopy: 'on' } },
+];
+
+/** Two layers of three; the last now and then moves a directory with a file that has a name elsewhere. */
+const layers = fc
+  .tuple(making(12), edits(6), moves(4), strays)
+  .map(([first, second, last, { linked, moved }]): Edit[][] => [[...first, ...linked], second, [...moved, ...last]]);
+
+/** One that has to be walked. */
+const STRAYED: Edit[][] = [
+  [
+    { do: 'mkdir', path: 'a' },
+    { do: 'create', path: 'a/file', seed: 3 },
+    { do: 'link', path: 'a/file', to: 'name' },
+  ],
+  [],
+  [{ do: 'rename', path: 'a', to: 'c' }],
+];
+
+for (const { name, mode } of WRITTEN) {
+  const how = mode === undefined ? name : `${name}, redirect_dir=${mode.redirect}, metacopy=${mode.metacopy}`;
+  test(`diff() gives the same bytes by one thread and by two: ${how}`, async (t) => {
     if (!need(t, 'root', 'mount')) return;
     await using disk = await filesystem('tmpfs', 512);
     await using one = await openDriver({ root: disk.path, driver: name, threads: 1 });
     await using two = await openDriver({ root: disk.path, driver: name, threads: 2 });
-    const tar = async (driver: typeof one, id: never, parent: never): Promise<Buffer | string> => {
+    const written = mode === undefined ? {} : { mode };
+    const tar = async (driver: typeof one, id: LayerId, parent: LayerId): Promise<Buffer | string> => {
       const chunks: Uint8Array[] = [];
       try {
-        for await (const chunk of driver.diff(id, parent)) chunks.push(chunk);
+        for await (const chunk of driver.diff(id, parent, written)) chunks.push(chunk);
         return Buffer.concat(chunks);
       } catch (error) {
         return String(error);
       }
     };
-    let run = 0;
-    let refused = 0;
+    const count = { run: 0, refused: 0, walked: 0, moved: 0 };
     await fc.assert(
-      fc.asyncProperty(making(12), edits(12), async (below, above) => {
-        run++;
-        const [base, id] = [`base${run}`, `work${run}`] as never[] as [never, never];
-        await one.create(base, { writable: true });
-        {
-          await using mounted = await one.mount(base);
-          applyEdits(Buffer.from(mounted.path, 'latin1').toString(), below);
+      fc.asyncProperty(layers, async (all) => {
+        count.run++;
+        const ids: LayerId[] = [];
+        for (const [i, steps] of all.entries()) {
+          const [parent, id] = [ids.at(-1), `layer${count.run}.${i}` as string as LayerId];
+          await one.create(id, { ...(parent !== undefined && { parent }), writable: true });
+          ids.push(id);
+          // What lies below others was committed, and has no marks of a mode.
+          await using mounted = await one.mount(id, i === all.length - 1 ? written : {});
+          applyEdits(toText(mounted.path), steps);
         }
-        await one.create(id, { parent: base, writable: true });
-        {
-          await using mounted = await one.mount(id);
-          applyEdits(Buffer.from(mounted.path, 'latin1').toString(), above);
-        }
+        const [base, id] = ids.slice(-2) as [LayerId, LayerId];
         const [first, second] = [await tar(one, id, base), await tar(two, id, base)];
-        if (typeof first === 'string') refused++;
+        if (typeof first === 'string') count.refused++;
         assert.deepEqual(second, first);
-        await one.remove(id);
-        await one.remove(base);
+        if ((await one.explain(id, base, written)).includes('has names in places')) count.walked++;
+        for await (const { kind } of one.changes(id, base, { ...written, renames: 'collapse' })) {
+          if (kind === 'rename') count.moved++;
+        }
+        for (const layer of ids.toReversed()) await one.remove(layer);
       }),
-      { numRuns: 40 },
+      { numRuns: 40, examples: [[STRAYED]] },
     );
-    assert.ok(refused < run / 4, `${refused} of ${run} refused`);
+    t.diagnostic(JSON.stringify(count));
+    assert.ok(count.refused < count.run / 4);
+    if (mode?.redirect === 'on') assert.ok(count.walked > 0 && count.moved > 0);
   });
 }
 
