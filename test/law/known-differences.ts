@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { lstatSync } from 'node:fs';
 import { type ByteString, fromText, quote, toBytes } from '../../src/base/bytes.ts';
+import { llistxattr } from '../../src/linux/xattr.ts';
 import { type TreeEntry, treeEntries } from '../kit/tree-dump.ts';
 
 // What differs between two trees that should be equal, because the kernel has it so. Nothing else may.
@@ -60,11 +61,17 @@ export const KNOWN_DIFFERENCES: readonly KnownDifference[] = [
     reason:
       'A file with several names below that is copied up without an index is a file of its own from then on (overlayfs.rst, "Non-standard behavior", "index"). Where nothing else of it changed no list tells of it, and no tar (decision 19, "Not told").',
     other: 'applied',
-    parted: (scene, { paths, linkedIn }) =>
-      linkedIn === 'other' &&
-      areLinked(scene.base, paths) &&
-      paths.some((path) => liesIn(scene.upper, path)) &&
-      paths.every((path) => looksOf(scene.base).get(path) === looksOf(scene.view).get(path)),
+    parted: (scene, parted) => isUntoldCut(scene, parted) && parted.paths.some((path) => liesIn(scene.upper, path)),
+  },
+  {
+    name: 'an equal file from a moved directory in the place of one with several names',
+    reason:
+      'What a moved directory shows (overlayfs.rst, "redirect_dir") lies in no upper. By what the two views show, the file is one whose links a copy-up cut: equal in all but that, so that nothing tells of it.',
+    other: 'applied',
+    parted: (scene, parted) =>
+      scene.mode.includes('redirect_dir=on') &&
+      isUntoldCut(scene, parted) &&
+      parted.paths.some((path) => isMoved(scene.upper, path)),
   },
 ];
 
@@ -116,6 +123,23 @@ function areLinked(tree: readonly TreeEntry[], [one, other]: Parted['paths']): b
 /** Of each group of links, enough pairs. */
 function pairs(tree: readonly TreeEntry[]): Parted['paths'][] {
   return tree.flatMap(({ path, link }) => (link === undefined ? [] : [[link, path] as const]));
+}
+
+/** Two names that are links below, of files that are no longer, and equal. */
+function isUntoldCut({ base, view }: Scene, { paths, linkedIn }: Parted): boolean {
+  const [before, now] = [looksOf(base), looksOf(view)];
+  return linkedIn === 'other' && areLinked(base, paths) && paths.every((path) => before.get(path) === now.get(path));
+}
+
+/** Whether a directory on the way to the path shows another one. */
+function isMoved(upper: string, path: ByteString): boolean {
+  const parents = path.split('/').map((_, i, parts) => parts.slice(0, i).join('/'));
+  return parents.some(
+    (parent) =>
+      parent !== '' &&
+      liesIn(upper, parent as ByteString) &&
+      llistxattr(`${fromText(upper)}${parent}` as ByteString).includes('trusted.overlay.redirect' as ByteString),
+  );
 }
 
 function liesIn(upper: string, path: ByteString): boolean {
