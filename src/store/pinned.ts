@@ -38,6 +38,7 @@ export async function pinned(
         const unreached = (await undo.database.unreachable()).filter(({ driverId }) => mine.has(driverId));
         if (unreached.length > 0) await removeUnreached(undo, unreached);
       } catch (error) {
+        if (isStorageError(error, 'failed-precondition')) return; // the store is closed, and what it pinned is free
         log.warn(`Layers stay in the store for now, gc removes them: ${String(error)}`);
       }
     },
