@@ -47,7 +47,7 @@ export type Edit =
 /** A capability (VFS_CAP_REVISION_2, cap_net_raw) as `security.capability` holds it. */
 export const CAP_NET_RAW = '\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0';
 
-/** ACLs (version 2, include/uapi/linux/posix_acl_xattr.h), each with a named user, as `system.posix_acl_access` holds them. */
+/** ACLs (version 2, include/uapi/linux/posix_acl_xattr.h), each with a named user, as `system.posix_acl_access` and `_default` hold them. */
 export const ACLS: readonly string[] = [1, 70_000].map((user) => {
   const entries = [
     [0x01, 6, -1],
@@ -158,7 +158,7 @@ function applyEdit(root: string, edit: Edit): void {
       lchownSync(path, edit.uid, edit.gid);
       break;
     case 'xattr': {
-      const name = fromText(edit.name);
+      const name = bytesOf(edit.name);
       if (edit.value === undefined) lremovexattr(bytes, name);
       else lsetxattr(bytes, name, Buffer.from(edit.value, 'latin1'));
       break;
@@ -249,13 +249,13 @@ export const edit: fc.Arbitrary<Edit> = fc.oneof(
       fc.record({
         do: fc.constant('xattr' as const),
         path,
-        name: fc.constantFrom('user.a', 'user.b'),
+        name: fc.constantFrom('user.a', 'user.b', 'user.\udcff'),
         value: fc.constantFrom('1', '\0\xff', '', '\n=', undefined),
       }),
       fc.record({
         do: fc.constant('xattr' as const),
         path,
-        name: fc.constant('system.posix_acl_access'),
+        name: fc.constantFrom('system.posix_acl_access', 'system.posix_acl_default'),
         value: fc.constantFrom(...ACLS, undefined),
       }),
       fc.record({

@@ -15,7 +15,7 @@ import { tmpfs } from '../diff/overlay.ts';
 import { applyByGnuTar } from '../kit/gnu-apply.ts';
 import { need } from '../kit/require.ts';
 import { type TreeEntry, treeEntries } from '../kit/tree-dump.ts';
-import { assertSame } from './known-differences.ts';
+import { assertSame, isShownTwice } from './known-differences.ts';
 import { mounted, play, readingMode, script } from './overlay-scripts.ts';
 
 // core(upper) = core(walk), on real mounts in every mode that the kernel takes. fast-check prints seed and path of a
@@ -102,6 +102,7 @@ for (const mode of MODES) {
         for (const rendering of ['core', 'docker'] as const) {
           assert.deepEqual(list(view, base, rendering, guided), list(view, base, rendering, {}), rendering);
         }
+        if (isEdited && isShownTwice(treeEntries(view))) return;
         const [one, other] = [guided, {}].map((options) => tryTo(() => tar(view, base, options)));
         if (!Buffer.isBuffer(one) || !Buffer.isBuffer(other)) {
           // Edited into a file whose data are not what its metadata say.
@@ -116,17 +117,17 @@ for (const mode of MODES) {
         const scene = { mode, upper, work, base: treeEntries(base), view: treeEntries(view) };
         if (written !== undefined) {
           const differing = assertSame(scene, 'written', written);
-          count.known += differing;
+          count.known += differing.length;
           // What only the mount shows is refused (and so is some that differs in nothing).
           const refused = tryTo(() => refuseIndexed(b(work), style === 'overlay-userxattr'));
-          assert.ok(differing === 0 || isStorageError(refused, 'unsupported'));
+          if (differing.some((one) => one.refused === true)) assert.ok(isStorageError(refused, 'unsupported'));
         }
         if (lot !== 0) return;
         count.applied++;
         mkdirSync(`${at}/copy`);
         copyTree(b(base), b(`${at}/copy`));
         applyByGnuTar(one, `${at}/copy`);
-        count.known += assertSame(scene, 'applied', treeEntries(`${at}/copy`));
+        count.known += assertSame(scene, 'applied', treeEntries(`${at}/copy`)).length;
       }),
       { numRuns: SCRIPTS },
     );
