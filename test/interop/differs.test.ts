@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
-import { type ByteString, fromText, toText } from '../../src/base/bytes.ts';
+import { type ByteString, fromText } from '../../src/base/bytes.ts';
 import { packTree } from '../../src/diff/pack.ts';
 import type { Rendering, WalkOptions } from '../../src/diff/types.ts';
 import { whyNotUpper } from '../../src/diff/upper.ts';
@@ -51,10 +51,10 @@ function peer(program: string, ...args: readonly string[]): Buffer {
   return stdout;
 }
 
-/** `A /path`, M or D, in their order. */
+/** `A /path`, M or D, in their order; a byte a character. */
 function peerChanges(program: string, ...args: readonly string[]): string[] {
   return peer(program, ...args)
-    .toString()
+    .toString('latin1')
     .split('\0')
     .slice(0, -1);
 }
@@ -77,7 +77,7 @@ const LETTERS = { add: 'A', modify: 'M', delete: 'D', rename: 'R' } as const;
 
 function ourChanges(trees: Trees, rendering: Rendering): string[] {
   const changes = walkChanges(fromText(trees.view), fromText(trees.base), rendering, guided(trees));
-  return Array.from(changes, ({ kind, path }) => `${LETTERS[kind]} ${toText(path)}`);
+  return Array.from(changes, ({ kind, path }) => `${LETTERS[kind]} ${path}`);
 }
 
 /** Every layer of them much changed. */
@@ -128,7 +128,7 @@ function reasonFor(
   rendering: Rendering,
 ): Reason | undefined {
   const path = line.slice(2);
-  const [now, before] = [fromText(view + path), fromText(base + path)];
+  const [now, before] = [view, base].map((root) => `${fromText(root)}${path}`) as [ByteString, ByteString];
   const [stat, was] = [lstatat(AT_FDCWD, now), lstatat(AT_FDCWD, before)];
   if (!line.startsWith('M ') || stat === undefined || was === undefined) return undefined;
   const looks = (of: typeof stat): unknown[] => [of.mode, of.uid, of.gid, of.rdevMajor, of.rdevMinor];
@@ -155,7 +155,7 @@ function joined({ view, base }: Trees): ReadonlySet<string> {
     if (stat === undefined || stat.nlink === 1 || isDirectory(stat)) continue;
     let was: ReturnType<typeof lstatat>;
     try {
-      was = lstatat(AT_FDCWD, fromText(base + toText(path)));
+      was = lstatat(AT_FDCWD, `${fromText(base)}${path}` as ByteString);
     } catch {
       continue; // absent, or below what is no directory there
     }
@@ -240,9 +240,9 @@ async function membersOf(tar: Buffer): Promise<Map<string, Member>> {
     yield tar;
   };
   for await (const { entry, payload } of readTar(stream())) {
-    const name = toText(entry.name).replace(/\/$/, '');
+    const name = entry.name.replace(/\/$/, '');
     if (entry.type === 'hardlink') {
-      firsts.get(toText(entry.linkName))?.names.push(name);
+      firsts.get(entry.linkName)?.names.push(name);
       continue;
     }
     const hash = createHash('sha256');

@@ -175,9 +175,9 @@ function liesIn(upper: string, path: ByteString): boolean {
   return lstatSync(at, { throwIfNoEntry: false }) !== undefined;
 }
 
-/** A name that shows a file of the layers below. */
+/** A name that shows something of the layers below that may have other names. */
 function isTwin({ upper, view }: Scene, path: ByteString): boolean {
-  return view.some((one) => one.path === path && one.looks.startsWith('file')) && !liesIn(upper, path);
+  return view.some((one) => one.path === path && !one.looks.startsWith('directory')) && !liesIn(upper, path);
 }
 
 /** What files of the index look like; without their contents, which metacopy leaves below. */
