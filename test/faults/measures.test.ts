@@ -108,9 +108,9 @@ test('the main thread stays free while a store loads, compares, packs, commits, 
   );
   const cores = availableParallelism();
   for (const threads of cores < 2 ? [1] : [1, cores]) {
-    // Others who use the machine only ever add to a delay: the least of three runs is ours.
+    // Others who use the machine only ever add to a delay: the least of four runs is ours.
     const least = new Map<string, Delay>();
-    for (let tries = 0; tries < 3 && (tries === 0 || ![...least.values()].every(isFree)); tries++) {
+    for (let tries = 0; tries < 4 && (tries === 0 || ![...least.values()].every(isFree)); tries++) {
       const run = [MEASURE_DELAY, join(disk.path, 'store'), archive, `${threads}`];
       const { status, stdout, stderr } = spawnSync(process.execPath, run, { encoding: 'utf8', timeout: 120_000 });
       assert.deepEqual([status, stderr], [0, '']);
@@ -119,8 +119,8 @@ test('the main thread stays free while a store loads, compares, packs, commits, 
       const steps = Object.entries(JSON.parse(stdout) as Record<string, Delay>);
       assert.equal(steps.length, 7);
       for (const [step, delay] of steps) {
-        const known = least.get(step);
-        if (known === undefined || delay.maxMs < known.maxMs) least.set(step, delay);
+        const { p99Ms, maxMs } = least.get(step) ?? delay;
+        least.set(step, { p99Ms: Math.min(p99Ms, delay.p99Ms), maxMs: Math.min(maxMs, delay.maxMs) });
       }
     }
     for (const [step, delay] of least) {
