@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -106,6 +106,7 @@ async function startDaemon(
   const log = openSync(logFile, 'a');
   const env = { PATH: path, HOME: directory, TMPDIR: directory };
   const child = spawn(program, args, { stdio: ['ignore', log, log], env, detached: true });
+  closeSync(log); // or the filesystem that it lies on would stay as long as we do
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()).once('error', () => resolve()));
   const daemon: Daemon = {
     pid: child.pid ?? -1,
