@@ -20,18 +20,24 @@ export function scratchDirectory(): ScratchDirectory {
   const all = tmpdir();
   for (const name of readdirSync(all)) if (name.startsWith(PREFIX)) removeLeft(join(all, name));
   const path = mkdtempSync(join(all, PREFIX));
-  const lock = openat(AT_FDCWD, fromText(path), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-  tryFlock(lock, LOCK_EX);
-  return {
-    path: fromText(path),
-    [Symbol.dispose]() {
-      try {
-        rmSync(path, { recursive: true, force: true });
-      } finally {
-        close(lock);
-      }
-    },
-  };
+  const remove = (): void => rmSync(path, { recursive: true, force: true });
+  try {
+    const lock = openat(AT_FDCWD, fromText(path), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    tryFlock(lock, LOCK_EX);
+    return {
+      path: fromText(path),
+      [Symbol.dispose]() {
+        try {
+          remove();
+        } finally {
+          close(lock);
+        }
+      },
+    };
+  } catch (error) {
+    remove();
+    throw error;
+  }
 }
 
 function removeLeft(path: string): void {

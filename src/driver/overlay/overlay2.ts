@@ -15,7 +15,6 @@ import type {
   DriverSettings,
   LayerContent,
   LayerDriver,
-  LayerMode,
   LayerPaths,
   Mounted,
   MountOptions,
@@ -53,6 +52,7 @@ import {
   resolveLink,
   sweepLinks,
 } from './home.ts';
+import { modeOf, modeOptions } from './mode.ts';
 import { type OverlayFindings, sweepProbes, whyNot } from './probe.ts';
 import { overlayFindings } from './remembered.ts';
 
@@ -155,7 +155,7 @@ class Overlay2 implements LayerDriver {
       ? (this.#findings.copyUp?.copiesOpaque.because ?? '')
       : 'the diff directory is the difference to the parent';
     return {
-      mode: this.#mode,
+      mode: modeOf(this.#findings),
       diff: { applyTo: 'content', diffFrom: this.#copiesOpaque ? 'mounted' : 'content', because },
       stacks: { holds: true, because: 'a layer lies on its parents, and is read through them only when mounted' },
       quota: { holds: false, because: 'this version does not set project quotas' },
@@ -313,7 +313,7 @@ class Overlay2 implements LayerDriver {
       type: 'overlay' as const,
       userxattr: options.mode?.userxattr ?? false,
       ...(this.#findings.index ? { index: 'off' as const } : {}),
-      ...this.#modeOptions(options.mode),
+      ...modeOptions(modeOf(this.#findings), options.mode),
       ...(label === undefined ? {} : { label }),
     };
     if (readonly) {
@@ -322,24 +322,6 @@ class Overlay2 implements LayerDriver {
     }
     const upper = { upper: `${id}/diff` as ByteString, work: `${id}/work` as ByteString };
     return { ...common, lower: lowers, upper: diff, work, short: { base, lower: short, ...upper } };
-  }
-
-  /** Nothing where it is the kernel's own way now: older kernels know no such options. */
-  #modeOptions(wanted: LayerMode = {}): Pick<LayerMode, 'redirect' | 'metacopy'> {
-    const { redirect, metacopy } = { ...this.#mode, ...wanted };
-    const differs = redirect !== this.#mode.redirect || metacopy !== this.#mode.metacopy;
-    return differs ? { ...(redirect && { redirect }), ...(metacopy && { metacopy }) } : {};
-  }
-
-  get #mode(): LayerMode {
-    const { copyUp, index } = this.#findings;
-    if (copyUp === undefined) return {};
-    return {
-      redirect: copyUp.redirects.holds ? 'on' : 'off',
-      metacopy: copyUp.metacopy.holds ? 'on' : 'off',
-      userxattr: false,
-      ...(index ? { index: 'off' } : {}),
-    };
   }
 
   /** Without SELinux a label is EINVAL in mount(2), and means nothing. */
