@@ -1,5 +1,6 @@
 import { type ByteString, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
+import { WHITEOUT_PREFIX } from '../fs/whiteouts.ts';
 
 const ROOT = '' as ByteString;
 /** Bytes of one part of a path. */
@@ -15,7 +16,7 @@ export function cleanName(name: ByteString): ByteString {
   for (const part of name.split('/')) {
     if (part === '' || part === '.') continue;
     if (part === '..') parts.pop();
-    else if (part.length > COMPONENT_BYTES_MAX) {
+    else if (lengthOnDisk(part) > COMPONENT_BYTES_MAX) {
       throw new StorageError(
         'corrupt',
         `Cannot unpack ${quote(name.slice(0, 200) as ByteString)}…: a part of the name has ${part.length} bytes, ${COMPONENT_BYTES_MAX} is the most`,
@@ -23,6 +24,11 @@ export function cleanName(name: ByteString): ByteString {
     } else parts.push(part);
   }
   return parts.join('/') as ByteString;
+}
+
+/** A whiteout lies under the name that it deletes. */
+function lengthOnDisk(part: string): number {
+  return part.startsWith(WHITEOUT_PREFIX) ? part.length - WHITEOUT_PREFIX.length : part.length;
 }
 
 // The usual case without splitting: short, no empty part, no part that begins with a dot.

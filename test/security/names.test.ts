@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { directory, file, hardlink, layer, symlink } from '../kit/layer-builder.ts';
+import { directory, file, hardlink, layer, symlink, whiteout } from '../kit/layer-builder.ts';
 import { END, extended, header, padded, pax } from '../tar/craft.ts';
 import { onBothDrivers } from './both.ts';
 
@@ -123,6 +123,13 @@ test('Names: a part of more than 255 bytes, or a path of more than 65,536, is re
   await both.refuses(/a part or a length/, layer(symlink('l', 'n'.repeat(300)), file('l/f')));
   assert.deepEqual(await both.tree(layer(file('n'.repeat(255)))), ['./', `${'n'.repeat(255)} ""`]);
   await both.refuses(/a part or a length/, layer(directory(`${'d'.repeat(200)}/`.repeat(330))));
+  // A whiteout lies under the name that it deletes, which may be as long as any.
+  const longest = file(`d/${'n'.repeat(255)}`);
+  assert.deepEqual(await both.tree(layer(directory('d/'), longest), layer(whiteout(`d/${'n'.repeat(255)}`))), [
+    './',
+    'd/',
+  ]);
+  await both.refuses(/255/, layer(directory('d/'), longest), layer(whiteout(`d/${'n'.repeat(256)}`)));
 });
 
 test('Root: "./" sets mode, owner and attributes of the root; not listed, it looks as the one below', async (both) => {
