@@ -160,12 +160,21 @@ export function renamedDirectories(
   using below = Descent.open(base);
   for (const { path, marks, from } of directoriesOf(upper, style)) {
     if (!marks.redirect || marks.opaque || from === undefined || taken.has(from)) continue;
-    if (from === path) continue; // moved away and back
+    if (from === comparedWith(renames, path)) continue; // moved away and back
     if (!isDirectoryIn(below, from)) continue;
     renames.set(path, from);
     taken.add(from);
   }
   return renames;
+}
+
+/** Where in the base lies what the walk compares with `path`, if that was moved only with directories above it. */
+function comparedWith(renames: ReadonlyMap<ByteString, ByteString>, path: ByteString): ByteString {
+  for (let end = path.lastIndexOf('/'); end > 0; end = path.lastIndexOf('/', end - 1)) {
+    const from = renames.get(path.slice(0, end) as ByteString);
+    if (from !== undefined) return `${from}${path.slice(end)}` as ByteString;
+  }
+  return path;
 }
 
 /** A directory of an upper. */

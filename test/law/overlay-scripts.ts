@@ -50,13 +50,26 @@ const returned = directory.map((path): Edit[] => [
   { do: 'rename', path, to: AWAY },
   { do: 'rename', path: AWAY, to: path },
 ]);
+/** The same in a directory that was moved itself: the mark says where it was with that one. */
+const returnedInside = fc.constantFrom(['a', 'b'] as const, ['b', 'a'] as const).map(([path, to]): Edit[] => [
+  { do: 'delete', path: to },
+  { do: 'rename', path, to },
+  { do: 'rename', path: `${to}/a`, to: AWAY },
+  { do: 'rename', path: AWAY, to: `${to}/a` },
+]);
 /** As `edits`, now and then with such moves and directories between. */
 export function moves(max: number): fc.Arbitrary<Edit[]> {
   return fc
-    .array(fc.oneof({ weight: 2, arbitrary: edits(4) }, { weight: 1, arbitrary: fc.oneof(taking, remade, returned) }), {
-      maxLength: max,
-      size: 'max',
-    })
+    .array(
+      fc.oneof(
+        { weight: 2, arbitrary: edits(4) },
+        { weight: 1, arbitrary: fc.oneof(taking, remade, returned, returnedInside) },
+      ),
+      {
+        maxLength: max,
+        size: 'max',
+      },
+    )
     .map((parts) => parts.flat());
 }
 
