@@ -37,7 +37,7 @@ export interface FilePlace {
   readonly offset: number;
 }
 
-/** How the layer was written that is read. */
+/** How the layer that is read, and those below it, were written. */
 export interface Written {
   /** Default: as the kernel's defaults are now. */
   readonly mode?: LayerMode;
@@ -327,7 +327,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
     const { diff } = await this.#driver.capabilities();
     return {
       view,
-      ...(parent === undefined ? {} : { base: await this.#plan(parent) }),
+      ...(parent === undefined ? {} : { base: await this.#plan(parent, mode) }),
       ...(content.whiteouts !== 'none' && direct
         ? {
             upper: { upper: content.root, style: content.whiteouts, noIndex: isWithoutIndex(view) },

@@ -59,8 +59,8 @@ for (const { name, mode } of WRITTEN) {
           const [parent, id] = [ids.at(-1), `layer${count.run}.${i}` as string as LayerId];
           await one.create(id, { ...(parent !== undefined && { parent }), writable: true });
           ids.push(id);
-          // What lies below others was committed, and has no marks of a mode.
-          await using mounted = await one.mount(id, i === all.length - 1 ? written : {});
+          // All in one mode: what lies below is read as it was written, too.
+          await using mounted = await one.mount(id, written);
           applyEdits(toText(mounted.path), steps);
         }
         const [base, id] = ids.slice(-2) as [LayerId, LayerId];
