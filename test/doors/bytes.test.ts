@@ -85,3 +85,29 @@ test('layerstore save --format oci-dir takes a directory that is not UTF-8, abse
   );
   assert.match(absent.stderr, /No such file/);
 });
+
+test('the overlay verbs take directories that are not UTF-8, and escapes as the characters that they name', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using dir = await scratch('bytes');
+  const base = String.raw`$'${dir.path}/gr\xc3\xbc\xff\xf0\x9f\x98\x80"'`;
+  // As a program would write it that knows no bytes: with escapes, two of them for one character; and a quote.
+  const written = String.raw`$'${dir.path}/gr\\u00FC\xff\\ud83d\\uDE00\\"'`;
+  const { status, stdout, stderr } = shell(
+    '/nowhere',
+    `set -e
+    B=${base} W=${written}
+    mkdir -p "$B/lower" "$B/upper/new"
+    set -- --lower '{"type":"bind","source":"'"$W"'/lower"}' --upper '{"type":"overlay","options":["lowerdir='"$W"'/lower","upperdir='"$W"'/upper"]}'
+    $L overlay upperdir "$@" | cmp - <(echo "$B/upper")
+    $L overlay upperdir "$@" --json
+    $L overlay changes "$@"
+    $L overlay write "$@" | tar -t`,
+  );
+  assert.equal(status, 0, stderr);
+  const [upper = '', ...rest] = stdout.split('\n');
+  assert.match(
+    Buffer.from(JSON.parse(upper).pathBase64, 'base64').toString('latin1'),
+    /\xc3\xbc\xff\xf0\x9f\x98\x80"\/upper$/,
+  );
+  assert.deepEqual(rest, ['{"kind":"add","path":"/new"}', 'new/', '']);
+});

@@ -28,6 +28,15 @@ export function variable(name: string, env: NodeJS.ProcessEnv): ByteString | und
   return (set?.slice(start.length) ?? fromText(text)) as ByteString;
 }
 
+/** The value of JSON, all of whose strings are bytes, as they stand there: names need not be UTF-8. Throws SyntaxError. */
+export function parseJson(arg: ByteString): unknown {
+  // An escape names a character (RFC 8259, 7), two of them one beyond U+FFFF: what stands for its bytes is put there.
+  const escapes = /((?:\\u[0-9a-f]{4})+)|\\./gi;
+  const plain = (whole: string, characters: string | undefined): string =>
+    characters === undefined ? whole : JSON.stringify(fromText(JSON.parse(`"${characters}"`))).slice(1, -1);
+  return JSON.parse(arg.replace(escapes, plain));
+}
+
 /** An argument that must be text (a reference, a message); `what` names it in the refusal. */
 export function textOf(arg: ByteString, what: string): string {
   const text = toTextExact(arg);

@@ -1,6 +1,6 @@
-import { type ByteString, fromText, quote } from '../../../base/bytes.ts';
+import { type ByteString, quote } from '../../../base/bytes.ts';
 import type { RawMount } from '../../../mount/raw.ts';
-import { textOf } from '../arguments.ts';
+import { parseJson } from '../arguments.ts';
 import { recordOf } from '../change-lines.ts';
 import { type Command, defineCommand, type Given, type OptionSpecs } from '../command.ts';
 import type { Context } from '../context.ts';
@@ -38,21 +38,20 @@ function parseMount(json: ByteString, option: string): RawMount {
     new UsageError(`${option} ${quote(json)} is not a mount: ${why}; write ${MOUNT}`);
   let value: unknown;
   try {
-    value = JSON.parse(textOf(json, option));
-  } catch (error) {
-    if (error instanceof UsageError) throw error;
+    value = parseJson(json);
+  } catch {
     throw bad('it is not JSON');
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad('it is not an object');
   const { type, source = '', options = [], ...rest } = value as Readonly<Record<string, unknown>>;
   const [unknown] = Object.keys(rest);
-  if (unknown !== undefined) throw bad(`it has a field ${quote(fromText(unknown))}`);
+  if (unknown !== undefined) throw bad(`it has a field ${quote(unknown as ByteString)}`);
   if (typeof type !== 'string' || type === '') throw bad('its type is not a word');
   if (typeof source !== 'string') throw bad('its source is not a text');
   if (!Array.isArray(options) || !options.every((one) => typeof one === 'string')) {
     throw bad('its options are not a list of texts');
   }
-  return { type, source: fromText(source), options: options.map(fromText) };
+  return { type, source: source as ByteString, options: options as ByteString[] };
 }
 
 export const upperdir: Command = defineCommand({
