@@ -37,7 +37,11 @@ export async function main(): Promise<never> {
       giving.abort(new GivenUp('interrupted', INTERRUPTED));
     });
   }
-  const out = new Output(process.stdout, giving.signal, () => giving.abort(new GivenUp('', 0)));
+  const out = new Output(process.stdout, giving.signal, () => {
+    giving.abort(
+      out.isCut ? new GivenUp('interrupted: the reader left in the middle', INTERRUPTED) : new GivenUp('', 0),
+    );
+  });
   // Standard error that is gone must not end a run that works.
   process.stderr.on('error', () => {});
   process.once('uncaughtException', (error) => void fail(error, giving.signal).then((code) => process.exit(code)));
@@ -45,6 +49,7 @@ export async function main(): Promise<never> {
   try {
     code = await run(readArguments(process.argv), out, giving.signal);
     await out.flush();
+    if (out.isCut) throw giving.signal.reason; // with the last bytes
   } catch (error) {
     code = await fail(error, giving.signal);
   }

@@ -10,19 +10,30 @@ export class Output {
   readonly isTerminal: boolean;
   readonly #stream: NodeJS.WriteStream;
   readonly #signal: AbortSignal;
+  readonly #onBroken: () => void;
   #gathered = '';
   #broken = false;
+  #holdsBytes = false;
 
   constructor(stream: NodeJS.WriteStream, signal: AbortSignal, onBroken: () => void) {
     this.#stream = stream;
     this.#signal = signal;
+    this.#onBroken = onBroken;
     this.isTerminal = stream.isTTY === true;
     stream.on('error', (error: NodeJS.ErrnoException) => {
-      // Other errors reach whoever waits for the write.
-      if (error.code !== 'EPIPE' || this.#broken) return;
-      this.#broken = true;
-      onBroken();
+      if (error.code === 'EPIPE') this.#lose(); // other errors reach whoever waits for the write
     });
+  }
+
+  /** Whether a reader that went away has a part of an archive. Of lines a part is what he wanted. */
+  get isCut(): boolean {
+    return this.#broken && this.#holdsBytes;
+  }
+
+  #lose(): void {
+    if (this.#broken) return;
+    this.#broken = true;
+    this.#onBroken();
   }
 
   /** One line of text. */
@@ -39,6 +50,7 @@ export class Output {
   /** Bytes as they are, after everything before them. */
   async bytes(chunk: Uint8Array): Promise<void> {
     await this.flush();
+    this.#holdsBytes = true;
     await this.#write(chunk);
   }
 
@@ -57,7 +69,9 @@ export class Output {
     this.#signal.addEventListener('abort', onAbort, { once: true });
     this.#stream.write(chunk, (error) => {
       this.#signal.removeEventListener('abort', onAbort);
-      if (error == null || (error as NodeJS.ErrnoException).code === 'EPIPE') resolve();
+      const lost = (error as NodeJS.ErrnoException | null | undefined)?.code === 'EPIPE';
+      if (lost) this.#lose();
+      if (error == null || lost) resolve();
       else reject(error);
     });
     return promise;
