@@ -1,25 +1,28 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { globSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 // Runs the tests: all, or the files named. As root they run in mount and process namespaces of their own, on a tmpfs:
-// whatever a test leaves mounted, running or lying about is gone at the end, also when a test is killed.
+// whatever a test leaves mounted, running or lying about is gone at the end, also when a test or the run is killed.
 
 const ISOLATED = 'LAYERSTORE_TESTS_ISOLATED';
 const TESTS = 'test/**/*.test.ts';
 
-function isolate(): number {
+async function isolate(): Promise<number> {
   const dir = mkdtempSync(join(tmpdir(), 'layerstore-tests-'));
   try {
     // Bare drivers keep holds and locks below /run: the tests' own go with the namespace.
     const runDirectory = 'mkdir -p /run/layerstore && mount -t tmpfs -o mode=700 layerstore-tests /run/layerstore';
     const script = `mount -t tmpfs -o mode=755 layerstore-tests "$0" && ${runDirectory} && exec "$@"`;
     const own = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--propagation', 'private'];
-    const command = [...own, 'sh', '-c', script, dir, process.execPath, import.meta.filename, ...process.argv.slice(2)];
+    const tests = ['sh', '-c', script, dir, process.execPath, import.meta.filename, ...process.argv.slice(2)];
     const env = { ...process.env, [ISOLATED]: '1', LAYERSTORE_TEST_DIR: dir };
-    const { status, error } = spawnSync(command[0] as string, command.slice(1), { stdio: 'inherit', env });
-    if (error !== undefined) throw error;
+    // unshare itself outlives its parent, and hears no signal that asks.
+    const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...own, ...tests], { stdio: 'inherit', env });
+    for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => child.kill('SIGKILL'));
+    const [status] = await once(child, 'exit');
     return status ?? 1;
   } finally {
     rmSync(dir, { recursive: true, force: true });
@@ -37,5 +40,5 @@ function run(): Promise<number> {
 
 const canIsolate =
   process.getuid?.() === 0 && spawnSync('unshare', ['--mount', '--pid', '--fork', '--mount-proc', 'true']).status === 0;
-if (process.env[ISOLATED] === undefined && canIsolate) process.exitCode = isolate();
+if (process.env[ISOLATED] === undefined && canIsolate) process.exitCode = await isolate();
 else process.exitCode = await run();
