@@ -2,7 +2,7 @@ import { IDENTITY } from '../base/id-map.ts';
 import type { Job } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream, Change } from '../base/values.ts';
-import { refuseIndexed } from '../diff/indexed.ts';
+import type { IndexPlace } from '../diff/indexed.ts';
 import type { Mount } from '../mount/mount.ts';
 import { fromRaw, type RawMount, readingPlan, upperDirectory } from '../mount/raw.ts';
 import type { Noting } from './apply.ts';
@@ -66,17 +66,20 @@ async function* withThreads<T>(
   run: (threads: Threads, views: Views) => AsyncIterable<T>,
 ): AsyncGenerator<T, void, undefined> {
   const trees = options.walk === true ? wholeTrees(lower, upper) : layered(lower, upper);
-  for (const raw of [...lower, ...upper]) checkIndex(raw);
   await using threads = await openThreads();
   using scratch = scratchDirectory();
-  yield* run(threads, { ...trees, scratch: scratch.path });
+  const index = { ...indexOf('view', upper), ...indexOf('base', lower) };
+  yield* run(threads, { ...trees, index, scratch: scratch.path });
 }
 
 /** What nobody switched off may be on by the kernel's default. */
-function checkIndex(raw: RawMount): void {
-  const plan = fromRaw(raw);
-  if (plan.type === 'bind' || plan.work === undefined || plan.index === 'off') return;
-  refuseIndexed(plan.work, plan.userxattr);
+function indexOf(of: 'view' | 'base', [raw]: readonly RawMount[]): Views['index'] {
+  const plan = raw === undefined ? undefined : fromRaw(raw);
+  if (plan?.type !== 'overlay' || plan.index === 'off') return undefined;
+  const { upper, work, lower: lowers, userxattr } = plan;
+  if (upper === undefined || work === undefined) return undefined;
+  const style = userxattr ? 'overlay-userxattr' : 'overlay';
+  return { [of]: { work, upper, lowers, style } satisfies IndexPlace };
 }
 
 function layered(lower: readonly RawMount[], upper: readonly RawMount[]): Omit<Views, 'scratch'> {

@@ -47,6 +47,22 @@ export function openat(dir: number, path: ByteString, flags: number, mode = 0, .
   return opened(judge(libc.openat(dir, cstring(path), flags | O_CLOEXEC, mode), 'open', path, tolerated));
 }
 
+/** open_by_handle_at(2): what name_to_handle_at(2) called so in the filesystem that `fd` (not an O_PATH one) is in. */
+export function openByHandle(
+  fd: number,
+  type: number,
+  handle: Uint8Array,
+  flags: number,
+  ...tolerated: number[]
+): number {
+  const named = Buffer.alloc(8 + handle.length);
+  named.writeUInt32LE(handle.length, 0);
+  named.writeInt32LE(type, 4);
+  named.set(handle, 8);
+  const result = libc.open_by_handle_at(fd, named, flags | O_CLOEXEC);
+  return opened(judge(result, 'open by a handle in', `descriptor ${fd}`, tolerated));
+}
+
 /**
  * openat2(2) with `resolve` (RESOLVE_*). EAGAIN, which the kernel answers when something was renamed or mounted
  * meanwhile, is tried again up to 1,000 times (openat2(2), ERRORS).

@@ -52,6 +52,7 @@ type CallName =
   | 'umask'
   | 'getpagesize'
   | 'openat2'
+  | 'open_by_handle_at'
   | 'renameat2'
   | 'getdents64';
 
@@ -102,6 +103,7 @@ const CALLS: Readonly<Record<CallName, Call>> = {
   fchdir:     process_.func('int fchdir(int)'),
   umask:      process_.func('uint32_t umask(uint32_t)'),
   getpagesize: process_.func('int getpagesize()'),
+  open_by_handle_at: process_.func('int open_by_handle_at(int, uint8_t *, int)'),
   openat2:    process_.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'uint8_t *', 'size_t']),
   renameat2:  process_.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'int', 'uint8_t *', 'uint32_t']),
   getdents64: process_.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'size_t']),

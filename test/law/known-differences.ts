@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { lstatSync } from 'node:fs';
 import { type ByteString, fromText, quote, toBytes } from '../../src/base/bytes.ts';
 import { llistxattr } from '../../src/linux/xattr.ts';
-import { type TreeEntry, treeEntries } from '../kit/tree-dump.ts';
+import type { TreeEntry } from '../kit/tree-dump.ts';
 
 // What differs between two trees that should be equal, because the kernel has it so. Nothing else may.
 
@@ -11,7 +11,6 @@ export interface Scene {
   /** With what the upper was written. */
   readonly mode: string;
   readonly upper: string;
-  readonly work: string;
   /** What lies below the upper, and what the two show read-only. */
   readonly base: readonly TreeEntry[];
   readonly view: readonly TreeEntry[];
@@ -38,27 +37,11 @@ export interface KnownDifference {
   readonly reason: string;
   /** Which tree differs from the view: the mount that wrote it, or a copy of the base with the tar applied to it. */
   readonly other: 'written' | 'applied';
-  /** The library refuses such an upper (`refuseIndexed`). */
-  readonly refused?: true;
   readonly differs?: (scene: Scene, difference: Difference) => boolean;
   readonly parted?: (scene: Scene, parted: Parted) => boolean;
 }
 
 export const KNOWN_DIFFERENCES: readonly KnownDifference[] = [
-  {
-    name: 'twins of an indexed file',
-    reason:
-      'A file with several names below is copied up once, into the index, and all its names show that copy (overlayfs.rst, "Non-standard behavior", "index"). A mount that names no upper has no index: names that are not in the upper show the file below.',
-    other: 'written',
-    refused: true,
-    differs: (scene, { path, other }) =>
-      scene.mode.startsWith('index=on') &&
-      isTwin(scene, path) &&
-      other !== undefined &&
-      indexed(scene).has(withoutContents(other)),
-    parted: (scene, { paths, linkedIn }) =>
-      scene.mode.startsWith('index=on') && linkedIn === 'other' && paths.some((path) => isTwin(scene, path)),
-  },
   {
     name: 'numbers of copied-up devices under userxattr',
     reason:
@@ -173,18 +156,4 @@ function isMoved(upper: string, path: ByteString): boolean {
 function liesIn(upper: string, path: ByteString): boolean {
   const at = toBytes(`${fromText(upper)}${path}` as ByteString);
   return lstatSync(at, { throwIfNoEntry: false }) !== undefined;
-}
-
-/** A name that shows something of the layers below that may have other names. */
-function isTwin({ upper, view }: Scene, path: ByteString): boolean {
-  return view.some((one) => one.path === path && !one.looks.startsWith('directory')) && !liesIn(upper, path);
-}
-
-/** What files of the index look like; without their contents, which metacopy leaves below. */
-function indexed({ work }: Scene): Set<string> {
-  return new Set(treeEntries(`${work}/index`).map(({ looks }) => withoutContents(looks)));
-}
-
-function withoutContents(looks: string): string {
-  return looks.replace(/ [0-9a-f]{16}$/, '');
 }

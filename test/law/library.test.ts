@@ -15,13 +15,12 @@ import { mounted, play, readingMode, type Script, script } from './overlay-scrip
 const b = fromText;
 const SCRIPTS = 6 * Number(process.env['LAYERSTORE_LAW_FACTOR'] ?? 1);
 
-/** Without an index: what that alone shows is refused. */
 const MODES: readonly string[] = [
   'redirect_dir=nofollow,metacopy=off',
   'redirect_dir=on,metacopy=off',
   'redirect_dir=on,metacopy=on',
   'userxattr',
-].map((mode) => `index=off,${mode}`);
+].flatMap((mode) => [`index=off,${mode}`, `index=on,${mode}`]);
 
 /** A moved directory, with a file that has a name elsewhere. */
 const STRAYED: Script = {
@@ -59,7 +58,11 @@ for (const mode of MODES) {
         ];
         const [below, above] = [raw(lower), raw(lower, `upperdir=${upper}`, `workdir=${work}`)];
         for (const rendering of ['core', 'docker'] satisfies Rendering[]) {
-          using _view = mounted(`${at}/view-${rendering}`, `${readingMode(mode)},${lower.replace('=', `=${upper}:`)}`);
+          // What an index shows only the mount itself does.
+          const showing = mode.startsWith('index=on')
+            ? `${mode},${lower},upperdir=${upper},workdir=${work}`
+            : `${readingMode(mode)},${lower.replace('=', `=${upper}:`)}`;
+          using _view = mounted(`${at}/view-${rendering}`, showing);
           using _base = mounted(`${at}/base-${rendering}`, `${readingMode(mode)},${lower}`);
           const trees = walkChanges(b(`${at}/view-${rendering}`), b(`${at}/base-${rendering}`), rendering);
           const expected = [...trees].map(({ kind, path }) => `${kind} ${quote(path)}`);

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import fc from 'fast-check';
 import { fromText } from '../../src/base/bytes.ts';
 import { isStorageError } from '../../src/index.ts';
-import { mount, umount } from '../../src/linux/mount.ts';
+import { MNT_DETACH, mount, umount } from '../../src/linux/mount.ts';
 import { applyEdits, type Edit, edits, making } from '../kit/edits.ts';
 
 const b = fromText;
@@ -110,12 +110,16 @@ export const script: fc.Arbitrary<Script> = fc.record({
   offline: fc.oneof({ weight: 3, arbitrary: fc.constant([]) }, { weight: 1, arbitrary: edits(4) }),
 });
 
-/** Mounts at `target` for as long as the block lasts. */
-export function mounted(target: string, data: string): Disposable {
+/** Mounts at `target` for as long as the block lasts; `detach`: what is mounted in it goes with it. */
+export function mounted(
+  target: string,
+  data: string,
+  { type = 'overlay', detach = false }: { readonly type?: string; readonly detach?: boolean } = {},
+): Disposable {
   mkdirSync(target);
   for (let tries = 0; ; tries++) {
     try {
-      mount(b('overlay'), b(target), b('overlay'), 0, b(data));
+      mount(b(type), b(target), b(type), 0, b(data));
       break;
     } catch (error) {
       // With an index an upper is taken until the last copy of its mount is gone, in whatever namespace was made of ours.
@@ -123,7 +127,7 @@ export function mounted(target: string, data: string): Disposable {
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
     }
   }
-  return { [Symbol.dispose]: () => void umount(b(target)) };
+  return { [Symbol.dispose]: () => void umount(b(target), detach ? MNT_DETACH : 0) };
 }
 
 /** Where the layers of a stack lie, other than where they were written. */

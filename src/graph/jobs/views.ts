@@ -1,11 +1,13 @@
 import { type ByteString, joinBytes } from '../../base/bytes.ts';
 import type { JobContext } from '../../base/pool.ts';
+import type { IndexPlace } from '../../diff/indexed.ts';
 import type { WalkOptions } from '../../diff/types.ts';
 import { type CheckedUpper, checkUpper, type UpperReading, whyNotUpper } from '../../diff/upper.ts';
 import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
 import { mount } from '../../linux/mount.ts';
 import type { Mount } from '../../mount/mount.ts';
 import { performMount } from '../../mount/perform.ts';
+import { showIndexed } from './indexed.ts';
 import type { Jail } from './jail.ts';
 
 /** Two trees to compare, as plans: they are mounted where only the job sees them, and vanish with it. */
@@ -18,6 +20,8 @@ export interface Views {
   readonly upper?: UpperReading;
   /** Why the upper does not tell what changed, where that is known before. */
   readonly whole?: string;
+  /** Of those that may have an index. */
+  readonly index?: { readonly view?: IndexPlace; readonly base?: IndexPlace };
   /** Where there is no upper: when the layer was made. */
   readonly createdNs?: bigint;
   /** A directory that exists; what is in it is hidden from the job. */
@@ -30,6 +34,8 @@ export interface Places {
   readonly base: ByteString | undefined;
   /** The upper without what somebody mounted inside it: the view shows none of that. */
   readonly upper: UpperReading | undefined;
+  /** A name that shows something of an index. */
+  readonly indexed?: ByteString;
 }
 
 /** Mounts them for `task`. */
@@ -52,10 +58,21 @@ export function withViews<T>(views: Views, jail: Jail, task: (places: Places) =>
       const { upper: _, work: __, short: ___, lower: ____, ...reading } = views.view;
       return { ...reading, lower: [plan.source, nothing] };
     };
-    const { upper } = views;
+    const { upper, index } = views;
+    const view = place('view', views.view);
+    const base = views.base === undefined ? undefined : place('base', asOverlay(views.base));
+    const shown = (of: 'view' | 'base', tree: ByteString | undefined): ByteString | undefined => {
+      if (index?.[of] === undefined || tree === undefined) return undefined;
+      const scratch = joinBytes(views.scratch, `index-${of}` as ByteString);
+      mkdirAt(scratch);
+      return showIndexed(index[of], tree, scratch);
+    };
+    const [inView, inBase] = [shown('view', view), shown('base', base)];
+    const indexed = inView ?? inBase;
     return task({
-      view: place('view', views.view),
-      base: views.base === undefined ? undefined : place('base', asOverlay(views.base)),
+      view,
+      base,
+      ...(indexed === undefined ? {} : { indexed }),
       upper:
         upper === undefined
           ? undefined
@@ -94,11 +111,12 @@ export function walkOptions(views: Views, places: Places, context: JobContext, a
 /** Why the upper does not tell what differs; undefined where it does, or where there is none. */
 export function reasonToWalk(
   { whole }: Views,
-  { view, base, upper }: Places,
+  { view, base, upper, indexed }: Places,
   { renames = false }: Asked,
   checked?: CheckedUpper,
 ): string | undefined {
   if (whole !== undefined || upper === undefined) return whole;
+  if (indexed !== undefined) return `${indexed} is not in the upper directory, and shows what is in its index`;
   const { redirects } = checked ?? (base === undefined ? { redirects: undefined } : checkUpper(base, upper));
   return whyNotUpper(view, upper, redirects === undefined ? undefined : redirects && !renames);
 }
