@@ -92,9 +92,12 @@ export function readIndex(place: IndexPlace, view: ByteString): Indexed | undefi
   return { index, strays, inUpper };
 }
 
-/** A file below, whatever filesystem overlay says that it is in. */
-function copiedKey({ ino, inoLow, ctimeNs }: Stat): string {
-  return `${ino}:${inoLow}:${ctimeNs}`;
+/**
+ * A file below, whatever overlay says of its filesystem: with layers on several ones a view has numbers of devices of its
+ * own, and marks the high bits of inode numbers (overlayfs.rst, "Inode properties", xino).
+ */
+function copiedKey({ inoLow, ctimeNs, mtimeNs, sizeBytes, mode, uid, gid }: Stat): string {
+  return [inoLow, ctimeNs, mtimeNs, sizeBytes, mode, uid, gid].join(':');
 }
 
 /** By `copiedKey` of the file that each was made of. */
@@ -114,8 +117,9 @@ function copiesIn(index: ByteString, { style, lowers }: IndexPlace): ReadonlyMap
       const more = attribute(path, 'nlink')?.toString('latin1');
       if (more !== undefined && /^U-[1-9]/.test(more)) continue;
       const origin = originOf(attribute(path, 'origin'), lowers);
-      if (origin === undefined) throw refuseIndexed(index);
-      copies.set(copiedKey(origin), { name, stat, metacopy: attribute(path, 'metacopy') !== undefined });
+      const key = origin === undefined ? '' : copiedKey(origin);
+      if (key === '' || copies.has(key)) throw refuseIndexed(index);
+      copies.set(key, { name, stat, metacopy: attribute(path, 'metacopy') !== undefined });
     }
     return copies;
   } finally {

@@ -239,3 +239,28 @@ test('overlay verbs remove what killed ones left in the directory for temporary 
   }
   assert.equal(readdirSync(temporary).length, 3);
 });
+
+test('upperChanges() finds what an index shows over layers on several filesystems, whose numbers the mount changes', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using one = await tmpfs();
+  await using other = await tmpfs();
+  await using above = await tmpfs();
+  const bases = [`${one.path}/base`, `${other.path}/base`];
+  for (const [i, base] of bases.entries()) {
+    mkdirSync(`${base}/d`, { recursive: true });
+    writeFileSync(`${base}/file${i}`, 'old');
+    linkSync(`${base}/file${i}`, `${base}/d/other${i}`);
+  }
+  const at = `${above.path}/at`;
+  {
+    using made = mounted(at, bases, 'index=on,xino=on');
+    for (const i of [0, 1]) writeFileSync(`${made.merged}/file${i}`, 'new');
+  }
+  for (const xino of ['xino=on', 'xino=off']) {
+    const lowers = `lowerdir=${bases.join(':')}`;
+    const lower = [overlay(xino, lowers)];
+    const upper = [overlay('index=on', xino, lowers, `upperdir=${at}/upper`, `workdir=${at}/work`)];
+    const expected = ['modify /d/other0', 'modify /d/other1', 'modify /file0', 'modify /file1'];
+    for (const walk of [false, true]) assert.deepEqual(await listed(lower, upper, { walk }), expected, xino);
+  }
+});
