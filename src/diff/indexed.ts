@@ -1,6 +1,6 @@
 import { type ByteString, joinBytes, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
-import { inodeKey, isDirectory, isWhiteout } from '../fs/stat.ts';
+import { inodeKey, isDirectory, isWhiteout, sameInode } from '../fs/stat.ts';
 import { walkTree } from '../fs/walk.ts';
 import { overlayPrefix, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import {
@@ -17,7 +17,7 @@ import {
   readDirectory,
   type Stat,
 } from '../linux/inode.ts';
-import { EINVAL, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM, ESTALE } from '../linux/libc.ts';
+import { EINVAL, ENAMETOOLONG, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM, ESTALE } from '../linux/libc.ts';
 import { lgetxattr } from '../linux/xattr.ts';
 
 // A file with several names below that is changed under `index=on` is copied up once, and all its names show that copy:
@@ -37,6 +37,8 @@ export interface IndexedFile {
   /** In `index`. */
   readonly name: ByteString;
   readonly stat: Stat;
+  /** What it was made of. */
+  readonly origin: Stat;
   /** Its data lie below. */
   readonly metacopy: boolean;
 }
@@ -76,7 +78,8 @@ export function readIndex(place: IndexPlace, view: ByteString): Indexed | undefi
   if (copies.size === 0) return undefined;
   const strays = new Map<IndexedFile, Stray[]>();
   for (const { path, stat } of walkTree(view)) {
-    const copy = isDirectory(stat) ? undefined : copies.get(copiedKey(stat));
+    const alike = isDirectory(stat) ? undefined : copies.get(copiedKey(stat));
+    const copy = alike && copyOf(alike, { path, stat }, place, index);
     if (copy === undefined) continue;
     const others = strays.get(copy);
     if (others === undefined) strays.set(copy, [{ path, stat }]);
@@ -94,15 +97,31 @@ export function readIndex(place: IndexPlace, view: ByteString): Indexed | undefi
 
 /**
  * A file below, whatever overlay says of its filesystem: with layers on several ones a view has numbers of devices of its
- * own, and marks the high bits of inode numbers (overlayfs.rst, "Inode properties", xino).
+ * own, and marks the high bits of inode numbers (overlayfs.rst, "Inode properties", xino). Such files may look alike.
  */
 function copiedKey({ inoLow, ctimeNs, mtimeNs, sizeBytes, mode, uid, gid }: Stat): string {
   return [inoLow, ctimeNs, mtimeNs, sizeBytes, mode, uid, gid].join(':');
 }
 
+/** Which of the copies whose origins look like a file of the view was made of that; undefined: none. */
+function copyOf(
+  alike: readonly IndexedFile[],
+  { path, stat }: Stray,
+  { lowers }: IndexPlace,
+  index: ByteString,
+): IndexedFile | undefined {
+  for (const lower of lowers) {
+    const own = lstatat(AT_FDCWD, `${lower}${path}` as ByteString, ENOENT, ENOTDIR, ENAMETOOLONG);
+    if (own === undefined || copiedKey(own) !== copiedKey(stat)) continue;
+    return alike.find(({ origin }) => sameInode(origin, own));
+  }
+  if (alike.length > 1) throw refuseIndexed(index); // in a directory that was moved
+  return alike[0];
+}
+
 /** By `copiedKey` of the file that each was made of. */
-function copiesIn(index: ByteString, { style, lowers }: IndexPlace): ReadonlyMap<string, IndexedFile> {
-  const copies = new Map<string, IndexedFile>();
+function copiesIn(index: ByteString, { style, lowers }: IndexPlace): ReadonlyMap<string, readonly IndexedFile[]> {
+  const copies = new Map<string, IndexedFile[]>();
   const fd = openat(AT_FDCWD, index, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, ENOENT, ENOTDIR);
   if (fd < 0) return copies;
   try {
@@ -117,9 +136,10 @@ function copiesIn(index: ByteString, { style, lowers }: IndexPlace): ReadonlyMap
       const more = attribute(path, 'nlink')?.toString('latin1');
       if (more !== undefined && /^U-[1-9]/.test(more)) continue;
       const origin = originOf(attribute(path, 'origin'), lowers);
-      const key = origin === undefined ? '' : copiedKey(origin);
-      if (key === '' || copies.has(key)) throw refuseIndexed(index);
-      copies.set(key, { name, stat, metacopy: attribute(path, 'metacopy') !== undefined });
+      if (origin === undefined) throw refuseIndexed(index);
+      const key = copiedKey(origin);
+      const copy = { name, stat, origin, metacopy: attribute(path, 'metacopy') !== undefined };
+      copies.set(key, [...(copies.get(key) ?? []), copy]);
     }
     return copies;
   } finally {
