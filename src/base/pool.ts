@@ -1,6 +1,7 @@
-import { parentPort, Worker } from 'node:worker_threads';
+import { parentPort, type Worker } from 'node:worker_threads';
 import { closeOpened, OPENED_BYTES, type ThreadData } from './descriptors.ts';
 import { type ErrorRecord, fromSystem, isStorageError, record, revive, StorageError } from './errors.ts';
+import { startWorker } from './worker.ts';
 import { threadEnd } from './working-directory.ts';
 
 // Long-lived threads that do blocking work. The pool knows no job: a thread's entry module calls `serve` with a table
@@ -203,12 +204,19 @@ export class Pool implements AsyncDisposable {
 
   #start(count: number, paced: boolean): Thread[] {
     if (this.#closed) throw closed();
-    return Array.from({ length: count }, () => {
-      const thread = this.#nextIdle() ?? this.#newThread();
-      if (paced) thread.worker.unref();
-      else thread.worker.ref();
-      return thread;
-    });
+    const started: Thread[] = [];
+    try {
+      while (started.length < count) started.push(this.#nextIdle() ?? this.#newThread());
+    } catch (error) {
+      for (const { worker } of started) worker.unref();
+      this.#idle.push(...started);
+      throw error;
+    }
+    for (const { worker } of started) {
+      if (paced) worker.unref();
+      else worker.ref();
+    }
+    return started;
   }
 
   /** The one that was used last, or that will be ready first. */
@@ -243,7 +251,7 @@ export class Pool implements AsyncDisposable {
     const opened = new SharedArrayBuffer(OPENED_BYTES);
     const workerData: ThreadData = { layerstoreOpened: opened };
     const settings = { env: {}, execArgv: [], stdin: false, name: 'layerstore job', workerData };
-    const worker = new Worker(this.#entry, settings);
+    const worker = startWorker(this.#entry, settings);
     const { promise: started, resolve: start } = Promise.withResolvers<void>();
     const thread: Thread = { worker, started, ready: false, settle: undefined };
     this.#all.add(thread);

@@ -37,9 +37,20 @@ export interface RingOptions {
 }
 
 export function ringMemory({ slots = 32, slotBytes = 256 * 1024, tapped = false }: RingOptions = {}): RingMemory {
-  const words = new SharedArrayBuffer((LENGTHS + slots) * 4);
+  const words = shared((LENGTHS + slots) * 4);
   new Int32Array(words)[HAS_TAP] = tapped ? 1 : 0;
-  return { words, bytes: new SharedArrayBuffer(slots * slotBytes), slotBytes };
+  return { words, bytes: shared(slots * slotBytes), slotBytes };
+}
+
+/** `resource-exhausted` where there is no such memory. */
+function shared(bytes: number): SharedArrayBuffer {
+  try {
+    return new SharedArrayBuffer(bytes);
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    const text = `Cannot pass bytes on: there is no memory for a ring of ${bytes} bytes`;
+    throw new StorageError('resource-exhausted', text, { cause });
+  }
 }
 
 /** Thrown on both sides once either gave up; the reason is with whoever gave up. */

@@ -1,9 +1,10 @@
 import { extname } from 'node:path';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import type { ByteString } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import { revive, type StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
+import { startWorker } from '../base/worker.ts';
 import { threadEnd } from '../base/working-directory.ts';
 import type { Answer, Question } from './database-thread.ts';
 import { imageKey } from './image-key.ts';
@@ -114,7 +115,7 @@ class Thread implements Asked {
     // The file beside this one: `.ts` in a checkout, `.js` as published.
     const module = new URL(`./database-thread${extname(new URL(import.meta.url).pathname)}`, import.meta.url);
     // Nothing of the caller's enters: no preload, no coverage, no profile (facts.md, hazard 6).
-    this.#worker = new Worker(module, { name: 'layerstore database', env: {}, execArgv: [] });
+    this.#worker = startWorker(module, { name: 'layerstore database', env: {}, execArgv: [] });
     this.#worker.unref();
     this.#worker.on('message', (answer: Answer) => {
       const owed = this.#owed.get(answer.id);

@@ -7,6 +7,7 @@ import { awake } from '../../src/base/awake.ts';
 import { isStorageError, type StorageError } from '../../src/base/errors.ts';
 import { type Job, Pool } from '../../src/base/pool.ts';
 import { abortRing, ringMemory } from '../../src/base/ring.ts';
+import { need } from '../kit/require.ts';
 
 const ENTRY = new URL('pool-thread.ts', import.meta.url);
 
@@ -219,4 +220,38 @@ test('free: a started thread is idle and nobody waits for more than there are', 
   assert.deepEqual([pool.idle, pool.free], [1, false], 'the idle one is the pair\u2019s');
   await Promise.all([long, pair]);
   assert.equal(pool.free, true);
+});
+
+test('a thread that the kernel does not give is resource-exhausted; what was started for the job stays for others', (t) => {
+  if (!need(t, 'root')) return;
+  // One thread more is there, and no other: the limit is of a user who is not root, and counts all that is his.
+  const script = `
+    import { spawnSync } from 'node:child_process';
+    import { readdirSync } from 'node:fs';
+    import { Pool } from ${JSON.stringify(new URL('../../src/base/pool.ts', import.meta.url).href)};
+    const pool = new Pool(new URL(${JSON.stringify(ENTRY.href)}), 2);
+    const now = { name: 'now', request: null };
+    await pool.run(now);
+    const limit = (count) => spawnSync('prlimit', ['--pid', String(process.pid), '--nproc=' + count + ':']);
+    const threads = () => readdirSync('/proc/self/task').length;
+    limit(1);
+    const before = threads();
+    process.setuid(61234);
+    for (const _ of [1, 2]) console.log(await pool.runTogether([now, now]).catch(({ code, message }) => code + ' ' + message));
+    await pool.run(now);
+    console.log(threads() - before);
+    await pool[Symbol.asyncDispose]();`;
+  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
+  const refused =
+    'resource-exhausted Cannot start a thread: the kernel gives no more (EAGAIN); allow more processes or';
+  const [one = '', two = '', more] = stdout.split('\n');
+  for (const line of [one, two]) assert.ok(line.startsWith(refused), line + stderr);
+  assert.equal(more, '0');
+});
+
+test('ringMemory() says what it cannot have', () => {
+  assert.throws(() => ringMemory({ slots: 2 ** 31, slotBytes: 2 ** 24 }), {
+    code: 'resource-exhausted',
+    message: /^Cannot pass bytes on: there is no memory for a ring of \d+ bytes$/,
+  });
 });
