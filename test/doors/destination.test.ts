@@ -9,7 +9,9 @@ import { isStorageError } from '../../src/base/errors.ts';
 import type { Context } from '../../src/doors/cli/context.ts';
 import { checkDestination, writeStream } from '../../src/doors/cli/destination.ts';
 import { openPending } from '../../src/doors/cli/pending-file.ts';
+import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
+import { shell } from './run-cli.ts';
 
 const context = { signal: new AbortController().signal, out: { isTerminal: true } } as Context;
 
@@ -49,6 +51,51 @@ test('writeStream() keeps a link and replaces what it points to; it never replac
   assert.equal(fs.readFileSync(join(dir.path, 'd/real'), 'utf8'), 'new');
   await writeStream(context, fromText('/dev/null'), chunks('gone'));
   assert.equal(fs.statSync('/dev/null').isCharacterDevice(), true);
+});
+
+test('writeStream() makes the file that a link leads to where there is none, relative and from link to link', async () => {
+  await using dir = await scratch();
+  fs.mkdirSync(join(dir.path, 'd'));
+  fs.symlinkSync('d/next', join(dir.path, 'link'));
+  fs.symlinkSync(join(dir.path, 'new'), join(dir.path, 'd/next'));
+  await writeStream(context, fromText(join(dir.path, 'link')), chunks('made'));
+  assert.deepEqual(fs.readdirSync(dir.path).toSorted(), ['d', 'link', 'new']);
+  assert.equal(fs.readFileSync(join(dir.path, 'link'), 'utf8'), 'made');
+  fs.symlinkSync('loop', join(dir.path, 'loop'));
+  await assert.rejects(writeStream(context, fromText(join(dir.path, 'loop')), chunks('none')), /loop/);
+});
+
+test('-o takes /dev/stdout, links to it, process substitutions and files without a path for what they are', async (t) => {
+  if (!need(t, 'root', 'mount', 'tar')) return;
+  await using dir = await scratch();
+  const base = join(dir.path, 'base');
+  for (const name of ['base', 'upper', 'upper/new']) fs.mkdirSync(join(dir.path, name));
+  const mount = (options: string): string => `'{"type":"overlay","options":["lowerdir=${base}"${options}]}'`;
+  const write = `$L overlay write --lower '{"type":"bind","source":"${base}"}' --upper ${mount(`,"upperdir=${dir.path}/upper"`)}`;
+  const run = (script: string): unknown[] => {
+    const { status, stdout, stderr } = shell(
+      '/nowhere',
+      `cd ${dir.path}; W=(${write.replace('$L', '"$L"')}); ${script}`,
+    );
+    return [status, stdout, stderr];
+  };
+  fs.symlinkSync('/proc/self/fd/1', join(dir.path, 'out'));
+  for (const target of ['out', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']) {
+    assert.deepEqual(run(`"\${W[@]}" -o ${target} | tar -t`), [0, 'new/\n', ''], target);
+    const left = 'layerstore: interrupted: the reader left in the middle\n';
+    assert.deepEqual(run(`"\${W[@]}" -o ${target} | true; echo \${PIPESTATUS[0]}`), [0, '130\n', left], target);
+  }
+  assert.deepEqual(
+    run(`"\${W[@]}" -o >(tar -t >listed); for i in $(seq 100); do [ -s listed ] && break; sleep 0.1; done; cat listed`),
+    [0, 'new/\n', ''],
+  );
+  assert.deepEqual(run(`exec 7<>gone; rm gone; "\${W[@]}" -o /dev/fd/7; tar -t <&7`), [0, 'new/\n', '']);
+  // What is written here goes into a socket, as Node starts its children with.
+  const [status, archive] = run(`test -S /dev/stdout && "\${W[@]}" -o /dev/stdout`);
+  assert.equal(status, 0);
+  assert.match(String(archive), /\0new\/\0/);
+  assert.equal(fs.readlinkSync(join(dir.path, 'out')), '/proc/self/fd/1');
+  assert.equal(fs.readlinkSync('/dev/stdout'), '/proc/self/fd/1');
 });
 
 const DESTINATION = new URL('../../src/doors/cli/destination.ts', import.meta.url).href;

@@ -1,4 +1,5 @@
-import { type FileHandle, lstat, open, realpath } from 'node:fs/promises';
+import { fstatSync, type Stats } from 'node:fs';
+import { type FileHandle, lstat, open, readlink, realpath, stat } from 'node:fs/promises';
 import { type ByteString, fromBytes, quote, toBytes } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { ByteStream } from '../../base/values.ts';
@@ -29,7 +30,8 @@ export async function writeWith(
   stream: ByteStream,
   fill: (file: FileHandle) => Promise<void>,
 ): Promise<void> {
-  if (target === undefined || target === '-') {
+  if (target === undefined || target === '-' || (await isStandardOutput(target))) {
+    checkDestination(context, undefined);
     for await (const chunk of stream) await context.out.bytes(chunk);
     return;
   }
@@ -47,32 +49,66 @@ async function writeFile(
   signal: AbortSignal,
 ): Promise<void> {
   const existing = await resolveTarget(target);
-  if (existing?.special) {
+  if (existing.kind === 'special') {
     await using file = await open(toBytes(existing.path), 'w');
     return await pour(stream, file, signal);
   }
   const { openPending } = await import('./pending-file.ts'); // of Linux, as help is not
-  await using pending = await openPending(existing?.path ?? target);
-  if (existing !== undefined) await pending.file.chmod(existing.mode);
+  await using pending = await openPending(existing.path);
+  if (existing.kind === 'file') await pending.file.chmod(existing.mode);
   await fill(pending.file);
   await pending.place();
 }
 
-interface Target {
-  /** Behind all symlinks: the link stays, what it points to is replaced. */
-  readonly path: ByteString;
-  readonly special: boolean;
-  readonly mode: number;
+type Target =
+  /** `path` is behind all symlinks: they stay, what they point to is replaced, or made. */
+  | { readonly kind: 'file'; readonly path: ByteString; readonly mode: number }
+  | { readonly kind: 'absent'; readonly path: ByteString }
+  /** No regular file, or one that no path leads to: written by the name that was given. */
+  | { readonly kind: 'special'; readonly path: ByteString };
+
+const LINKS_MAX = 40; // as the kernel (path_resolution(7))
+
+async function resolveTarget(target: ByteString): Promise<Target> {
+  const found = await orAbsent(stat(toBytes(target)));
+  if (found === undefined) return { kind: 'absent', path: await behindLinks(target) };
+  if (found.isDirectory()) {
+    throw new StorageError('invalid-argument', `Cannot write ${quote(target)}: it is a directory`);
+  }
+  // Links in /proc lead to what has no path: pipes, sockets, files that were deleted.
+  const path = await orAbsent(realpath(toBytes(target), { encoding: 'buffer' }));
+  const there = path && (await orAbsent(lstat(path)));
+  if (path === undefined || !found.isFile() || there === undefined || !isSame(there, found)) {
+    return { kind: 'special', path: target };
+  }
+  return { kind: 'file', path: fromBytes(path), mode: found.mode & 0o7777 };
 }
 
-async function resolveTarget(target: ByteString): Promise<Target | undefined> {
+/** Where a symlink that leads to nothing leads. */
+async function behindLinks(target: ByteString): Promise<ByteString> {
+  let path = target;
+  for (let links = 0; links < LINKS_MAX; links++) {
+    const found = await orAbsent(lstat(toBytes(path)));
+    if (found === undefined || !found.isSymbolicLink()) return path;
+    const to = fromBytes(await readlink(toBytes(path), { encoding: 'buffer' }));
+    path = to.startsWith('/') ? to : (`${path.slice(0, path.lastIndexOf('/') + 1)}${to}` as ByteString);
+  }
+  return path;
+}
+
+/** `/dev/stdout`, `/proc/self/fd/1` and whatever else leads there; a socket could not even be opened by that name. */
+async function isStandardOutput(target: ByteString): Promise<boolean> {
+  const found = await stat(toBytes(target)).catch(() => undefined);
+  return found !== undefined && isSame(found, fstatSync(1));
+}
+
+function isSame(one: Stats, other: Stats): boolean {
+  return one.ino === other.ino && one.dev === other.dev;
+}
+
+async function orAbsent<T>(looking: Promise<T>): Promise<T | undefined> {
   try {
-    const path = fromBytes(await realpath(toBytes(target), { encoding: 'buffer' }));
-    const stat = await lstat(toBytes(path));
-    if (stat.isDirectory()) {
-      throw new StorageError('invalid-argument', `Cannot write ${quote(target)}: it is a directory`);
-    }
-    return { path, special: !stat.isFile(), mode: stat.mode & 0o7777 };
+    return await looking;
   } catch (error) {
     if (isSystemError(error) && error.code === 'ENOENT') return undefined;
     throw error;
