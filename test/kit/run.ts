@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { globSync, mkdtempSync, rmSync } from 'node:fs';
+import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -10,7 +10,11 @@ import { join } from 'node:path';
 const ISOLATED = 'LAYERSTORE_TESTS_ISOLATED';
 const TESTS = 'test/**/*.test.ts';
 
+/** What tests switch in the kernel for a while is the whole machine's. */
+const PARAMETERS = globSync('/sys/module/overlay/parameters/*');
+
 async function isolate(): Promise<number> {
+  const parameters = PARAMETERS.map((path) => [path, readFileSync(path, 'utf8')] as const);
   const dir = mkdtempSync(join(tmpdir(), 'layerstore-tests-'));
   try {
     // Bare drivers keep holds and locks below /run: the tests' own go with the namespace.
@@ -26,6 +30,7 @@ async function isolate(): Promise<number> {
     return status ?? 1;
   } finally {
     rmSync(dir, { recursive: true, force: true });
+    for (const [path, value] of parameters) if (readFileSync(path, 'utf8') !== value) writeFileSync(path, value);
     spawnSync('rmdir', ['/run/layerstore'], { stdio: 'ignore' }); // where it was not there before
   }
 }
