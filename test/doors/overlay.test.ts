@@ -221,6 +221,7 @@ test('overlay verbs refuse in one line what they cannot read, before the first c
   const cases: readonly [number, RegExp, readonly string[]][] = [
     [2, /--upper is missing/, ['changes']],
     [2, /--upper "\{" is not a mount: it is not JSON/, ['changes', '--upper', '{']],
+    [2, /it is not JSON/, ['changes', '--upper', '{"type":"bind","source":"\\ud800"}']],
     [2, /it has a field "extra"/, ['changes', '--upper', '{"type":"bind","extra":1}']],
     [2, /options are not a list/, ['upperdir', '--upper', '{"type":"bind","options":"ro"}']],
     [5, /2 lower and 1 upper/, ['changes', '--lower', bind, '--lower', bind, '--upper', above]],

@@ -32,8 +32,12 @@ export function variable(name: string, env: NodeJS.ProcessEnv): ByteString | und
 export function parseJson(arg: ByteString): unknown {
   // An escape names a character (RFC 8259, 7), two of them one beyond U+FFFF: what stands for its bytes is put there.
   const escapes = /((?:\\u[0-9a-f]{4})+)|\\./gi;
-  const plain = (whole: string, characters: string | undefined): string =>
-    characters === undefined ? whole : JSON.stringify(fromText(JSON.parse(`"${characters}"`))).slice(1, -1);
+  const plain = (whole: string, characters: string | undefined): string => {
+    if (characters === undefined) return whole;
+    const text: string = JSON.parse(`"${characters}"`);
+    if (!text.isWellFormed()) throw new SyntaxError(`${characters} is half a character`);
+    return JSON.stringify(fromText(text)).slice(1, -1);
+  };
   return JSON.parse(arg.replace(escapes, plain));
 }
 
