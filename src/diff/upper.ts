@@ -1,7 +1,7 @@
 import { type ByteString, joinBytes, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { Descent } from '../fs/descent.ts';
-import { inodeKey, isDirectory, isWhiteout } from '../fs/stat.ts';
+import { inodeKey, isDirectory, isFile, isWhiteout } from '../fs/stat.ts';
 import {
   type OverlayMarks,
   overlayMarks,
@@ -93,7 +93,8 @@ export function checkUpper(base: ByteString, { upper, style, foreign = false }: 
 
 /** As it makes them where it may make devices, and where it may not (fuse-overlayfs 1.x, main.c). */
 function refuseFuseMarks(fd: number, path: ByteString, names: readonly ByteString[]): void {
-  const name = names.find((one) => one.startsWith(WHITEOUT_PREFIX));
+  const isEmpty = (stat: Stat | undefined): boolean => stat !== undefined && isFile(stat) && stat.sizeBytes === 0;
+  const name = names.find((one) => one.startsWith(WHITEOUT_PREFIX) && isEmpty(lstatat(fd, one, ENOENT)));
   const attribute = flistxattr(fd).find((one) => /^user\.(fuseoverlayfs\.|containers\.override_stat$)/.test(one));
   if (name === undefined && attribute === undefined) return;
   const mark = name === undefined ? `${attribute} of ${quote(path)}` : quote(joinBytes(path, name));
@@ -146,39 +147,8 @@ function strayLink(viewRoot: ByteString, upperRoot: ByteString, style: WhiteoutS
   return missing.values().next().value?.path;
 }
 
-/**
- * The directories that the upper says were moved, by where they are now, with where they were in the mounted `base`.
- * Those of which the base has nothing, and what claims a place that another one has already, are left out.
- */
-export function renamedDirectories(
-  upper: ByteString,
-  base: ByteString,
-  style: UpperReading['style'],
-): ReadonlyMap<ByteString, ByteString> {
-  const renames = new Map<ByteString, ByteString>();
-  const taken = new Set<ByteString>();
-  using below = Descent.open(base);
-  for (const { path, marks, from } of directoriesOf(upper, style)) {
-    if (!marks.redirect || marks.opaque || from === undefined || taken.has(from)) continue;
-    if (from === comparedWith(renames, path)) continue; // moved away and back
-    if (!isDirectoryIn(below, from)) continue;
-    renames.set(path, from);
-    taken.add(from);
-  }
-  return renames;
-}
-
-/** Where in the base lies what the walk compares with `path`, if that was moved only with directories above it. */
-function comparedWith(renames: ReadonlyMap<ByteString, ByteString>, path: ByteString): ByteString {
-  for (let end = path.lastIndexOf('/'); end > 0; end = path.lastIndexOf('/', end - 1)) {
-    const from = renames.get(path.slice(0, end) as ByteString);
-    if (from !== undefined) return `${from}${path.slice(end)}` as ByteString;
-  }
-  return path;
-}
-
 /** A directory of an upper. */
-interface UpperDirectory {
+export interface UpperDirectory {
   /** Until the next one is asked for. */
   readonly fd: number;
   readonly path: ByteString;
@@ -190,7 +160,7 @@ interface UpperDirectory {
 }
 
 /** All directories of an upper, the root first; the kernel ignores its marks. */
-function* directoriesOf(upper: ByteString, style: WhiteoutStyle): Generator<UpperDirectory, void, undefined> {
+export function* directoriesOf(upper: ByteString, style: WhiteoutStyle): Generator<UpperDirectory, void, undefined> {
   using at = Descent.open(upper);
   const stack: { path: string; from: string | undefined; directories: readonly ByteString[]; next: number }[] = [];
   /** What is in the directory that was entered last. */
@@ -225,7 +195,8 @@ function redirectOf(fd: number, style: WhiteoutStyle, above: string | undefined)
   return above === undefined || value === '' ? undefined : (`${above}/${value}` as ByteString);
 }
 
-function isDirectoryIn(tree: Descent, path: ByteString): boolean {
+/** By its path from the root of `tree`. */
+export function isDirectoryIn(tree: Descent, path: ByteString): boolean {
   const names = path.slice(1).split('/') as ByteString[];
   if (names.some((name) => name === '' || name === '.' || name === '..')) return false;
   tree.moveTo([]);

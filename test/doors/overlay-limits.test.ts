@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { linkSync, lutimesSync, mkdirSync, readdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
+import { linkSync, lutimesSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import type { Readable } from 'node:stream';
 import { test } from 'node:test';
@@ -272,4 +272,52 @@ test('upperChanges() finds what an index shows over layers on several filesystem
       }
     }
   }
+});
+
+test('changes --renames: what came back without its directory is a rename, what its old place still shows is none', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  const cases: readonly (readonly [string, string, readonly string[]])[] = [
+    ['mv a/x q; mv a a2; mkdir a; mv q a/x', '', ['add /a', 'rename /a/x from /a/x', 'rename /a2 from /a']],
+    ['mv a/x q; mv q a/x', '', []],
+    ['mv a/x q; mv a t; mv q t/x', '', ['rename /t from /a']],
+    ['mv a c', '', ['rename /c from /a']],
+    // As nobody but a hand in the upper makes it.
+    ['mv a c', 'rm u/a', ['add /c', 'add /c/f', 'add /c/x', 'add /c/x/g']],
+    ['mv a c', 'rm u/a; mkdir u/a; touch u/a/new', ['add /a/new', 'add /c', 'add /c/f', 'add /c/x', 'add /c/x/g']],
+    ['mv a/x q', 'rm u/a/x', ['add /q', 'add /q/g']],
+    ['mv a c', 'cp -a u/c u/d', ['rename /c from /a', 'add /d', 'add /d/f', 'add /d/x', 'add /d/x/g']],
+  ];
+  await using dir = await tmpfs();
+  for (const [i, [inside, byHand, expected]] of cases.entries()) {
+    const at = `${dir.path}/${i}`;
+    const options = `redirect_dir=on,index=off,lowerdir=${at}/l,upperdir=${at}/u,workdir=${at}/w`;
+    const script = `mkdir -p ${at}/l/a/x ${at}/u ${at}/w ${at}/m && cd ${at} && touch l/a/f l/a/x/g && touch -d @1 l/a l/a/f l/a/x &&
+      mount -t overlay -o ${options} overlay m && (cd m && ${inside}); umount m && ${byHand || 'true'} && touch -c -d @1 u u/a 2>/dev/null; true`;
+    const { status, stderr } = spawnSync('sh', ['-c', script], { encoding: 'utf8' });
+    assert.equal(status, 0, stderr);
+    const upper = [overlay(...options.split(','))];
+    const found = await listed([bind(`${at}/l`)], upper, { renames: 'collapse' });
+    assert.deepEqual(
+      found.filter((line) => !/^modify \S+$/.test(line)),
+      expected,
+      `${inside}; ${byHand}`,
+    );
+  }
+});
+
+test('names that begin with ".wh." are no mark of fuse-overlayfs where the kernel wrote them', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using dir = await tmpfs();
+  const base = `${dir.path}/base`;
+  mkdirSync(base);
+  for (const name of ['.wh.gone', '.wh.kept']) writeFileSync(`${base}/${name}`, 'x');
+  const at = `${dir.path}/at`;
+  {
+    using made = mounted(at, [base], 'index=off');
+    rmSync(`${made.merged}/.wh.gone`);
+    writeFileSync(`${made.merged}/.wh.made`, 'x');
+  }
+  const upper = [overlay('index=off', `lowerdir=${base}`, `upperdir=${at}/upper`, `workdir=${at}/work`)];
+  assert.deepEqual(await listed([bind(base)], upper), ['delete /.wh.gone', 'add /.wh.made']);
+  await assert.rejects(collect(writeUpperdir([bind(base)], upper)), /\.wh\./, 'no archive can say so');
 });
