@@ -26,6 +26,7 @@ import { layerTar, layerTarTo } from './layer-tar.ts';
 import { fileError } from './layout.ts';
 import { pinned } from './pinned.ts';
 import type { LayerRow } from './rows.ts';
+import { takeDirectory } from './saved-directory.ts';
 import type { Image, Progressing, SaveOptions } from './types.ts';
 
 interface Plan extends AsyncDisposable {
@@ -114,7 +115,7 @@ export async function saveDirectory(
     return layoutMembers(images, openLayer);
   };
   try {
-    await writeDirectory(path, members, options);
+    await writeDirectory(path, members, { ...options, take: takeDirectory });
   } catch (error) {
     throw error instanceof Error && 'errno' in error && 'syscall' in error
       ? fileError(error, 'save to', fromText(path))

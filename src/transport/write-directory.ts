@@ -4,6 +4,12 @@ import { StorageError } from '../base/errors.ts';
 import type { Abortable } from '../base/values.ts';
 import type { ArchiveMember } from './write-archive.ts';
 
+/** How a directory is written. */
+export interface WriteDirectoryOptions extends Abortable {
+  /** Takes the directory, which exists, for the time of writing, or refuses. Default: it must be empty. */
+  readonly take?: (path: string) => Promise<AsyncDisposable>;
+}
+
 /**
  * Writes `members` (where they take time: asked for when the directory is) into the directory `path`, which is empty or
  * absent; on failure it is left as it was. Failures of
@@ -12,9 +18,10 @@ import type { ArchiveMember } from './write-archive.ts';
 export async function writeDirectory(
   path: string,
   members: readonly ArchiveMember[] | (() => Promise<readonly ArchiveMember[]>),
-  { signal }: Abortable = {},
+  { signal, take = takeEmpty }: WriteDirectoryOptions = {},
 ): Promise<void> {
-  const made = await emptyDirectory(path);
+  const made = await mkdir(path, { recursive: true });
+  await using _ = await take(path);
   try {
     for (const member of typeof members === 'function' ? await members() : members) {
       signal?.throwIfAborted();
@@ -36,11 +43,13 @@ export async function writeDirectory(
   }
 }
 
-/** Answers the first directory that had to be made, if any. */
-async function emptyDirectory(path: string): Promise<string | undefined> {
-  const made = await mkdir(path, { recursive: true });
-  if ((await readdir(path)).length === 0) return made;
-  throw new StorageError('already-exists', `Cannot save to ${JSON.stringify(path)}: the directory is not empty`, {
+async function takeEmpty(path: string): Promise<AsyncDisposable> {
+  if ((await readdir(path)).length > 0) throw notEmpty(path);
+  return { async [Symbol.asyncDispose]() {} };
+}
+
+export function notEmpty(path: string): StorageError {
+  return new StorageError('already-exists', `Cannot save to ${JSON.stringify(path)}: the directory is not empty`, {
     path,
   });
 }
