@@ -88,9 +88,14 @@ test('bin/layerstore without any Node says so in one line and exits with 5', asy
   assert.match(stderr, /^[^\n]*finds no Node at all[^\n]*\n$/);
 });
 
-test('bin/layerstore says that its output is closed instead of losing what it prints', () => {
-  const { status, stderr } = spawnSync('sh', ['-c', '"$0" version >&-', LAUNCHER], { encoding: 'utf8' });
-  assert.deepEqual([status, stderr], [2, 'layerstore: Cannot write "standard output": it is closed (EBADF)\n']);
+test('bin/layerstore says that its output is closed, before it does anything, instead of losing what it prints', async () => {
+  await using dir = await scratch();
+  for (const command of ['version', 'create']) {
+    const env = { ...process.env, LAYERSTORE_ROOT: join(dir.path, 'store') };
+    const { status, stderr } = spawnSync('sh', ['-c', `"$0" ${command} >&-`, LAUNCHER], { encoding: 'utf8', env });
+    assert.deepEqual([status, stderr], [2, 'layerstore: Cannot write "standard output": it is closed (EBADF)\n']);
+  }
+  assert.equal(existsSync(join(dir.path, 'store')), false);
 });
 
 test('bin/layerstore puts nothing into the environment', { skip: !existsSync('/proc/self/environ') }, async () => {

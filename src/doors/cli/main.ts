@@ -1,3 +1,4 @@
+import { writeSync } from 'node:fs';
 import type { ByteString } from '../../base/bytes.ts';
 import { quote } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
@@ -47,6 +48,7 @@ export async function main(): Promise<never> {
   process.once('uncaughtException', (error) => void fail(error, giving.signal).then((code) => process.exit(code)));
   let code: number;
   try {
+    writeSync(1, new Uint8Array(0)); // closed: said before anything is done
     code = await run(readArguments(process.argv), out, giving.signal);
     await out.flush();
     if (out.isCut) throw giving.signal.reason; // with the last bytes
