@@ -19,7 +19,7 @@ export function told(error: unknown, { name, headerAt }: Place): unknown {
   const shown = name === undefined ? 'an entry' : `entry ${quote(name.slice(0, 256) as ByteString)}`;
   return new StorageError(
     'corrupt',
-    `Cannot read the archive at ${shown}, whose header is at byte ${headerAt}: ${error.message}`,
+    `Cannot read the archive at ${shown}, whose header is at byte ${headerAt} of the tar: ${error.message}`,
     name === undefined ? {} : { path: name.slice(0, 4096) as ByteString },
   );
 }
