@@ -48,7 +48,8 @@ export interface ListOptions {
   readonly rendering?: Rendering;
   /**
    * `collapse`: a directory that was moved is one `rename`, with what differs in it, where the layer tells of it
-   * (`redirect_dir`). Default: a delete, and an add for every path in it.
+   * (`redirect_dir`). Default: a delete, and an add for every path in it. All moves happen at once: `from` is a path of
+   * the base, `path` one of the result, and a delete inside a moved directory is where that is now.
    */
   readonly renames?: 'collapse';
 }
