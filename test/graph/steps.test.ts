@@ -44,11 +44,17 @@ const STRAYED: Edit[][] = [
   [{ do: 'rename', path: 'a', to: 'c' }],
 ];
 
-/** One whose base has a file with its metadata alone, if it is written so; its data is looked at. */
+/** Where the base, and the layer itself, have a file with its metadata alone if they are written so; both are looked at. */
 const METACOPIED: Edit[][] = [
-  [{ do: 'create', path: 'file', seed: 3 }],
+  [
+    { do: 'create', path: 'file', seed: 3 },
+    { do: 'create', path: 'other', seed: 3 },
+  ],
   [{ do: 'chmod', path: 'file', mode: 0o600 }],
-  [{ do: 'rewrite', path: 'file' }],
+  [
+    { do: 'rewrite', path: 'file' },
+    { do: 'chmod', path: 'other', mode: 0o600 },
+  ],
 ];
 
 for (const { name, mode } of WRITTEN) {
