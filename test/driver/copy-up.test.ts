@@ -23,9 +23,10 @@ import { openLayerDriver } from '../../src/driver/open.ts';
 import { type OverlayFindings, probeOverlay } from '../../src/driver/overlay/probe.ts';
 import { storageDriver } from '../../src/graph/storage-driver.ts';
 import { openThreads } from '../../src/graph/threads.ts';
-import { openStore, type Store } from '../../src/index.ts';
+import { type Diagnosis, openStore, type Store } from '../../src/index.ts';
 import { lgetxattr, lsetxattr } from '../../src/linux/xattr.ts';
 import { openHouse } from '../contract/driver-house.ts';
+import { layerstore } from '../doors/run-cli.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { inlinePerformer } from '../kit/inline-performer.ts';
 import { directory, file, hardlink, layer, ociImage } from '../kit/layer-builder.ts';
@@ -164,6 +165,53 @@ test('a kernel that copies the opaque mark up has no native diff: layers are rea
   for await (const { kind, path } of driver.changes(b, a)) found.push(`${kind} ${toText(path)}`);
   assert.deepEqual(found, ['add /new']);
   assert.match(await driver.explain(b, a), /^walk: .*opaque mark/);
+});
+
+test('info and doctor show the verdict of Docker beside ours, under whatever defaults of the kernel (K1, K2, O6)', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 64);
+  const root = join(disk.path, 'store');
+  const run = (...args: string[]): string => {
+    const { status, stdout, stderr } = layerstore(root, args);
+    assert.equal(status, 0, stderr);
+    return stdout;
+  };
+  run('--driver', 'overlay2', 'create', '--name', 'x');
+  // One store all the while: what was found under other defaults is not shown.
+  for (const [values, , { nativeDiff, redirects, metacopy }] of MODES) {
+    using set = parameters(t, values);
+    if (set === undefined) return;
+    const by = nativeDiff ? /^true: .*is the difference as it is$/ : /^false: .*redirect_dir is on\)$/;
+    const shown = new Map<string, string>(JSON.parse(run('info', '--json')).driver.status);
+    assert.match(shown.get('Native Overlay Diff by Docker') ?? '', by);
+    const ours = { 'Native Overlay Diff': true, 'Using metacopy': metacopy, redirect_dir: redirects ? 'on' : 'off' };
+    for (const [name, value] of Object.entries(ours)) assert.equal(shown.get(name), String(value), name);
+    const lines = run('info').split('\n');
+    for (const [name, value] of shown) assert.ok(lines.includes(` ${name}: ${value}`), name);
+
+    const diagnoses: Diagnosis[] = run('doctor', '--json')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    const found = diagnoses.filter(({ driver }) => driver === 'overlay2');
+    const expected: Readonly<Record<string, readonly [boolean, RegExp]>> = {
+      'native diff': [true, /upper directory alone is read/],
+      'native diff by Docker': [nativeDiff, nativeDiff ? /is the difference as it is$/ : /redirect_dir is on\)$/],
+      redirect_dir: [redirects, redirects ? /redirect_dir is on\)$/ : /redirect_dir is off\)$/],
+      metacopy: [metacopy, metacopy ? /without its data \(metacopy\)$/ : /with its data$/],
+    };
+    const table = run('doctor');
+    for (const [name, [holds, because]] of Object.entries(expected)) {
+      const one = found.find((diagnosis) => diagnosis.name === name);
+      assert.equal(one?.holds, holds, name);
+      assert.match(one.because, because);
+      const row = ['overlay2', name, holds ? 'yes' : 'no', one.because].join(' ');
+      assert.ok(
+        table.split('\n').some((line) => line.replace(/ +/g, ' ') === row),
+        row,
+      );
+    }
+  }
 });
 
 test('a check of metacopy that cannot be made is an error, not an answer, and leaves nothing (K2)', async (t) => {
