@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openStore, type Store } from '../../src/index.ts';
@@ -75,18 +76,49 @@ for (const driver of DRIVERS) {
   });
 }
 
-test('rmi returns at once; one detached process with the least priority deletes, and a killed one is replaced', async (t) => {
+/** How a tree comes to be removed by each command; answers its arguments. */
+const REMOVALS: Readonly<Record<string, (root: string) => Promise<string[]>>> = {
+  rmi: async () => ['rmi', 'big:1'],
+  rm: async (root) => {
+    await using store = await openStore({ root });
+    await store.layers.create('big:1', { name: 'job' });
+    return ['rm', 'job'];
+  },
+  gc: async (root) => {
+    // As a reader leaves it that was killed after its image was removed: a layer that no name reaches.
+    using database = new DatabaseSync(join(root, 'store.db'));
+    for (const table of ['refs', 'manifests', 'images']) database.exec(`DELETE FROM ${table}`);
+    return ['gc'];
+  },
+};
+
+for (const driver of DRIVERS) {
+  for (const [verb, prepare] of Object.entries(REMOVALS)) {
+    test(`${verb} returns at once, and one detached process with the least priority deletes (${driver})`, async (t) => {
+      await using made = await rig(t, driver);
+      if (made === undefined) return;
+      const ended = commandEnds(made.root, await prepare(made.root));
+      const pid = await stoppedDeleter(made.root);
+      // It does nothing now, and the command ends all the same.
+      assert.equal(await ended, 0);
+      assert.equal(made.aside().length, 1, 'its tree is not deleted yet');
+      assert.deepEqual(deleters(made.root), [pid]);
+      assert.deepEqual(standing(pid), { session: pid, nice: 19 });
+      process.kill(pid, 'SIGCONT');
+      await until(() => made.aside().length === 0);
+      await until(() => deleters(made.root).length === 0);
+    });
+  }
+}
+
+test('what a killed process was deleting is deleted by one that the next command starts; gc --wait waits', async (t) => {
   await using made = await rig(t, 'overlay2');
   if (made === undefined) return;
-  const { status, stderr } = layerstore(made.root, ['rmi', 'big:1']);
-  assert.equal(status, 0, stderr);
-  assert.equal(made.aside().length, 1, 'its tree is not deleted yet');
-  await until(() => deleters(made.root).length > 0 || made.aside().length === 0);
-  for (const pid of deleters(made.root)) {
-    assert.equal(nice(pid), 19);
-    process.kill(pid, 'SIGKILL');
-  }
+  const ended = commandEnds(made.root, ['rmi', 'big:1']);
+  process.kill(await stoppedDeleter(made.root), 'SIGKILL');
+  assert.equal(await ended, 0);
   await until(() => deleters(made.root).length === 0);
+  assert.equal(made.aside().length, 1);
   // Any command that opens the driver finds what is left.
   assert.equal(layerstore(made.root, ['info']).status, 0);
   await until(() => made.aside().length === 0);
@@ -172,7 +204,11 @@ test('a store in a process starts no other for its removals, also where it close
 });
 
 function commandEnds(root: string, args: readonly string[]): Promise<number | null> {
-  const child = spawn(LAUNCHER, args, { env: { PATH: process.env['PATH'], LAYERSTORE_ROOT: root }, stdio: 'ignore' });
+  const child = spawn(LAUNCHER, args, {
+    env: { PATH: process.env['PATH'], LAYERSTORE_ROOT: root },
+    stdio: 'ignore',
+    timeout: 20_000,
+  });
   return new Promise((resolve) => child.on('exit', resolve));
 }
 
@@ -209,6 +245,19 @@ function commandOf(pid: number): string[] {
   }
 }
 
-function nice(pid: number): number {
-  return Number(readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[16]);
+/** Waits for a process that deletes for the store, and stops it where it is: it cannot end before it is looked at. */
+async function stoppedDeleter(root: string): Promise<number> {
+  for (const began = performance.now(); performance.now() - began < 20_000; await sleep(1)) {
+    const [pid] = deleters(root);
+    if (pid === undefined) continue;
+    process.kill(pid, 'SIGSTOP');
+    return pid;
+  }
+  throw new assert.AssertionError({ message: 'no process deletes' });
+}
+
+/** The session and the niceness of a process (proc(5)). */
+function standing(pid: number): { readonly session: number; readonly nice: number } {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+  return { session: Number(fields[3]), nice: Number(fields[16]) };
 }
