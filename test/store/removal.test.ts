@@ -207,7 +207,8 @@ function commandEnds(root: string, args: readonly string[]): Promise<number | nu
   const child = spawn(LAUNCHER, args, {
     env: { PATH: process.env['PATH'], LAYERSTORE_ROOT: root },
     stdio: 'ignore',
-    timeout: 20_000,
+    timeout: 30_000,
+    killSignal: 'SIGKILL',
   });
   return new Promise((resolve) => child.on('exit', resolve));
 }
