@@ -80,14 +80,23 @@ export async function discardLayers(
   await discard(context, ids.flatMap(everyMakingOf), options);
 }
 
-/** Removes layers that no name reaches now (children first), with their rows. */
-export async function removeUnreached(context: StoreContext, unreached: readonly LayerRow[]): Promise<void> {
-  const removed = await context.database.removeLayers(unreached.map((layer) => layer.driverId));
-  await discardLayers(
-    context,
-    removed.map((layer) => layer.driverId),
-    { later: true },
-  );
+/** As many rows at once as the log of one transaction should hold. */
+const AT_ONCE = 100;
+
+/** Removes those layers (children first) that no name reaches now, with their rows; answers them. */
+export async function removeUnreached(context: StoreContext, unreached: readonly LayerRow[]): Promise<LayerRow[]> {
+  const all: LayerRow[] = [];
+  for (let i = 0; i < unreached.length; i += AT_ONCE) {
+    const ids = unreached.slice(i, i + AT_ONCE).map((layer) => layer.driverId);
+    const removed = await context.database.removeLayers(ids);
+    all.push(...removed);
+    await discardLayers(
+      context,
+      removed.map((layer) => layer.driverId),
+      { later: true },
+    );
+  }
+  return all;
 }
 
 /** As `discardLayers`, for what is not to fail for it, nor to wait for long. */
