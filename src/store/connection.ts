@@ -93,6 +93,15 @@ export class Connection {
     }
   }
 
+  /** Brings what is in the log into the database, and takes its space back, where nobody else is using it. */
+  emptyLog(): void {
+    try {
+      this.#db.exec('PRAGMA wal_checkpoint(TRUNCATE)');
+    } catch {
+      // There was no room for that either: whoever wanted it is told what it lacks.
+    }
+  }
+
   /** All rows. `T` is what the (STRICT) schema makes of these columns. */
   all<T>(sql: string, ...values: SQLInputValue[]): T[] {
     return this.#statement(sql).all(...values) as T[];
@@ -175,6 +184,8 @@ export function makeDatabase(layout: Layout, driver: DriverName): void {
   }
 }
 
+const FULL = 'no space left on the filesystem';
+
 // Primary result codes, sqlite.org/rescode.html.
 const CODES: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   3: ['permission-denied', 'permission denied; run as the owner of the store'],
@@ -184,7 +195,7 @@ const CODES: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   8: ['failed-precondition', 'its database cannot be written'],
   10: ['unavailable', 'the disk reported an error'],
   11: ['corrupt', 'its database store.db is damaged; restore it from a copy, or move the store away'],
-  13: ['resource-exhausted', 'no space left on the filesystem'],
+  13: ['resource-exhausted', FULL],
   14: ['unavailable', 'its database cannot be opened; try again'],
   26: ['corrupt', 'store.db is not a database; restore it from a copy, or move the store away'],
 };
@@ -192,7 +203,7 @@ const CODES: Readonly<Record<number, readonly [ErrorCode, string]>> = {
 // Extended ones that mean something else than their family.
 const EXTENDED: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   // SHMSIZE: the shared index could not grow. SHMMAP: no shared mmap (9p, NFS).
-  4874: ['resource-exhausted', 'no space left on the filesystem'],
+  4874: ['resource-exhausted', FULL],
   5386: ['unsupported', 'its filesystem has no shared memory maps; use a local one'],
   1032: ['failed-precondition', 'its database was moved or removed while it was open'],
 };
@@ -215,6 +226,7 @@ function sqliteError(error: unknown, root: ByteString, action: string): unknown 
     path: root,
     actual: error.message,
     ...(code === 'busy' ? { errno: LOCKED } : {}),
+    ...(state === FULL ? { errno: 'ENOSPC' } : {}),
     cause: error,
   });
 }

@@ -203,6 +203,10 @@ export class Database implements AsyncDisposable {
     return answer;
   }
 
+  room(...[wanted]: Parameters<Requests['room']>): Promise<void> {
+    return this.#ask('room', wanted);
+  }
+
   /** The latest first. */
   images(): Promise<Image[]> {
     return this.#ask('images');

@@ -25,6 +25,26 @@ export async function discard(
   makings: readonly Making[],
   options: DiscardOptions = {},
 ): Promise<void> {
+  if (makings.length + context.unended.length > 0) await withRoom(context, () => remove(context, makings, options));
+}
+
+/**
+ * A removal with room for it: on a disk that is nearly full it is given the reserve, which is taken again at its end.
+ */
+export async function withRoom<T>({ database }: StoreContext, removal: () => Promise<T>): Promise<T> {
+  // What it fails for, the removal itself meets, and tells.
+  const given = await database.room('to remove').then(
+    () => true,
+    () => false,
+  );
+  try {
+    return await removal();
+  } finally {
+    if (given) await database.room('removed').catch(() => undefined); // else at the end of this handle
+  }
+}
+
+async function remove(context: StoreContext, makings: readonly Making[], options: DiscardOptions): Promise<void> {
   const { database, driver, log, left, unended, sweeper } = context;
   const { withinMs } = options;
   const later = options.later === true || withinMs !== undefined;
@@ -80,7 +100,7 @@ export async function discardLayers(
   await discard(context, ids.flatMap(everyMakingOf), options);
 }
 
-/** As many rows at once as the log of one transaction should hold. */
+/** As many rows at once as a full disk's reserve has room for. */
 const AT_ONCE = 100;
 
 /** Removes those layers (children first) that no name reaches now, with their rows; answers them. */

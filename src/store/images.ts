@@ -5,7 +5,7 @@ import { absolute } from '../base/working-directory.ts';
 import type { Lending, Noting } from '../graph/apply.ts';
 import { parseConfig } from '../oci/config.ts';
 import type { StoreContext } from './context.ts';
-import { removeUnreached } from './discard.ts';
+import { removeUnreached, withRoom } from './discard.ts';
 import { givenName } from './given-name.ts';
 import { isHeld } from './held.ts';
 import { loadImages } from './load.ts';
@@ -75,10 +75,12 @@ async function removeImages(
   names: readonly string[],
   options: { readonly force?: boolean } | undefined,
 ): Promise<Removal['results']> {
-  await refuseViewed(context, names, options?.force ?? false);
-  const { results, unreached } = await context.database.removeImages(names, options);
-  await removeUnreached(context, unreached);
-  return results;
+  return withRoom(context, async () => {
+    await refuseViewed(context, names, options?.force ?? false);
+    const { results, unreached } = await context.database.removeImages(names, options);
+    await removeUnreached(context, unreached);
+    return results;
+  });
 }
 
 /** A view is a mount without a row: the image that it shows is *busy* before its last name goes. */

@@ -7,7 +7,7 @@ import { absolute } from '../base/working-directory.ts';
 import type { Mounted } from '../driver/driver.ts';
 import { commitWritable } from './commit.ts';
 import { heeding, newLayerId, type StoreContext, undoing } from './context.ts';
-import { discard, discardOrWarn } from './discard.ts';
+import { discard, discardOrWarn, withRoom } from './discard.ts';
 import { layerName } from './given-name.ts';
 import { isHeld } from './held.ts';
 import { shownPath } from './layout.ts';
@@ -265,9 +265,13 @@ class Writable implements WritableLayer {
   }
 
   async remove(options: { readonly force?: boolean } = {}): Promise<void> {
+    await withRoom(this.#context, () => this.#remove(options.force ?? false));
+  }
+
+  async #remove(force: boolean): Promise<void> {
     const { database } = this.#context;
     const { driverId, name } = this.#row;
-    if (options.force === true) while (await this.unmount()) {} // every named hold
+    if (force) while (await this.unmount()) {} // every named hold
     if (await isHeld(this.#context, driverId)) {
       throw new StorageError('busy', `Cannot remove layer "${name}": it is mounted; unmount it first`, { layer: name });
     }

@@ -31,6 +31,7 @@ export async function loadImages(
 
 async function load(context: StoreContext, source: Bytes, options: LoadOptions): Promise<LoadedImage[]> {
   const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
+  await context.database.room('to grow'); // an archive from a pipe takes room before anything is announced
   await using archive = await openSource(context, source, options);
   const images = archive.images(platform === undefined ? {} : { platform });
   const loading = new Loading(heeding(context, options), options);

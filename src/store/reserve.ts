@@ -1,14 +1,18 @@
-import { closeSync, openSync, readdirSync, rmSync, statfsSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, rmSync, statfsSync, statSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type ByteString, toBytes } from '../base/bytes.ts';
+import { randomBytes } from '../base/crypto.ts';
+import { isStorageError, nodeErrno } from '../base/errors.ts';
 import type { Layout } from './layout.ts';
 
-// A file that only takes space. SQLite cannot open a database on a full disk, so without it nothing could be removed
-// from a store that has filled its disk: it is given up then, and taken again when there is room.
+// A file that only takes space. SQLite can neither open nor write a database on a full disk, so without it nothing could
+// be removed from a store that has filled its disk: it is given up then, and taken again when there is room. What it
+// gives is for removing: nothing may grow while it is not there (`room.ts`).
 
-const BYTES = 256 << 10;
-/** Where less is free, it would itself be what is missing. */
-const ROOM_BYTES = 64 << 20;
+/** Removing 100 layers takes 300 KiB of the database's log. */
+const RESERVE_BYTES = 512 << 10;
+/** Where less is free, room is short: a removal, or opening, may fail for it. */
+const SHORT_BYTES = 1 << 20;
 const FILE = 'reserve';
 
 /** Gives the space free, of this boot or another; false where there was none. */
@@ -34,21 +38,53 @@ function bootsIn(runs: ByteString): readonly string[] {
   }
 }
 
-/** Takes the space, if it is not taken and there is some. */
-export function takeReserve(layout: Layout): void {
-  let fd: number;
+/**
+ * Takes the space that is not taken yet, as much of it as there is; `spare`: only where that does not make room short.
+ * Answers whether the disk had it.
+ */
+export function takeReserve(layout: Layout, { spare }: { readonly spare: boolean }): boolean {
+  const path = toBytes(`${layout.run}/${FILE}` as ByteString);
   try {
-    const { bavail, bsize } = statfsSync(toBytes(layout.run));
-    if (bavail * bsize < ROOM_BYTES) return;
-    fd = openSync(toBytes(`${layout.run}/${FILE}` as ByteString), 'wx', 0o600);
-  } catch {
-    return; // it is there, or the disk is full: later then
+    const missing = RESERVE_BYTES - (statSync(path, { throwIfNoEntry: false })?.size ?? 0);
+    if (missing <= 0) return true;
+    if (spare && freeBytes(layout) < SHORT_BYTES + missing) return false;
+    fill(path, missing);
+    return true;
+  } catch (error) {
+    return !LACKING.has(nodeErrno(error)); // any other failure keeps nothing from growing: that meets it, too, and tells
   }
+}
+
+export function isShort(layout: Layout): boolean {
   try {
-    writeSync(fd, Buffer.alloc(BYTES, 'reserve\n'));
-    closeSync(fd);
+    return freeBytes(layout) < SHORT_BYTES;
   } catch {
-    closeSync(fd);
-    freeReserve(layout); // a part of it would only be in the way
+    return false; // why, is told where the store is opened
   }
+}
+
+function freeBytes({ root }: Layout): number {
+  const { bavail, bsize } = statfsSync(toBytes(root));
+  return bavail * bsize;
+}
+
+/** A larger write may be refused whole where a part of it would fit (ext4 with blocks of 1 KiB, observed on 6.18). */
+const PIECE_BYTES = 8 << 10;
+
+/** Noise, as some filesystems compress. What fits stays. */
+function fill(path: Buffer, bytes: number): void {
+  const fd = openSync(path, 'a', 0o600);
+  try {
+    const noise = randomBytes(bytes);
+    for (let at = 0; at < bytes; ) at += writeSync(fd, noise, at, Math.min(PIECE_BYTES, bytes - at));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+const LACKING: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT']);
+
+/** Whether it is the disk that lacks, and not memory or descriptors. */
+export function isFull(error: unknown): boolean {
+  return isStorageError(error, 'resource-exhausted') && LACKING.has(error.errno ?? '');
 }

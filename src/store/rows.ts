@@ -175,6 +175,12 @@ export interface Requests {
   abandon(): void;
   close(): void;
 
+  /**
+   * On a disk that is nearly full. `to grow`: `resource-exhausted` where only what removing takes is left; so does each
+   * request that grows. `to remove`: makes room, in the database and beside it, until `removed`.
+   */
+  room(wanted: 'to grow' | 'to remove' | 'removed'): void;
+
   images(): Image[];
   image(key: ImageKey): Image;
   manifests(image: Digest): ManifestRow[];

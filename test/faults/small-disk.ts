@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync, statfsSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readFileSync, rmSync, statfsSync, writeSync } from 'node:fs';
 
 /** Gives a tmpfs another size. */
 export function resize(path: string, kib: number): void {
@@ -19,4 +19,35 @@ export function mountsBelow(path: string): string[] {
     .split('\n')
     .map((line) => line.split(' ')[4] ?? '')
     .filter((point) => point.startsWith(`${path}/`));
+}
+
+/** Fills a filesystem with a file until `leaveKib` are free; the file grows where it is there. */
+export function fillBut(path: string, leaveKib: number): void {
+  const { bsize } = statfsSync(path);
+  const fd = openSync(fillerOf(path), 'a');
+  try {
+    for (let tries = 0; ; tries++) {
+      const { bavail } = statfsSync(path);
+      const missing = bavail * bsize - leaveKib * 1024;
+      if (missing < bsize) return;
+      if (tries > 100) throw new Error(`${path} cannot be filled: ${missing} bytes are still free`);
+      try {
+        writeSync(fd, Buffer.alloc(Math.min(missing, 16 << 20), 1));
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+      }
+      fsyncSync(fd);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Takes what `fillBut` wrote away. */
+export function unfill(path: string): void {
+  rmSync(fillerOf(path), { force: true });
+}
+
+function fillerOf(path: string): string {
+  return `${path}/filler`;
 }

@@ -231,7 +231,7 @@ test('check() finds what the schema cannot refuse', async () => {
 test('a full filesystem is resource-exhausted, nothing is lost, and the same request works when there is room', async (t) => {
   if (!need(t, 'mount')) return;
   await using dir = await scratch('db');
-  const mount = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'none', dir.path]);
+  const mount = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'none', dir.path]);
   assert.equal(mount.status, 0, String(mount.stderr));
   try {
     await using db = await open(dir.path);

@@ -3,7 +3,7 @@ import { toBytes } from '../../base/bytes.ts';
 import { asDigest } from '../../base/digest.ts';
 import type { LayerId } from '../../base/values.ts';
 import { inRoot, keptOf, recordOf, type StoreContext } from '../context.ts';
-import { discard, removeUnreached } from '../discard.ts';
+import { discard, removeUnreached, withRoom } from '../discard.ts';
 import { isHeld } from '../held.ts';
 import type { LayerRow } from '../rows.ts';
 import type { GcReport, Upkeep } from '../types.ts';
@@ -13,6 +13,10 @@ export async function collectGarbage(
   context: StoreContext,
   options: Parameters<Upkeep['gc']>[0] = {},
 ): Promise<GcReport> {
+  return options.dryRun === true ? collect(context, options) : withRoom(context, () => collect(context, options));
+}
+
+async function collect(context: StoreContext, options: NonNullable<Parameters<Upkeep['gc']>[0]>): Promise<GcReport> {
   const { database } = context;
   const { dryRun = false, wait = false, signal } = options;
   const candidates = await unheld(context, await database.unreachable());

@@ -1,0 +1,204 @@
+import assert from 'node:assert/strict';
+import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isStorageError, openStore } from '../../src/index.ts';
+import { layerstore } from '../doors/run-cli.ts';
+import { filesystem } from '../kit/filesystems.ts';
+import { bulk, type ImageSpec, ociTar } from '../kit/images.ts';
+import { file, layer } from '../kit/layer-builder.ts';
+import { need } from '../kit/require.ts';
+import { rootDump } from '../kit/root-dump.ts';
+import { fillBut, unfill } from './small-disk.ts';
+
+// A disk without blocks that only root may use (-m 0), so that nothing but the reserve is left when it is full; and with
+// blocks of two sizes, as SQLite's shared map is allocated by one byte of each 4 KiB.
+
+const BLOCKS = [4096, 1024] as const;
+const RESERVE_BYTES = 512 << 10;
+const REFUSED = /the disk is full but for what removing takes; remove images or layers, or make room/;
+
+const named = (name: string, ...layers: readonly Buffer[]): ImageSpec => ({
+  layers,
+  names: [`docker.io/library/${name}:1`],
+});
+const APP = named('app', bulk(1, 20, 2000), bulk(2, 5, 30_000));
+
+interface Small extends AsyncDisposable {
+  readonly path: string;
+  readonly root: string;
+  /** Its exit status and message; a signal is a failure. */
+  run(...args: readonly string[]): { readonly status: number; readonly stderr: string };
+  /** Runs what must work. */
+  does(...args: readonly string[]): void;
+  /** A file that `load -i` takes; it is on another disk. */
+  archive(spec: ImageSpec): string;
+}
+
+async function small(blockBytes: number): Promise<Small> {
+  const archives = await filesystem('tmpfs', 16);
+  const disk = await filesystem('ext4', 64, ['-m', '0', '-b', String(blockBytes)]);
+  const root = join(disk.path, 'store');
+  const run: Small['run'] = (...args) => {
+    const { status, stderr } = layerstore(root, args);
+    assert.notEqual(status, null, `${args.join(' ')}: it was killed by a signal, or took too long`);
+    return { status: status!, stderr };
+  };
+  return {
+    path: disk.path,
+    root,
+    run,
+    does(...args) {
+      const { status, stderr } = run(...args);
+      assert.equal(status, 0, `${args.join(' ')}: ${stderr}`);
+      assert.doesNotMatch(stderr, /warning/, args.join(' '));
+    },
+    archive(spec) {
+      const path = join(archives.path, 'image.tar');
+      writeFileSync(path, ociTar(spec));
+      return path;
+    },
+    async [Symbol.asyncDispose]() {
+      await disk[Symbol.asyncDispose]();
+      await archives[Symbol.asyncDispose]();
+    },
+  };
+}
+
+function reserves(root: string): string[] {
+  return readdirSync(join(root, 'run')).map((boot) => join(root, 'run', boot, 'reserve'));
+}
+
+function reserveBytes(root: string): number {
+  return Math.max(...reserves(root).map((path) => statSync(path, { throwIfNoEntry: false })?.size ?? 0));
+}
+
+/** The process that deletes what was removed takes it, if the remover could not. */
+async function reserveReturns(root: string): Promise<void> {
+  for (let i = 0; i < 100 && reserveBytes(root) < RESERVE_BYTES; i++) await sleep(50);
+  assert.ok(reserveBytes(root) >= RESERVE_BYTES, 'the reserve is there again');
+}
+
+/** Layers that only gc finds. */
+function forget(root: string, name: string): void {
+  using db = new DatabaseSync(join(root, 'store.db'));
+  const found = db.prepare('SELECT image FROM refs WHERE name = ?').get(`docker.io/library/${name}:1`);
+  for (const [table, column] of [
+    ['refs', 'image'],
+    ['manifests', 'image'],
+    ['images', 'digest'],
+  ]) {
+    db.prepare(`DELETE FROM ${table} WHERE ${column} = ?`).run(found?.['image'] as string);
+  }
+}
+
+const ready = (t: TestContext): boolean => need(t, 'root', 'mount', 'mkfs.ext4');
+
+for (const blockBytes of BLOCKS) {
+  for (const leaveKib of [48, 0]) {
+    test(`rm, rmi and gc work with ${leaveKib} KiB free, and the reserve returns (blocks of ${blockBytes})`, async (t) => {
+      if (!ready(t)) return;
+      await using disk = await small(blockBytes);
+      const { path, root, does, archive } = disk;
+      does('load', '-i', archive(named('lost', bulk(7, 5, 9000))));
+      does('load', '-i', archive(APP));
+      for (const name of ['one', 'two']) does('create', 'app:1', '--name', name);
+      forget(root, 'lost');
+      for (const args of [['rm', 'one'], ['gc', '--wait'], ['rm', 'two'], ['rmi', 'app:1'], ['gc']]) {
+        fillBut(path, leaveKib);
+        does(...args);
+        await reserveReturns(root);
+      }
+      unfill(path);
+      does('gc', '--wait');
+      assert.deepEqual(rootDump(root), []);
+      does('check');
+    });
+  }
+
+  test(`what the reserve gives is for removing: nothing grows on a full disk (blocks of ${blockBytes})`, async (t) => {
+    if (!ready(t)) return;
+    await using disk = await small(blockBytes);
+    const { path, root, run, does, archive } = disk;
+    const other = archive(named('other', layer(file('f', 'f'))));
+    does('load', '-i', archive(APP));
+    for (const name of ['one', 'two', 'three']) does('create', 'app:1', '--name', name);
+    const growing = [
+      ['commit', 'one', 'new:1'],
+      ['create', 'app:1', '--name', 'four'],
+      ['tag', 'app:1', 'name:1'],
+      ['load', '-i', other],
+    ];
+    fillBut(path, 0);
+    for (let round = 0; round < 3; round++) {
+      for (const args of growing) {
+        does('images');
+        does('ls');
+        const { status, stderr } = run(...args);
+        assert.equal(status, 8, `${args.join(' ')}: ${stderr}`);
+        assert.match(stderr, REFUSED);
+        assert.ok(reserveBytes(root) >= RESERVE_BYTES, 'the reserve is whole after it');
+      }
+    }
+    does('rm', 'one');
+    await reserveReturns(root);
+    unfill(path);
+    does('gc', '--wait'); // nobody else is at it then
+    // Where it is gone, it comes again with room, and only then does anything grow.
+    for (const reserve of reserves(root)) rmSync(reserve);
+    fillBut(path, 300);
+    assert.match(run('commit', 'two', 'new:1').stderr, REFUSED);
+    unfill(path);
+    does('commit', 'two', 'new:1');
+    assert.ok(reserveBytes(root) >= RESERVE_BYTES);
+    does('check');
+  });
+
+  test(`a store that is held open removes on a full disk, and others do (blocks of ${blockBytes})`, async (t) => {
+    if (!ready(t)) return;
+    await using disk = await small(blockBytes);
+    const { path, root, does, archive } = disk;
+    does('load', '-i', archive(APP));
+    for (const name of ['one', 'two', 'three', 'four']) does('create', 'app:1', '--name', name);
+    for (const brief of [false, true]) {
+      await using store = await openStore({ root, brief, threads: 2 });
+      fillBut(path, 0);
+      assert.equal((await store.layers.list()).length, brief ? 2 : 4);
+      await assert.rejects(
+        store.layers.create('app:1', { name: 'five' }),
+        (error) => isStorageError(error, 'resource-exhausted') && !error.message.includes('\n'),
+      );
+      await store.layers.remove(brief ? 'three' : 'one');
+      fillBut(path, 0);
+      does('rm', brief ? 'four' : 'two');
+      if (brief) await store.images.remove('app:1');
+      assert.deepEqual((await store.upkeep.gc({ wait: true })).layers, []);
+      unfill(path);
+      await store.images.load(archive(named('later', layer(file('f', 'f')))));
+      assert.ok(reserveBytes(root) >= RESERVE_BYTES, 'it takes the reserve before it grows');
+      await store.images.remove('later:1');
+    }
+    does('gc', '--wait');
+    assert.deepEqual(rootDump(root), []);
+  });
+
+  test(`more layers than one transaction has room for are removed from a full disk (blocks of ${blockBytes})`, async (t) => {
+    if (!ready(t)) return;
+    await using disk = await small(blockBytes);
+    const { path, root, does, archive } = disk;
+    const images = ['a', 'b', 'c', 'd'];
+    for (const name of images) {
+      const layers = Array.from({ length: 120 }, (_, i) => layer(file(`f${i}`, `${name}${i}`)));
+      does('load', '-i', archive(named(name, ...layers)));
+    }
+    for (const name of ['a', 'b']) forget(root, name);
+    fillBut(path, 0);
+    does('rmi', 'c:1', 'd:1');
+    fillBut(path, 0);
+    does('gc', '--wait');
+    assert.deepEqual(rootDump(root), []);
+    does('check');
+  });
+}
