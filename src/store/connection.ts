@@ -93,6 +93,11 @@ export class Connection {
     }
   }
 
+  /** Writes a page as it is. */
+  writeNothing(): void {
+    this.write(() => this.#db.exec(`PRAGMA user_version = ${pragma(this.#db, 'user_version')}`));
+  }
+
   /** Brings what is in the log into the database, and takes its space back, where nobody else is using it. */
   emptyLog(): void {
     try {

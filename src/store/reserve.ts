@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { type ByteString, toBytes } from '../base/bytes.ts';
 import { randomBytes } from '../base/crypto.ts';
 import { isStorageError, nodeErrno } from '../base/errors.ts';
-import type { Layout } from './layout.ts';
+import { type Layout, newDatabasePath } from './layout.ts';
 
 // A file that only takes space. SQLite can neither open nor write a database on a full disk, so without it nothing could
 // be removed from a store that has filled its disk: it is given up then, and taken again when there is room. What it
@@ -13,6 +13,8 @@ import type { Layout } from './layout.ts';
 const RESERVE_BYTES = 512 << 10;
 /** Where less is free, room is short: a removal, or opening, may fail for it. */
 const SHORT_BYTES = 1 << 20;
+/** What opening takes: SQLite's `-shm` of 32 KiB, and its name and the log's. */
+const OPENING_BYTES = 40 << 10;
 const FILE = 'reserve';
 
 /** Gives the space free, of this boot or another; false where there was none. */
@@ -66,6 +68,19 @@ export function isShort(layout: Layout): boolean {
 function freeBytes({ root }: Layout): number {
   const { bavail, bsize } = statfsSync(toBytes(root));
   return bavail * bsize;
+}
+
+/** Whether there is what opening takes: tried, as statfs knows neither of quotas nor of what only root may use. */
+export function canOpen(layout: Layout): boolean {
+  const path = toBytes(newDatabasePath(layout.root));
+  try {
+    fill(path, OPENING_BYTES);
+    return true;
+  } catch (error) {
+    return !LACKING.has(nodeErrno(error)); // any other failure SQLite will meet, too, and tell
+  } finally {
+    rmSync(path, { force: true });
+  }
 }
 
 /** A larger write may be refused whole where a part of it would fit (ext4 with blocks of 1 KiB, observed on 6.18). */

@@ -118,6 +118,32 @@ for (const blockBytes of BLOCKS) {
     });
   }
 
+  test(`what needs the disk ends with resource-exhausted where there is no reserve, never by a signal (blocks of ${blockBytes})`, async (t) => {
+    if (!ready(t)) return;
+    await using disk = await small(blockBytes);
+    const { path, root, run, does, archive } = disk;
+    const app = archive(APP);
+    does('load', '-i', app);
+    does('create', 'app:1', '--name', 'work');
+    let refusals = 0;
+    for (const leaveKib of [0, 4, 8, 16, 24, 32, 40, 48, 56, 64, 80, 120]) {
+      for (const args of [['images'], ['create', 'app:1', '--name', 'more'], ['load', '-i', app], ['rm', 'work']]) {
+        for (const reserve of reserves(root)) rmSync(reserve, { force: true });
+        fillBut(path, leaveKib);
+        const { status, stderr } = run(...args);
+        const what = `${args.join(' ')} with ${leaveKib} KiB: ${stderr}`;
+        assert.ok(status === 0 || status === 8, what);
+        if (args[0] === 'create' || args[0] === 'load') assert.equal(status, 8, what);
+        if (args[0] !== 'rm') continue;
+        if (status === 8) refusals++;
+        unfill(path);
+        if (status === 0) does('create', 'app:1', '--name', 'work');
+      }
+    }
+    assert.ok(refusals >= 6, `it is the reserve that lets rm work: ${refusals} were refused without`);
+    does('check');
+  });
+
   test(`what the reserve gives is for removing: nothing grows on a full disk (blocks of ${blockBytes})`, async (t) => {
     if (!ready(t)) return;
     await using disk = await small(blockBytes);
@@ -182,6 +208,27 @@ for (const blockBytes of BLOCKS) {
     }
     does('gc', '--wait');
     assert.deepEqual(rootDump(root), []);
+  });
+
+  test(`a store that was opened while there was room meets a full disk at its first write (blocks of ${blockBytes})`, async (t) => {
+    if (!ready(t)) return;
+    await using disk = await small(blockBytes);
+    const { path, root, does, archive } = disk;
+    does('load', '-i', archive(APP));
+    const sizes = [0, 8, 16, 24, 32, 40, 48]; // a signal would end this file
+    for (const leaveKib of sizes) does('create', 'app:1', '--name', `of-${leaveKib}`);
+    for (const leaveKib of sizes) {
+      for (const first of ['create', 'remove']) {
+        unfill(path);
+        await using store = await openStore({ root, brief: true, threads: 2 });
+        await store.layers.list();
+        fillBut(path, leaveKib);
+        if (first === 'remove') await store.layers.remove(`of-${leaveKib}`);
+        else await assert.rejects(store.layers.create('app:1'), (error) => isStorageError(error, 'resource-exhausted'));
+      }
+    }
+    does('gc', '--wait');
+    does('check');
   });
 
   test(`more layers than one transaction has room for are removed from a full disk (blocks of ${blockBytes})`, async (t) => {
