@@ -106,7 +106,8 @@ const AT_ONCE = 100;
 /** Removes those layers (children first) that no name reaches now, with their rows; answers them. */
 export async function removeUnreached(context: StoreContext, unreached: readonly LayerRow[]): Promise<LayerRow[]> {
   const all: LayerRow[] = [];
-  for (let i = 0; i < unreached.length; i += AT_ONCE) {
+  // Asked at least once, also of none: who removes is known from then on.
+  for (let i = 0; i === 0 || i < unreached.length; i += AT_ONCE) {
     const ids = unreached.slice(i, i + AT_ONCE).map((layer) => layer.driverId);
     const removed = await context.database.removeLayers(ids);
     all.push(...removed);

@@ -265,7 +265,8 @@ const DEEDS: Readonly<Record<string, () => Deed>> = {
       [UNLINK, 'EIO', [1]],
       ['flock', 'EIO', [2]],
       [FSYNC, 'EIO', [1], 'database'],
-      ['pwrite64', 'ENOSPC', [9], 'database'],
+      ['pwrite64', 'ENOSPC', [9], 'database'], // the reserve is given, and it is done again
+      ['pwrite64', 'EIO', [9], 'database'],
     ],
   }),
 };
