@@ -241,13 +241,16 @@ class Graph extends DelegatingDriver implements StorageDriver {
     options: Abortable & Written & ListOptions = {},
   ): AsyncGenerator<Change> {
     const views = await this.#views(id, parent, options);
-    const request = (to: RingMemory): ChangesRequest => ({
-      views,
-      rendering: options.rendering ?? 'docker',
-      renames: options.renames === 'collapse',
-      to,
+    const asked = { views, rendering: options.rendering ?? 'docker', renames: options.renames === 'collapse' };
+    if (this.#threads.here) {
+      const { changesHere } = await import('./jobs/here.ts');
+      const changes = changesHere(asked, options.signal);
+      if (changes !== undefined) return yield* changes;
+    }
+    const job = (ring: RingMemory): Job => ({
+      name: 'changes',
+      request: { ...asked, to: ring } satisfies ChangesRequest,
     });
-    const job = (ring: RingMemory): { name: string; request: unknown } => ({ name: 'changes', request: request(ring) });
     yield* readChanges(jobStream(this.#threads.jobs, job, { signal: options.signal }));
   }
 

@@ -17,6 +17,7 @@ export interface Threads extends AsyncDisposable {
   readonly width: number;
   /** Whether a job that can be done by two threads should be: another core has nothing to do, and to start one pays. */
   readonly forTwo: boolean;
+  readonly here: boolean;
   readonly perform: Performer;
   /** Whether `hash` is at work. */
   readonly hashes: boolean;
@@ -34,6 +35,11 @@ export interface ThreadsAhead {
   readonly jobs?: number;
   /** For mounting and unmounting. */
   readonly mounts?: boolean;
+  /**
+   * Short lists of changes are made without a thread: for a program that does this alone. Its main thread gets a root and
+   * a working directory of its own, and other mounts meanwhile.
+   */
+  readonly here?: boolean;
 }
 
 /** Nothing is started before it is needed, but `ahead`. `size`: threads that unpack at a time, at least 1. */
@@ -67,6 +73,7 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
     jobs,
     width,
     perform,
+    here: ahead.here ?? false,
     get forTwo() {
       const isBrief = ahead.jobs !== undefined; // it ends before a second thread has paid
       return width > 1 && jobs.busy === 0 && (jobs.idle > 1 || !isBrief);

@@ -47,7 +47,7 @@ export const STORE_OPTIONS: Kind = record({
   leftAside: maybe(FUNCTION),
   brief: maybe(FLAG),
   patience: options({ ms: NUMBER, signal: SIGNAL }),
-  ahead: options({ jobs: NUMBER, mounts: FLAG }),
+  ahead: options({ jobs: NUMBER, mounts: FLAG, here: FLAG }),
   signal: maybe(SIGNAL),
 });
 

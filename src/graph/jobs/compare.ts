@@ -91,7 +91,10 @@ export function changes(request: ChangesRequest, context: JobContext, jail: Jail
   writer.end();
 }
 
-function renamesOf({ renames }: ChangesRequest, { base, upper }: Places): Pick<WalkOptions, 'renames'> {
+export function renamesOf(
+  { renames }: Pick<ChangesRequest, 'renames'>,
+  { base, upper }: Places,
+): Pick<WalkOptions, 'renames'> {
   if (!renames || upper === undefined || base === undefined) return {};
   return { renames: renamedDirectories(upper.upper, base, upper.style) };
 }

@@ -20,14 +20,15 @@ const ROOT = '/' as ByteString;
 /**
  * The way of a job thread into a jail and out again, by descriptors of the host's root and mount namespace. They are
  * open only meanwhile: a thread that is ended closes nothing. Making one gives the thread a root, working directory and
- * umask (0) of its own, so it is for job threads only.
+ * umask (0) of its own, so it is for job threads only; and for the main thread of a program, which keeps its umask and is
+ * never jailed.
  */
 export class Jail {
   #warmed = false;
 
-  constructor() {
+  constructor({ keepsUmask = false }: { readonly keepsUmask?: boolean } = {}) {
     unshare(CLONE_FS);
-    umask(0);
+    if (!keepsUmask) umask(0);
   }
 
   /**
@@ -57,22 +58,41 @@ export class Jail {
    * also when the process is killed. `otherwise` runs where this thread may make no namespace (root of a container).
    */
   privately<T>(task: () => T, otherwise?: () => T): T {
+    using entered = this.enterPrivately(otherwise !== undefined);
+    return entered === undefined ? (otherwise as () => T)() : task();
+  }
+
+  /** As `privately`, until disposed of. */
+  enterPrivately(mayFail: boolean): Disposable | undefined {
     const hostRoot = openat(AT_FDCWD, ROOT, O_PATH | O_DIRECTORY);
     const hostMounts = openat(AT_FDCWD, '/proc/thread-self/ns/mnt' as ByteString, 0);
-    try {
-      if (otherwise === undefined) unshare(CLONE_NEWNS);
-      else if (unshare(CLONE_NEWNS, EPERM) !== 0) return otherwise();
+    const here = openat(AT_FDCWD, HERE, O_PATH | O_DIRECTORY);
+    const closeAll = (): void => [here, hostMounts, hostRoot].forEach(close);
+    const leave = (): void => {
       try {
-        mount('none' as ByteString, ROOT, '' as ByteString, MS_REC | MS_SLAVE, '' as ByteString);
-        return task();
-      } finally {
         setMountNamespace(hostMounts); // the thread's root and working directory become that namespace's
         fchdir(hostRoot);
         chroot(HERE);
+        fchdir(here);
+      } finally {
+        closeAll();
       }
-    } finally {
-      close(hostMounts);
-      close(hostRoot);
+    };
+    let entered = false;
+    try {
+      if (mayFail) entered = unshare(CLONE_NEWNS, EPERM) === 0;
+      else {
+        unshare(CLONE_NEWNS);
+        entered = true;
+      }
+      if (entered) mount('none' as ByteString, ROOT, '' as ByteString, MS_REC | MS_SLAVE, '' as ByteString);
+    } catch (error) {
+      if (entered) leave();
+      else closeAll();
+      throw error;
     }
+    if (entered) return { [Symbol.dispose]: leave };
+    closeAll();
+    return undefined;
   }
 }

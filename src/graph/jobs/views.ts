@@ -40,46 +40,61 @@ export interface Places {
 
 /** Mounts them for `task`. */
 export function withViews<T>(views: Views, jail: Jail, task: (places: Places) => T): T {
+  using entered = enterViews(views, jail);
+  return task(entered.places);
+}
+
+/** Mounts them until disposed of. */
+export function enterViews(views: Views, jail: Jail): Disposable & { readonly places: Places } {
   const inPlace = placesOf(views);
-  const mounted = (): T => {
-    const none = 'none' as ByteString;
-    mount(none, views.scratch, 'tmpfs' as ByteString, 0, 'mode=700,size=64k' as ByteString);
-    const place = (name: string, plan: Mount): ByteString => {
-      const path = joinBytes(views.scratch, name as ByteString);
-      mkdirAt(path);
-      performMount(plan, path);
-      return path;
-    };
-    /** A single layer shows its own marks where it is bound; as an overlay it shows what the view makes of them. */
-    const asOverlay = (plan: Mount): Mount => {
-      if (plan.type !== 'bind' || views.view.type !== 'overlay') return plan;
-      const nothing = joinBytes(views.scratch, 'nothing' as ByteString);
-      mkdirAt(nothing);
-      const { upper: _, work: __, short: ___, lower: ____, ...reading } = views.view;
-      return { ...reading, lower: [plan.source, nothing] };
-    };
-    const { upper, index } = views;
-    const view = place('view', views.view);
-    const base = views.base === undefined ? undefined : place('base', asOverlay(views.base));
-    const shown = (of: 'view' | 'base', tree: ByteString | undefined): ByteString | undefined => {
-      if (index?.[of] === undefined || tree === undefined) return undefined;
-      const scratch = joinBytes(views.scratch, `index-${of}` as ByteString);
-      mkdirAt(scratch);
-      return showIndexed(index[of], tree, scratch);
-    };
-    const [inView, inBase] = [shown('view', view), shown('base', base)];
-    const indexed = inView ?? inBase;
-    return task({
-      view,
-      base,
-      ...(indexed === undefined ? {} : { indexed }),
-      upper:
-        upper === undefined
-          ? undefined
-          : { ...upper, upper: place('upper', { type: 'bind', source: upper.upper, readonly: true }) },
-    });
+  const entered = jail.enterPrivately(inPlace !== undefined);
+  const dispose = (): void => entered?.[Symbol.dispose]();
+  try {
+    const places = entered === undefined ? (inPlace as Places) : mountViews(views);
+    return { places, [Symbol.dispose]: dispose };
+  } catch (error) {
+    dispose();
+    throw error;
+  }
+}
+
+function mountViews(views: Views): Places {
+  const none = 'none' as ByteString;
+  mount(none, views.scratch, 'tmpfs' as ByteString, 0, 'mode=700,size=64k' as ByteString);
+  const place = (name: string, plan: Mount): ByteString => {
+    const path = joinBytes(views.scratch, name as ByteString);
+    mkdirAt(path);
+    performMount(plan, path);
+    return path;
   };
-  return inPlace === undefined ? jail.privately(mounted) : jail.privately(mounted, () => task(inPlace));
+  /** A single layer shows its own marks where it is bound; as an overlay it shows what the view makes of them. */
+  const asOverlay = (plan: Mount): Mount => {
+    if (plan.type !== 'bind' || views.view.type !== 'overlay') return plan;
+    const nothing = joinBytes(views.scratch, 'nothing' as ByteString);
+    mkdirAt(nothing);
+    const { upper: _, work: __, short: ___, lower: ____, ...reading } = views.view;
+    return { ...reading, lower: [plan.source, nothing] };
+  };
+  const { upper, index } = views;
+  const view = place('view', views.view);
+  const base = views.base === undefined ? undefined : place('base', asOverlay(views.base));
+  const shown = (of: 'view' | 'base', tree: ByteString | undefined): ByteString | undefined => {
+    if (index?.[of] === undefined || tree === undefined) return undefined;
+    const scratch = joinBytes(views.scratch, `index-${of}` as ByteString);
+    mkdirAt(scratch);
+    return showIndexed(index[of], tree, scratch);
+  };
+  const [inView, inBase] = [shown('view', view), shown('base', base)];
+  const indexed = inView ?? inBase;
+  return {
+    view,
+    base,
+    ...(indexed === undefined ? {} : { indexed }),
+    upper:
+      upper === undefined
+        ? undefined
+        : { ...upper, upper: place('upper', { type: 'bind', source: upper.upper, readonly: true }) },
+  };
 }
 
 /** Where plain directories lie: they can be read as they are, with what somebody mounted in them. */

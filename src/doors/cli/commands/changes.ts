@@ -13,7 +13,7 @@ export const command: Command = defineCommand({
   },
   async run(context, { explain, renames }, operands) {
     const name = textOf(operands[0] as ByteString, 'the name');
-    await using store = await openStoreOf(context, { create: false, brief: true, ahead: { jobs: 1 } });
+    await using store = await openStoreOf(context, { create: false, brief: true, ahead: { jobs: 0, here: true } });
     await using layer = await store.layers.get(name);
     const how = renames ? ({ renames: 'collapse' } as const) : {};
     if (explain) say(context, await layer.explain(how));
