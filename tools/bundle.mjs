@@ -22,6 +22,8 @@ const FILES = {
   'database-thread': 'store/database-thread.ts',
 };
 
+const ALWAYS_USED = new Set(['node:fs', 'node:path', 'node:module']);
+
 /** Writes the joined modules of this checkout's source into the package at `target`. Needs esbuild. */
 export async function bundle(target) {
   const { build, stop } = await import('esbuild');
@@ -76,8 +78,6 @@ function loadedLate(names) {
         kind === 'import-statement' ? { path, namespace: 'late' } : { path, external: true },
       );
       build.onResolve({ filter: /^koffi$/ }, ({ path }) => ({ path, namespace: 'late' }));
-      // The program is loaded by what starts it, once code that is compiled is kept.
-      build.onResolve({ filter: /^\.\/main\.ts$/ }, () => ({ path: './main.js', external: true }));
       build.onLoad({ filter: /.*/, namespace: 'late' }, ({ path }) => ({
         contents: path === 'koffi' ? koffiWithoutLooking() : moduleOfNode(path, names.get(path) ?? []),
         loader: 'js',
@@ -86,9 +86,16 @@ function loadedLate(names) {
   };
 }
 
+/** What every command uses is loaded with the first module that imports it, all else with the first use of a name. */
 function moduleOfNode(path, names) {
-  return `const it = process.getBuiltinModule('${path}');
+  const load = `process.getBuiltinModule('${path}')`;
+  if (ALWAYS_USED.has(path)) {
+    return `const it = ${load};
 ${[...names].map((name) => `export const ${name} = it.${name};`).join('\n')}`;
+  }
+  return `let it;
+const get = () => (it ??= ${load});
+module.exports = { __esModule: true, ${[...names].map((name) => `get ${name}() { return get().${name}; }`).join(', ')} };`;
 }
 
 /**

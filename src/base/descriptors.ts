@@ -1,5 +1,4 @@
 import { closeSync } from 'node:fs';
-import { workerData } from 'node:worker_threads';
 
 // Node closes what a thread opened by node:fs when it ends. Of what it opened by other calls only the thread knows: it
 // keeps a list in memory that outlives it, so that whoever started it can close what a sudden end left open.
@@ -12,11 +11,11 @@ export interface ThreadData {
 /** Descriptors from here on are not on the list. */
 export const OPENED_BYTES = 65_536;
 
-const list: Uint8Array | undefined = listOf(workerData);
+let list: Uint8Array | undefined;
 
-function listOf(data: unknown): Uint8Array | undefined {
-  const { layerstoreOpened: memory } = (data ?? {}) as Partial<ThreadData>;
-  return memory instanceof SharedArrayBuffer ? new Uint8Array(memory) : undefined;
+/** From now on this thread keeps the list; `data` is what it was started with. */
+export function keepList(data: ThreadData): void {
+  list = new Uint8Array(data.layerstoreOpened);
 }
 
 /** Notes a descriptor that this thread has just opened, and answers it; a negative number is none. */

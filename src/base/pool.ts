@@ -1,5 +1,5 @@
-import { parentPort, type Worker } from 'node:worker_threads';
-import { closeOpened, OPENED_BYTES, type ThreadData } from './descriptors.ts';
+import { parentPort, type Worker, workerData } from 'node:worker_threads';
+import { closeOpened, keepList, OPENED_BYTES, type ThreadData } from './descriptors.ts';
 import { type ErrorRecord, fromSystem, isStorageError, record, revive, StorageError } from './errors.ts';
 import { startWorker } from './worker.ts';
 import { threadEnd } from './working-directory.ts';
@@ -249,8 +249,8 @@ export class Pool implements AsyncDisposable {
 
   #newThread(): Thread {
     const opened = new SharedArrayBuffer(OPENED_BYTES);
-    const workerData: ThreadData = { layerstoreOpened: opened };
-    const settings = { env: {}, execArgv: [], stdin: false, name: 'layerstore job', workerData };
+    const data: ThreadData = { layerstoreOpened: opened };
+    const settings = { env: {}, execArgv: [], stdin: false, name: 'layerstore job', workerData: data };
     const worker = startWorker(this.#entry, settings);
     const { promise: started, resolve: start } = Promise.withResolvers<void>();
     const thread: Thread = { worker, started, ready: false, settle: undefined };
@@ -319,6 +319,7 @@ function closed(): StorageError {
 export function serve(table: JobTable): void {
   const port = parentPort;
   if (port === null) throw new TypeError('serve() is for the entry module of a job thread');
+  keepList(workerData as ThreadData);
   port.on('message', ({ name, request, control }: Request) => {
     const canceled = new Int32Array(control);
     const done = new Float64Array(control);

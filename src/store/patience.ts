@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { nowMs } from '../base/clock.ts';
 import { isStorageError } from '../base/errors.ts';
 import { unlessAborted } from '../base/until.ts';
 
@@ -18,13 +19,13 @@ const PAUSE_MS_MAX = 50;
 /** Repeats a request that found the database held: such a one has changed nothing. */
 export async function patiently<T>(ask: () => Promise<T>, patience: Patience): Promise<T> {
   const { ms } = patience;
-  const until = performance.now() + ms;
+  const until = nowMs() + ms;
   for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 2, PAUSE_MS_MAX)) {
     try {
       return await ask();
     } catch (error) {
       const held = isStorageError(error, 'busy') && error.errno === LOCKED;
-      if (!held || performance.now() >= until) throw error;
+      if (!held || nowMs() >= until) throw error;
     }
     // Not all at once again.
     await unlessAborted(sleep(pauseMs * (0.5 + Math.random())), patience);

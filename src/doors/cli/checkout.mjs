@@ -20,6 +20,7 @@ const {
   utimesSync,
   writeFileSync,
 } = process.getBuiltinModule('node:fs');
+const { createRequire } = process.getBuiltinModule('node:module');
 const { dirname, join } = process.getBuiltinModule('node:path');
 
 const ROOT = join(import.meta.dirname, '../../..');
@@ -141,6 +142,5 @@ function dropOldCopies() {
 }
 
 const copy = await joinedCopy();
-// As a URL: in a path "#" and "%" stand for themselves.
-const url = (path) => `file://${path.split('/').map(encodeURIComponent).join('/')}`;
-await (copy === undefined ? import('./start.ts') : import(url(join(copy, START))));
+// Not by import(), which reads in another thread, and takes "#" and "%" in a path for something else.
+createRequire(import.meta.url)(copy === undefined ? './start.ts' : join(copy, START));

@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { type ByteString, joinBytes, quote } from '../../base/bytes.ts';
+import { nowMs } from '../../base/clock.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { Abortable } from '../../base/values.ts';
 import { temporaryName } from '../../fs/atomic.ts';
@@ -164,12 +165,12 @@ class TreeCopy {
 
   async #run(): Promise<void> {
     try {
-      let breathed = performance.now();
+      let breathed = nowMs();
       for (let level = this.#levels.at(-1); level !== undefined; level = this.#levels.at(-1)) {
-        if (performance.now() - breathed > BREATH_MS) {
+        if (nowMs() - breathed > BREATH_MS) {
           await setImmediate();
           this.#policy.signal?.throwIfAborted();
-          breathed = performance.now();
+          breathed = nowMs();
         }
         const name = level.names[level.next++];
         if (name === undefined) this.#end(level);

@@ -1,6 +1,7 @@
 import { writeSync } from 'node:fs';
 import type { ByteString } from '../../base/bytes.ts';
 import { quote } from '../../base/bytes.ts';
+import { nowMs } from '../../base/clock.ts';
 import { StorageError } from '../../base/errors.ts';
 import { readArguments, textOf } from './arguments.ts';
 import type { Command, OptionSpecs } from './command.ts';
@@ -32,9 +33,9 @@ export async function main(): Promise<never> {
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(name, () => {
       // One wish may come as two signals at once, to the process and to its group; only a later one is impatience.
-      if (giving.signal.aborted && performance.now() - asked > IMPATIENCE_MS) process.exit(INTERRUPTED);
+      if (giving.signal.aborted && nowMs() - asked > IMPATIENCE_MS) process.exit(INTERRUPTED);
       if (giving.signal.aborted) return;
-      asked = performance.now();
+      asked = nowMs();
       giving.abort(new GivenUp('interrupted', INTERRUPTED));
     });
   }

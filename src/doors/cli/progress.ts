@@ -1,3 +1,4 @@
+import { nowMs } from '../../base/clock.ts';
 import type { Progress } from '../../store/types.ts';
 import type { Context } from './context.ts';
 import { humanSize, shownId } from './format.ts';
@@ -28,7 +29,7 @@ const BAR_WIDTH = 30;
 function progressView(context: Context): ProgressView {
   if (context.quiet) return { onProgress: () => {}, finish: () => {} };
   const { stderr, env } = context;
-  return stderr.isTTY === true && env['TERM'] !== 'dumb' ? bars(stderr) : lines(stderr, () => performance.now());
+  return stderr.isTTY === true && env['TERM'] !== 'dumb' ? bars(stderr) : lines(stderr, nowMs);
 }
 
 /** One line for each layer, drawn over at most ten times a second. */
@@ -37,7 +38,7 @@ function bars(stderr: NodeJS.WriteStream): ProgressView {
   let drawnLines = 0;
   let drawnAt = 0;
   const draw = (): void => {
-    drawnAt = performance.now();
+    drawnAt = nowMs();
     // What scrolled out of the screen cannot be drawn over.
     const visible = [...shown.values()].slice(-Math.max(1, (stderr.rows || 24) - 2));
     const up = drawnLines > 0 ? `\x1b[${drawnLines}A` : '';
@@ -48,7 +49,7 @@ function bars(stderr: NodeJS.WriteStream): ProgressView {
     onProgress: (progress) => {
       // What concerns no single layer has a line for each step.
       shown.set(progress.layer ?? progress.step, progress);
-      if (performance.now() - drawnAt >= DRAW_MS) draw();
+      if (nowMs() - drawnAt >= DRAW_MS) draw();
     },
     finish: () => {
       if (shown.size > 0) draw();

@@ -1,5 +1,6 @@
 import { lstatSync, mkdirSync } from 'node:fs';
-import { enableCompileCache } from 'node:module';
+import { createRequire, enableCompileCache } from 'node:module';
+import { extname } from 'node:path';
 
 // What bin/layerstore starts. Nothing but this is loaded before the cache of compiled code is in use.
 
@@ -23,5 +24,7 @@ function cacheDirectory(): string | undefined {
 
 const directory = cacheDirectory();
 if (directory !== undefined) enableCompileCache(directory);
-const { main } = await import('./main.ts');
-await main();
+// Not by import(), which reads in another thread (2 ms).
+const load = createRequire(import.meta.url);
+const { main } = load(`./main${extname(import.meta.url)}`) as typeof import('./main.ts');
+void main();

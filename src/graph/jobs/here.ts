@@ -1,4 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises';
+import { nowMs } from '../../base/clock.ts';
 import type { Change } from '../../base/values.ts';
 import { walkChanges } from '../../diff/walk.ts';
 import { type ChangesRequest, renamesOf } from './compare.ts';
@@ -38,11 +39,11 @@ export function changesHere(
 
 async function* inTurns(changes: Iterable<Change>, entered: Disposable): AsyncGenerator<Change, void, undefined> {
   using _ = entered;
-  let since = performance.now();
+  let since = nowMs();
   for (const { kind, path, from } of changes) {
     yield from === undefined ? { kind, path } : ({ kind, path, from } as Change);
-    if (performance.now() - since < TURN_MS) continue;
+    if (nowMs() - since < TURN_MS) continue;
     await turn();
-    since = performance.now();
+    since = nowMs();
   }
 }
