@@ -1,7 +1,16 @@
 import type { ByteString } from '../base/bytes.ts';
 import { inodeKey, isDirectory, sameInode, typeOf } from '../fs/stat.ts';
 import { readSome } from '../fs/transfer.ts';
-import { CAPABILITY, sameXattrs, viaProc, type Xattrs, xattrsOf, xattrsOfFd } from '../fs/xattrs.ts';
+import {
+  CAPABILITY,
+  keepXattr,
+  sameXattrs,
+  viaProc,
+  type Xattrs,
+  xattrsNamed,
+  xattrsOf,
+  xattrsOfFd,
+} from '../fs/xattrs.ts';
 import { close, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, openat, readlinkat, type Stat } from '../linux/inode.ts';
 import { fgetxattr, lgetxattr } from '../linux/xattr.ts';
 import type { Rendering } from './types.ts';
@@ -11,6 +20,8 @@ export interface Entry {
   readonly dirFd: number;
   readonly name: ByteString;
   readonly stat: Stat;
+  /** The names of its extended attributes, where they are known. */
+  readonly attributes?: readonly ByteString[] | undefined;
   /** Where its contents are read, if not there. */
   readonly contents?: { readonly fd: number };
 }
@@ -119,11 +130,13 @@ function readFully(fd: number, buffer: Buffer, name: ByteString): number {
   return at;
 }
 
-function xattrsOfEntry({ dirFd, name }: Entry): Xattrs {
-  return name === SELF ? xattrsOfFd(dirFd) : xattrsOf(viaProc(dirFd, name));
+function xattrsOfEntry({ dirFd, name, attributes }: Entry): Xattrs {
+  if (name !== SELF) return xattrsOf(viaProc(dirFd, name));
+  return attributes === undefined ? xattrsOfFd(dirFd) : xattrsNamed(dirFd, attributes, keepXattr);
 }
 
-function capabilityOf({ dirFd, name }: Entry): Buffer | undefined {
+function capabilityOf({ dirFd, name, attributes }: Entry): Buffer | undefined {
+  if (attributes?.includes(CAPABILITY) === false) return undefined;
   return name === SELF ? fgetxattr(dirFd, CAPABILITY) : lgetxattr(viaProc(dirFd, name), CAPABILITY);
 }
 

@@ -47,6 +47,8 @@ export interface Packable extends Told {
 export interface Listing {
   /** Sorted by bytes. */
   readonly names: readonly ByteString[];
+  /** The names of its extended attributes. */
+  readonly attributes: readonly ByteString[];
   readonly marks: OverlayMarks;
 }
 
@@ -60,6 +62,8 @@ export interface WalkOptions {
   readonly guide?: Exclude<WhiteoutStyle, 'none'>;
   /** Of directories of that upper, by path: what was read of them a moment ago. */
   readonly listings?: ReadonlyMap<ByteString, Listing>;
+  /** Called for each directory of that upper that guides the walk, before anything in it is; what it throws ends the walk. */
+  readonly entering?: (fd: number, path: ByteString, listing: Listing) => void;
   /** Directories that were moved, by where they are now: where they were in the base. They are listed as renames. */
   readonly renames?: ReadonlyMap<ByteString, ByteString>;
   /** Where there is no upper: when the layer was made. What was touched since is in doubt. */

@@ -2,13 +2,7 @@ import { type ByteString, joinBytes, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { Descent } from '../fs/descent.ts';
 import { inodeKey, isDirectory, isFile, isWhiteout } from '../fs/stat.ts';
-import {
-  type OverlayMarks,
-  overlayMarks,
-  overlayPrefix,
-  WHITEOUT_PREFIX,
-  type WhiteoutStyle,
-} from '../fs/whiteouts.ts';
+import { overlayMarks, overlayPrefix, WHITEOUT_PREFIX, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import { DT_DIR, DT_UNKNOWN, lstatat, readDirectory, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
 import { fgetxattr, flistxattr } from '../linux/xattr.ts';
@@ -75,10 +69,10 @@ export function checkUpper(base: ByteString, { upper, style, foreign = false }: 
   const listings = new Map<ByteString, Listing>();
   let room = LISTED_MAX;
   let redirects = false;
-  for (const { fd, path, names, marks, from } of directoriesOf(upper, style)) {
-    if (foreign) refuseFuseMarks(fd, path, names);
+  for (const { fd, path, names, attributes, marks, from } of directoriesOf(upper, style)) {
+    if (foreign) refuseFuseMarks(fd, path, { names, attributes });
     room -= names.length + 1;
-    if (room >= 0) listings.set(path, { names, marks });
+    if (room >= 0) listings.set(path, { names, attributes, marks });
     redirects ||= marks.redirect;
     if (!marks.redirect || marks.opaque || (from !== undefined && isDirectoryIn(below, from))) continue;
     const value = fgetxattr(fd, `${overlayPrefix(style)}redirect` as ByteString) ?? '';
@@ -92,10 +86,14 @@ export function checkUpper(base: ByteString, { upper, style, foreign = false }: 
 }
 
 /** As it makes them where it may make devices, and where it may not (fuse-overlayfs 1.x, main.c). */
-function refuseFuseMarks(fd: number, path: ByteString, names: readonly ByteString[]): void {
+export function refuseFuseMarks(
+  fd: number,
+  path: ByteString,
+  { names, attributes }: Pick<Listing, 'names' | 'attributes'>,
+): void {
   const isEmpty = (stat: Stat | undefined): boolean => stat !== undefined && isFile(stat) && stat.sizeBytes === 0;
   const name = names.find((one) => one.startsWith(WHITEOUT_PREFIX) && isEmpty(lstatat(fd, one, ENOENT)));
-  const attribute = flistxattr(fd).find((one) => /^user\.(fuseoverlayfs\.|containers\.override_stat$)/.test(one));
+  const attribute = attributes.find((one) => /^user\.(fuseoverlayfs\.|containers\.override_stat$)/.test(one));
   if (name === undefined && attribute === undefined) return;
   const mark = name === undefined ? `${attribute} of ${quote(path)}` : quote(joinBytes(path, name));
   throw new StorageError(
@@ -148,13 +146,10 @@ function strayLink(viewRoot: ByteString, upperRoot: ByteString, style: WhiteoutS
 }
 
 /** A directory of an upper. */
-export interface UpperDirectory {
+export interface UpperDirectory extends Listing {
   /** Until the next one is asked for. */
   readonly fd: number;
   readonly path: ByteString;
-  /** All that is in it. */
-  readonly names: readonly ByteString[];
-  readonly marks: OverlayMarks;
   /** Where the base has what it shows; undefined: nowhere. */
   readonly from: ByteString | undefined;
 }
@@ -171,7 +166,8 @@ export function* directoriesOf(upper: ByteString, style: WhiteoutStyle): Generat
     return entries.map(({ name }) => name);
   };
   const root = '/' as ByteString;
-  yield { fd: at.fd, path: root, names: enter('', ''), marks: overlayMarks(at.fd, 'none'), from: root };
+  const attributes = flistxattr(at.fd);
+  yield { fd: at.fd, path: root, names: enter('', ''), attributes, marks: overlayMarks(at.fd, 'none'), from: root };
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const name = level.directories[level.next++];
     if (name === undefined) {
@@ -181,10 +177,11 @@ export function* directoriesOf(upper: ByteString, style: WhiteoutStyle): Generat
     }
     if (at.enter(name, ENOENT, ENOTDIR, ELOOP) < 0) continue;
     const path = `${level.path}/${name}` as ByteString;
-    const marks = overlayMarks(at.fd, style);
+    const attributes = flistxattr(at.fd);
+    const marks = overlayMarks(at.fd, style, attributes);
     let from = marks.opaque || level.from === undefined ? undefined : (`${level.from}/${name}` as ByteString);
     if (marks.redirect && !marks.opaque) from = redirectOf(at.fd, style, level.from);
-    yield { fd: at.fd, path, names: enter(path, from), marks, from };
+    yield { fd: at.fd, path, names: enter(path, from), attributes, marks, from };
   }
 }
 

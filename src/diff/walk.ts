@@ -5,6 +5,7 @@ import { isRedirected, overlayMarks, showsItself, type WhiteoutStyle } from '../
 import { xattrsOfFd } from '../fs/xattrs.ts';
 import { fstat, lstatat, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
+import { flistxattr } from '../linux/xattr.ts';
 import { Comparer, LinkGroups, SELF } from './compare.ts';
 import { ofReading } from './reading.ts';
 import type { Difference, Listed, Listing, Rendering, WalkOptions } from './types.ts';
@@ -173,10 +174,15 @@ function* stepsBelow(
     upper !== undefined || touchedNs === undefined || level.moved || now.ctimeNs > touchedNs;
 
   const guided = options.guide !== undefined && base !== undefined && upper !== undefined;
+  const read = (from: Descent, path: ByteString, style: WhiteoutStyle | undefined): Listing => {
+    const listing = options.listings?.get(path) ?? listingOf(from, style);
+    options.entering?.(from.fd, path, listing);
+    return listing;
+  };
   const first: Level = {
     path: startPath,
     basePath: startBasePath,
-    names: guided ? upper.names() : union(view.names(), base),
+    names: guided ? read(upper, '/' as ByteString, 'none').names : union(view.names(), base),
     next: 0,
     stat: fstat(view.fd),
     inBase: base !== undefined,
@@ -227,13 +233,15 @@ function* stepsBelow(
       upper.enter(name);
       base?.enter(name);
     }
+    let listing = entered && level.told ? read(upper, path, options.guide) : undefined;
     let step: Difference | Unlisted | undefined;
     if (now === undefined) step = { kind: 'delete', path, itself };
     else if (before === undefined || base === undefined) step = { kind: 'add', path, stat: now, itself };
     else {
       const joins = isLinked(now) && groups.joins(now, before);
       const { fd } = itself && upper !== undefined ? upper : view;
-      const one = { dirFd: fd, name: entered ? SELF : name, stat: now, contents: view };
+      const attributes = entered ? listing?.attributes : undefined;
+      const one = { dirFd: fd, name: entered ? SELF : name, stat: now, attributes, contents: view };
       const other = { dirFd: base.fd, name: entered ? SELF : name, stat: before };
       const equal = (!itself && untouched(now, before, name, level)) || comparer.equal(one, other, inDoubt(now, level));
       if (joins || !equal) {
@@ -254,14 +262,14 @@ function* stepsBelow(
     const inBase = entered || (before !== undefined && isDirectory(before) && base?.enter(name, ENOENT) === 0);
     const inUpper = entered || (level.inUpper && upper?.enter(name, ENOENT, ENOTDIR, ELOOP) === 0);
     const below = inBase ? base : undefined;
-    const listing =
-      level.told && inUpper ? (options.listings?.get(path) ?? listingOf(upper, options.guide)) : undefined;
+    if (!entered && level.told && inUpper && upper !== undefined) listing = read(upper, path, options.guide);
     const told = listing?.marks.redirect === false;
     const opaque = level.opaque || listing?.marks.opaque === true;
     stack.push({
       path,
       basePath,
-      names: told ? union(listing.names, opaque ? below : undefined) : union(view.names(), below),
+      names:
+        told && listing !== undefined ? union(listing.names, opaque ? below : undefined) : union(view.names(), below),
       next: 0,
       stat: now,
       inBase,
@@ -332,7 +340,8 @@ function unlessWhiteout(stat: Stat): Stat | undefined {
 }
 
 function listingOf(upper: Descent, style: WhiteoutStyle = 'none'): Listing {
-  return { names: upper.names(), marks: overlayMarks(upper.fd, style) };
+  const attributes = flistxattr(upper.fd);
+  return { names: upper.names(), attributes, marks: overlayMarks(upper.fd, style, attributes) };
 }
 
 /** The names and those of the directory, sorted by bytes. */

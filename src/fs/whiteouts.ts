@@ -59,11 +59,11 @@ const NO_MARKS: OverlayMarks = {
   whiteout: false,
 };
 
-/** Reads the marks from an open descriptor (not O_PATH). */
-export function overlayMarks(fd: number, style: WhiteoutStyle): OverlayMarks {
+/** Reads the marks from an open descriptor (not O_PATH), whose attributes may be known by name. */
+export function overlayMarks(fd: number, style: WhiteoutStyle, attributes?: readonly ByteString[]): OverlayMarks {
   const prefix = overlayPrefix(style);
   if (prefix === undefined) return NO_MARKS;
-  const names = new Set(flistxattr(fd).filter((name) => name.startsWith(prefix)));
+  const names = new Set((attributes ?? flistxattr(fd)).filter((name) => name.startsWith(prefix)));
   if (names.size === 0) return NO_MARKS;
   const has = (mark: string): boolean => names.has(`${prefix}${mark}` as ByteString);
   const opaque = has('opaque') ? fgetxattr(fd, `${prefix}opaque` as ByteString)?.toString('latin1') : undefined;

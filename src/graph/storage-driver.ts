@@ -244,8 +244,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
     const asked = { views, rendering: options.rendering ?? 'docker', renames: options.renames === 'collapse' };
     if (this.#threads.here) {
       const { changesHere } = await import('./jobs/here.ts');
-      const changes = changesHere(asked, options.signal);
-      if (changes !== undefined) return yield* changes;
+      if (yield* changesHere(asked, options.signal)) return;
     }
     const job = (ring: RingMemory): Job => ({
       name: 'changes',

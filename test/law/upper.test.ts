@@ -9,6 +9,7 @@ import { type UpperReading, whyNotUpper } from '../../src/diff/upper.ts';
 import { walkChanges, walkDifferences } from '../../src/diff/walk.ts';
 import { copyTree } from '../../src/fs/copy.ts';
 import { showIndexed } from '../../src/graph/jobs/indexed.ts';
+import { listChanges } from '../../src/graph/jobs/list.ts';
 import { type Views, walkOptions } from '../../src/graph/jobs/views.ts';
 import { isStorageError, type StorageError } from '../../src/index.ts';
 import { tmpfs } from '../diff/overlay.ts';
@@ -55,11 +56,20 @@ function tar(view: string, base: string, options: WalkOptions): Buffer {
   return Buffer.concat(chunks);
 }
 
-/** As a job of the library walks; or why it does not. */
-function asked(at: string, reading: UpperReading, indexed: ByteString | undefined): WalkOptions | StorageError {
+const CONTEXT = { check: () => {}, done: () => {} };
+
+/** What a job of the library is asked: how it walks, or why it does not, and its list. */
+function asked(at: string, reading: UpperReading, indexed: ByteString | undefined) {
   const views: Views = { view: { type: 'bind', source: b(`${at}/view`), readonly: true }, scratch: b(at) };
   const places = { view: b(`${at}/view`), base: b(`${at}/base`), upper: reading, ...(indexed && { indexed }) };
-  return tryTo(() => walkOptions(views, places, { check: () => {}, done: () => {} }));
+  return {
+    options: tryTo(() => walkOptions(views, places, CONTEXT)),
+    changes: (rendering: Rendering): string[] | StorageError =>
+      tryTo(() => {
+        const given = [...listChanges(views, places, CONTEXT, { rendering, renames: false })];
+        return given.flatMap((change) => (change === undefined ? [] : [`${change.kind} ${quote(change.path)}`]));
+      }),
+  };
 }
 
 for (const mode of MODES) {
@@ -100,7 +110,8 @@ for (const mode of MODES) {
         if (isStorageError(shown)) throw shown;
         if (shown !== undefined) count.indexed++;
         const reading = { upper: b(upper), style, noIndex: mode.startsWith('index=off'), foreign: true } as const;
-        let guided = asked(at, reading, shown);
+        const job = asked(at, reading, shown);
+        let guided = job.options;
         const whole = tryTo(() => list(view, base, 'core', {}));
         if (isStorageError(whole)) {
           assert.ok(isEdited && whole.errno === 'EIO');
@@ -108,15 +119,21 @@ for (const mode of MODES) {
           assert.ok(
             isStorageError(guided) || isStorageError(tryTo(() => list(view, base, 'core', guided as WalkOptions))),
           );
+          assert.ok(isStorageError(job.changes('core')));
           return;
         }
         if (isStorageError(guided)) {
           assert.ok(isEdited && guided.code === 'corrupt'); // moved away from where its mark leads
+          const refused = job.changes('core');
+          assert.ok(isStorageError(refused, 'corrupt') && refused.message === guided.message);
           guided = { upper: reading.upper, ...(whyNotUpper(b(view), reading) === undefined && { guide: style }) };
         }
         if (guided.guide === undefined) count.walked++;
         for (const rendering of ['core', 'docker'] as const) {
-          assert.deepEqual(list(view, base, rendering, guided), list(view, base, rendering, {}), rendering);
+          const expected = list(view, base, rendering, {});
+          assert.deepEqual(list(view, base, rendering, guided), expected, rendering);
+          if (!isStorageError(job.options))
+            assert.deepEqual(job.changes(rendering), expected, `${rendering}, by a job`);
         }
         if (isEdited && isShownTwice(treeEntries(view))) return;
         const [one, other] = [guided, {}].map((options) => tryTo(() => tar(view, base, options)));

@@ -4,14 +4,13 @@ import type { JobContext } from '../../base/pool.ts';
 import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import type { Change } from '../../base/values.ts';
 import { packTree } from '../../diff/pack.ts';
-import { renamedDirectories } from '../../diff/renames.ts';
-import type { Rendering, WalkOptions } from '../../diff/types.ts';
 import { walkChanges, walkDifferences } from '../../diff/walk.ts';
 import { inodeKey, isDirectory } from '../../fs/stat.ts';
 import type { Jail } from './jail.ts';
+import { listChanges, type Wanted } from './list.ts';
 import { type Out, writeInto, writerOf } from './out.ts';
 import { readSteps } from './steps.ts';
-import { type Places, reasonToWalk, type Views, walkOptions, withViews } from './views.ts';
+import { reasonToWalk, type Views, walkOptions, withViews } from './views.ts';
 
 export interface WhyWalkRequest {
   readonly views: Views;
@@ -64,11 +63,8 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
   return skipped;
 }
 
-export interface ChangesRequest {
+export interface ChangesRequest extends Wanted {
   readonly views: Views;
-  readonly rendering: Rendering;
-  /** Moved directories as one rename each, where the upper tells of them. */
-  readonly renames: boolean;
   readonly to: RingMemory;
 }
 
@@ -79,8 +75,9 @@ export function changes(request: ChangesRequest, context: JobContext, jail: Jail
   const writer = new RingWriter(request.to);
   withViews(request.views, jail, (places) => {
     let records = '';
-    const options = { ...walkOptions(request.views, places, context, request), ...renamesOf(request, places) };
-    for (const { kind, path, from } of walkChanges(places.view, places.base, request.rendering, options)) {
+    for (const change of listChanges(request.views, places, context, request)) {
+      if (change === undefined) continue;
+      const { kind, path, from } = change;
       records += `${KINDS[kind]}${path}\0${from === undefined ? '' : `${from}\0`}`;
       if (records.length < 32_768) continue;
       writer.write(Buffer.from(records, 'latin1'));
@@ -89,14 +86,6 @@ export function changes(request: ChangesRequest, context: JobContext, jail: Jail
     writer.write(Buffer.from(records, 'latin1'));
   });
   writer.end();
-}
-
-export function renamesOf(
-  { renames }: Pick<ChangesRequest, 'renames'>,
-  { base, upper }: Places,
-): Pick<WalkOptions, 'renames'> {
-  if (!renames || upper === undefined || base === undefined) return {};
-  return { renames: renamedDirectories(upper.upper, base, upper.style) };
 }
 
 /** The changes in what `changes` wrote. */

@@ -1,0 +1,50 @@
+import type { ByteString } from '../base/bytes.ts';
+import type { Listed, Listing, Rendering, WalkOptions } from './types.ts';
+import { checkUpper, refuseFuseMarks, type UpperReading } from './upper.ts';
+import { walkChanges } from './walk.ts';
+
+/** Changes held back at most. */
+export const HELD_MAX = 20_000;
+
+/** Ends a walk. */
+const MOVED = new Error('a directory was moved');
+
+/**
+ * As `walkChanges` by a guide, for an upper in which no directory was moved: it is read once, not looked through before.
+ * Answers undefined instead of what it found and holds back until no directory is left that it could refuse, then all of
+ * that. Ends with false, having answered nothing else, where a directory was moved. Errors are those of `checkUpper`.
+ */
+export function* walkPlain(
+  view: ByteString,
+  base: ByteString,
+  rendering: Rendering,
+  reading: UpperReading,
+  options: Omit<WalkOptions, 'guide'> = {},
+): Generator<Listed | undefined, boolean, undefined> {
+  const { style, foreign = false } = reading;
+  let held: Listed[] | undefined = [];
+  const entering = (fd: number, path: ByteString, listing: Listing): void => {
+    if (held === undefined) return;
+    if (foreign) refuseFuseMarks(fd, path, listing);
+    if (listing.marks.redirect) throw MOVED;
+  };
+  try {
+    for (const change of walkChanges(view, base, rendering, { ...options, guide: style, entering })) {
+      if (held === undefined) {
+        yield change;
+        continue;
+      }
+      held.push(change);
+      yield undefined;
+      if (held.length < HELD_MAX) continue;
+      if (checkUpper(base, reading).redirects) return false;
+      yield* held;
+      held = undefined;
+    }
+  } catch (error) {
+    if (error === MOVED) return false;
+    throw error;
+  }
+  if (held !== undefined) yield* held;
+  return true;
+}
