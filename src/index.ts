@@ -6,9 +6,9 @@ import { absoluteBytes } from './base/working-directory.ts';
 import type { Noting } from './graph/apply.ts';
 import type { Diagnosis } from './graph/doctor.ts';
 import type { OpenDriverOptions } from './graph/open-driver.ts';
-import type { OverlayDiffOptions } from './graph/overlay-diff.ts';
+import type { OverlayDiffOptions, OverlayListOptions } from './graph/overlay-diff.ts';
 import { DRIVER_OPTIONS, OVERLAY_DIFF } from './graph/signatures.ts';
-import type { ListOptions, StorageDriver } from './graph/storage-driver.ts';
+import type { StorageDriver } from './graph/storage-driver.ts';
 import type { RawMount } from './mount/raw.ts';
 import { STORE_OPTIONS } from './store/signatures.ts';
 import type { Store, StoreOptions } from './store/types.ts';
@@ -77,7 +77,7 @@ export type { FileRange } from './graph/jobs/inflate.ts';
 export type { PackedBlob } from './graph/jobs/out.ts';
 export type { LayerFile, LayerFiles } from './graph/layer-files.ts';
 export type { OpenDriverOptions } from './graph/open-driver.ts';
-export type { OverlayDiffOptions } from './graph/overlay-diff.ts';
+export type { OverlayDiffOptions, OverlayListOptions } from './graph/overlay-diff.ts';
 export type { DiffOptions, FilePlace, ListOptions, StorageDriver, Written } from './graph/storage-driver.ts';
 export type { ThreadsAhead } from './graph/threads.ts';
 
@@ -108,7 +108,7 @@ export async function openDriver(options: OpenDriverOptions): Promise<StorageDri
 export async function* upperChanges(
   lower: readonly RawMount[],
   upper: readonly RawMount[],
-  options: OverlayDiffOptions & ListOptions = {},
+  options: OverlayListOptions = {},
 ): AsyncGenerator<Change, void, undefined> {
   requireMachine('compare mounts');
   expect('upperChanges', OVERLAY_DIFF, [lower, upper, options]);

@@ -6,7 +6,8 @@ import type { IndexPlace } from '../diff/indexed.ts';
 import type { Mount } from '../mount/mount.ts';
 import { fromRaw, type RawMount, readingPlan, upperDirectory } from '../mount/raw.ts';
 import type { Noting } from './apply.ts';
-import { type ChangesRequest, type PackRequest, readChanges } from './jobs/compare.ts';
+import { listedBy } from './changes.ts';
+import type { PackRequest } from './jobs/compare.ts';
 import type { Views } from './jobs/views.ts';
 import { scratchDirectory } from './scratch.ts';
 import type { ListOptions } from './storage-driver.ts';
@@ -21,6 +22,12 @@ export interface OverlayDiffOptions extends Abortable {
   readonly walk?: boolean;
 }
 
+/** How they are listed. */
+export interface OverlayListOptions extends OverlayDiffOptions, ListOptions {
+  /** As `ahead.here` of a store. */
+  readonly here?: boolean;
+}
+
 /**
  * What `upper` changes of `lower`, depth first, names by bytes, a directory before its children. Nothing is written,
  * not even what a mount of the upper would. `unsupported` where the mounts do not tell the upper directory (see
@@ -30,18 +37,11 @@ export interface OverlayDiffOptions extends Abortable {
 export async function* upperChanges(
   lower: readonly RawMount[],
   upper: readonly RawMount[],
-  options: OverlayDiffOptions & ListOptions = {},
+  options: OverlayListOptions = {},
 ): AsyncGenerator<Change, void, undefined> {
   const { rendering = 'core', renames, signal } = options;
   yield* withThreads(lower, upper, options, (threads, views) => {
-    const request = (to: RingMemory): ChangesRequest => ({
-      views,
-      rendering,
-      renames: renames === 'collapse',
-      to,
-    });
-    const job = (ring: RingMemory): { name: string; request: unknown } => ({ name: 'changes', request: request(ring) });
-    return readChanges(jobStream(threads.jobs, job, { signal }));
+    return listedBy(threads, { views, rendering, renames: renames === 'collapse' }, signal);
   });
 }
 
@@ -62,11 +62,11 @@ export async function* writeUpperdir(
 async function* withThreads<T>(
   lower: readonly RawMount[],
   upper: readonly RawMount[],
-  options: OverlayDiffOptions,
+  options: OverlayListOptions,
   run: (threads: Threads, views: Views) => AsyncIterable<T>,
 ): AsyncGenerator<T, void, undefined> {
   const trees = options.walk === true ? wholeTrees(lower, upper) : layered(lower, upper);
-  await using threads = await openThreads();
+  await using threads = await openThreads(undefined, { here: options.here ?? false });
   using scratch = scratchDirectory();
   const index = { ...indexOf('view', upper), ...indexOf('base', lower) };
   yield* run(threads, { ...trees, index, scratch: scratch.path });

@@ -54,6 +54,7 @@ export const OVERLAY_DIFF: Signature = [
     options({
       ...ABORTABLE,
       walk: FLAG,
+      here: FLAG,
       rendering: word('docker', 'core'),
       renames: word('collapse'),
       xattrs: word('all', 'docker'),

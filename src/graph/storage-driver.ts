@@ -10,17 +10,12 @@ import { AT_FDCWD, close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat } from '../l
 import { LOCK_EX, tryFlock } from '../linux/sync.ts';
 import type { Mount } from '../mount/mount.ts';
 import type { ApplyOptions, ApplyReport, Lending, Noting, SettledChain, Unpacked, Watched } from './apply.ts';
+import { listedBy } from './changes.ts';
 import type { CompressOptions } from './crew.ts';
 import { DelegatingDriver } from './delegating-driver.ts';
 import { fill, unpackPacked, unpackTar, watch } from './fill.ts';
 import type { AuditAnswer, AuditRequest } from './jobs/audit.ts';
-import {
-  type ChangesRequest,
-  type DiffSizeRequest,
-  type PackRequest,
-  readChanges,
-  type WhyWalkRequest,
-} from './jobs/compare.ts';
+import type { DiffSizeRequest, PackRequest, WhyWalkRequest } from './jobs/compare.ts';
 import type { FileRange } from './jobs/inflate.ts';
 import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
 import type { ReplayRequest } from './jobs/replay.ts';
@@ -242,15 +237,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
   ): AsyncGenerator<Change> {
     const views = await this.#views(id, parent, options);
     const asked = { views, rendering: options.rendering ?? 'docker', renames: options.renames === 'collapse' };
-    if (this.#threads.here) {
-      const { changesHere } = await import('./jobs/here.ts');
-      if (yield* changesHere(asked, options.signal)) return;
-    }
-    const job = (ring: RingMemory): Job => ({
-      name: 'changes',
-      request: { ...asked, to: ring } satisfies ChangesRequest,
-    });
-    yield* readChanges(jobStream(this.#threads.jobs, job, { signal: options.signal }));
+    yield* listedBy(this.#threads, asked, options.signal);
   }
 
   async diffSize(id: LayerId, parent: LayerId | undefined, options: Abortable & Written = {}): Promise<number> {

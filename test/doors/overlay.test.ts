@@ -73,7 +73,8 @@ async function rig(
 test('overlay upperdir, changes and write read an upper in every mode, and leave nothing mounted', async (t) => {
   await using made = await rig(t);
   if (made === undefined) return;
-  for (const [i, mode] of ['', 'redirect_dir=on,metacopy=on', 'userxattr', 'index=on'].entries()) {
+  const modes = ['', 'index=off', 'redirect_dir=on,metacopy=on', 'userxattr', 'index=off,userxattr', 'index=on'];
+  for (const [i, mode] of modes.entries()) {
     const at = `${made.path}/mode ${i}, with: odd\\ name`;
     // A name that mount(2) needs escaped: the JSON carries it as mount(2) takes it.
     const plain = `${made.path}/mode${i}`;
@@ -100,6 +101,18 @@ test('overlay upperdir, changes and write read an upper in every mode, and leave
     const run = layerstore('', ['overlay', 'changes', ...layer.flags]);
     assert.deepEqual(records(run), expected, mode);
     assert.deepEqual(records(layerstore('', ['overlay', 'changes', '--walk', ...layer.flags])), expected, mode);
+    let started = 0;
+    const onWorker = (): void => void started++;
+    process.on('worker', onWorker);
+    const [, lower = '', , upper = ''] = layer.flags;
+    const here = upperChanges([JSON.parse(lower)], [JSON.parse(upper)], { here: true });
+    const listed = await Array.fromAsync(here);
+    assert.deepEqual(
+      listed.map(({ kind, path }) => `${kind} ${toText(path)}`),
+      expected,
+    );
+    process.off('worker', onWorker);
+    assert.equal(started, mode.startsWith('index=off') ? 0 : 1);
     const tars = ['--walk', undefined].map((walk) => {
       const file = `${made.path}/layer${i}${walk}.tar`;
       const ran = layerstore('', [

@@ -81,6 +81,7 @@ export const changes: Command = defineCommand({
     const { lower, upper } = sidesOf(given);
     const options = {
       walk: given.walk,
+      here: true,
       signal: context.signal,
       ...(given.renames ? { renames: 'collapse' as const } : {}),
     };
