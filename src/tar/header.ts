@@ -182,31 +182,49 @@ export function octalMax(field: Field): number {
   return 8 ** (field[1] - 1) - 1;
 }
 
-/** One ustar block (magic `ustar` NUL `00`, no user or group names), checksum included, in `block`, which is zeros. */
-export function encodeHeader(fields: HeaderFields, block: Buffer = Buffer.alloc(BLOCK)): Buffer {
-  block.write(fields.name, NAME[0], NAME[1], 'latin1');
-  writeOctal(block, MODE, fields.mode);
-  writeOctal(block, UID, fields.uid);
-  writeOctal(block, GID, fields.gid);
-  writeOctal(block, SIZE, fields.sizeBytes);
-  writeOctal(block, MTIME, fields.mtime);
-  block.write(fields.type, TYPE, 1, 'latin1');
-  block.write(fields.linkName, LINK_NAME[0], LINK_NAME[1], 'latin1');
-  block.write('ustar\x0000', MAGIC, 8, 'latin1');
-  writeOctal(block, DEV_MAJOR, fields.devMajor);
-  writeOctal(block, DEV_MINOR, fields.devMinor);
-  block.write(fields.prefix, PREFIX[0], PREFIX[1], 'latin1');
-  let sum = 8 * 0x20;
-  for (let i = 0; i < BLOCK; i++) sum += block[i]!;
+/** One ustar block (magic `ustar` NUL `00`, no user or group names), checksum included, into the zeros at `base`. */
+export function encodeHeader(fields: HeaderFields, block: Uint8Array, base: number): void {
+  // The checksum's own field counts as blanks. The bytes are added up as they are written: most of a header is zeros.
+  let sum = CHECKSUM[1] * 0x20;
+  sum += writeText(block, base + NAME[0], NAME[1], fields.name);
+  sum += writeOctal(block, base, MODE, fields.mode);
+  sum += writeOctal(block, base, UID, fields.uid);
+  sum += writeOctal(block, base, GID, fields.gid);
+  sum += writeOctal(block, base, SIZE, fields.sizeBytes);
+  sum += writeOctal(block, base, MTIME, fields.mtime);
+  sum += writeText(block, base + TYPE, 1, fields.type);
+  sum += writeText(block, base + LINK_NAME[0], LINK_NAME[1], fields.linkName);
+  sum += writeText(block, base + MAGIC, 8, 'ustar\x0000');
+  sum += writeOctal(block, base, DEV_MAJOR, fields.devMajor);
+  sum += writeOctal(block, base, DEV_MINOR, fields.devMinor);
+  sum += writeText(block, base + PREFIX[0], PREFIX[1], fields.prefix);
   // Six digits, NUL, blank: what every tar since v7 writes here.
-  block.write(`${sum.toString(8).padStart(6, '0')}\0 `, CHECKSUM[0], CHECKSUM[1], 'latin1');
-  return block;
+  writeOctal(block, base, CHECKSUM_DIGITS, sum);
+  block[base + CHECKSUM[0] + 7] = 0x20;
 }
 
-function writeOctal(block: Buffer, field: Field, value: number): void {
+const CHECKSUM_DIGITS: Field = [CHECKSUM[0], 7, CHECKSUM[2]];
+
+/** Answers the sum of the bytes, as `writeOctal`. */
+function writeText(block: Uint8Array, at: number, length: number, text: string): number {
+  let sum = 0;
+  const end = Math.min(length, text.length);
+  for (let i = 0; i < end; i++) {
+    const byte = text.charCodeAt(i) & 0xff;
+    block[at + i] = byte;
+    sum += byte;
+  }
+  return sum;
+}
+
+function writeOctal(block: Uint8Array, base: number, field: Field, value: number): number {
+  let sum = 0;
   let rest = value;
-  for (let at = field[0] + field[1] - 2; at >= field[0]; at--) {
-    block[at] = 0x30 + (rest % 8);
+  for (let at = base + field[0] + field[1] - 2; at >= base + field[0]; at--) {
+    const digit = 0x30 + (rest % 8);
+    block[at] = digit;
+    sum += digit;
     rest = Math.floor(rest / 8);
   }
+  return sum;
 }

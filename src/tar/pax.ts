@@ -233,15 +233,13 @@ export function xattrKey(name: ByteString): ByteString {
 
 /** One record after another, keywords sorted bytewise: equal maps give equal bytes. */
 export function encodePax(records: ReadonlyMap<ByteString, ByteString | Uint8Array>): Buffer {
-  const parts: Uint8Array[] = [];
+  let text = '';
   for (const key of [...records.keys()].sort((a, b) => (a < b ? -1 : 1))) {
     const value = records.get(key)!;
     const bare = key.length + value.length + 3; // blank, "=", newline
     let length = bare + String(bare).length;
     if (String(length).length > String(bare).length) length++;
-    parts.push(Buffer.from(`${length} ${key}=`, 'latin1'));
-    parts.push(typeof value === 'string' ? Buffer.from(value, 'latin1') : value);
-    parts.push(Buffer.from('\n', 'latin1'));
+    text += `${length} ${key}=${typeof value === 'string' ? value : fromBytes(value)}\n`;
   }
-  return Buffer.concat(parts);
+  return Buffer.from(text, 'latin1');
 }

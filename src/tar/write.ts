@@ -32,6 +32,8 @@ const LETTERS: Readonly<Record<Exclude<TarEntryType, 'skipped'>, string>> = {
   fifo: '6',
 };
 
+const MTIME_MAX_NS = BigInt(octalMax(MTIME)) * NS_PER_SECOND + NS_PER_SECOND - 1n;
+
 /** As given; a directory's ends in a slash. */
 function nameOf(entry: TarEntry): ByteString {
   const { name } = entry;
@@ -73,10 +75,10 @@ export function encodeEntry(entry: TarEntry): Buffer {
   if (entry.uid > octalMax(UID)) record('uid', entry.uid);
   if (entry.gid > octalMax(GID)) record('gid', entry.gid);
   // Whole seconds, cut downwards, where they fit; readers without PAX are at most a second off.
-  const fraction = ((entry.mtimeNs % NS_PER_SECOND) + NS_PER_SECOND) % NS_PER_SECOND;
-  const seconds = (entry.mtimeNs - fraction) / NS_PER_SECOND;
-  const fits = seconds >= 0n && seconds <= BigInt(octalMax(MTIME));
-  if (fraction !== 0n || !fits) record('mtime', formatPaxTime(entry.mtimeNs));
+  const { mtimeNs } = entry;
+  const fits = mtimeNs >= 0n && mtimeNs <= MTIME_MAX_NS;
+  const seconds = fits ? mtimeNs / NS_PER_SECOND : 0n;
+  if (!fits || seconds * NS_PER_SECOND !== mtimeNs) record('mtime', formatPaxTime(mtimeNs));
   for (const [key, value] of entry.xattrs) record(xattrKey(key), value);
 
   const fields = {
@@ -85,33 +87,40 @@ export function encodeEntry(entry: TarEntry): Buffer {
     uid: fitting(entry.uid, octalMax(UID)),
     gid: fitting(entry.gid, octalMax(GID)),
     sizeBytes: fitting(payload, octalMax(SIZE)),
-    mtime: fits ? Number(seconds) : 0,
+    mtime: Number(seconds),
     type: letter,
     linkName: entry.linkName.slice(0, LINK_NAME[1]) as ByteString,
     devMajor: entry.devMajor,
     devMinor: entry.devMinor,
   };
-  if (records.size === 0) return encodeHeader(fields);
-  // These are copied: from Node's pool, as a buffer of its own takes longer than all that is written into it.
-  const pooled = (): Buffer => Buffer.allocUnsafe(BLOCK).fill(0);
-  const header = encodeHeader(fields, pooled());
+  if (records.size === 0) {
+    const bytes = Buffer.alloc(BLOCK + map.length);
+    encodeHeader(fields, bytes, 0);
+    bytes.set(map, BLOCK);
+    return bytes;
+  }
   const pax = encodePax(records);
-  const paxFields = {
-    name: standIn('PaxHeaders.0', name),
-    prefix: '' as ByteString,
-    mode: 0o644,
-    uid: 0,
-    gid: 0,
-    sizeBytes: pax.length,
-    mtime: 0,
-    type: 'x',
-    linkName: '' as ByteString,
-    devMajor: 0,
-    devMinor: 0,
-  };
-  const paxHeader = encodeHeader(paxFields, pooled());
-  return Buffer.concat([paxHeader, pax, paddingFor(pax.length), header, map]);
+  const at = BLOCK + pax.length + paddingOf(pax.length);
+  // From Node's pool: it is copied, and a buffer of its own takes longer than all that is written into it.
+  const bytes = Buffer.allocUnsafe(at + BLOCK + map.length).fill(0);
+  encodeHeader({ ...PAX_HEADER, name: standIn('PaxHeaders.0', name), sizeBytes: pax.length }, bytes, 0);
+  bytes.set(pax, BLOCK);
+  encodeHeader(fields, bytes, at);
+  bytes.set(map, at + BLOCK);
+  return bytes;
 }
+
+const PAX_HEADER = {
+  prefix: '' as ByteString,
+  mode: 0o644,
+  uid: 0,
+  gid: 0,
+  mtime: 0,
+  type: 'x',
+  linkName: '' as ByteString,
+  devMajor: 0,
+  devMinor: 0,
+};
 
 /** The zeros between a payload of `sizeBytes` and the next header: 0 to 511. */
 export function paddingFor(sizeBytes: number): Buffer {
