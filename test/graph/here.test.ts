@@ -84,5 +84,14 @@ for (const [name, mode] of [...DRIVERS.map((driver) => [driver, undefined] as co
     setTimeout(() => giving.abort(reason), 50);
     await assert.rejects(listing, (error) => error === reason);
     assert.deepEqual(standing(disk.path), before);
+    // One at a time: the other is a job's. And none keeps the thread elsewhere while its changes are looked at.
+    const expected = await Array.fromAsync(driver.changes(id, base, written));
+    const both = [0, 1].map(() => Array.fromAsync(here.changes(id, base, written)));
+    assert.deepEqual(await Promise.all(both), [expected, expected]);
+    assert.equal(none.jobs.idle, 1);
+    const looked = here.changes(id, base, written)[Symbol.asyncIterator]();
+    await looked.next();
+    assert.deepEqual(standing(disk.path), before);
+    await looked.return?.();
   });
 }

@@ -8,6 +8,8 @@ import { enterViews } from './views.ts';
 
 /** So long nobody else hears anything in this thread. */
 const TURN_MS = 10;
+/** Changes gathered before they are given out: afterwards the thread is where it was, whatever the asker does with them. */
+const GATHERED_MAX = 20_000;
 
 /**
  * As the job `changes`, in the thread that asks, for a program that does this alone: to start a thread takes longer than
@@ -18,19 +20,32 @@ export async function* changesHere(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Change, boolean, undefined> {
   const { views } = request;
-  using entered = enterViews(views, new Jail({ keepsUmask: true }));
-  const context = { check: () => signal?.throwIfAborted(), done: () => {} };
-  const list = listChanges(views, entered.places, context, request, true);
+  const gathered: Change[] = [];
   let since = nowMs();
-  for (;;) {
-    const { done, value } = list.next();
-    if (done) return value;
-    if (value !== undefined) {
-      const { kind, path, from } = value;
-      yield from === undefined ? { kind, path } : ({ kind, path, from } as Change);
-    }
-    if (nowMs() - since < TURN_MS) continue;
+  const isTurn = (): boolean => nowMs() - since >= TURN_MS;
+  const others = async (): Promise<void> => {
     await turn();
     since = nowMs();
+    signal?.throwIfAborted();
+  };
+  {
+    using entered = enterViews(views, new Jail({ keepsUmask: true }));
+    const context = { check: () => signal?.throwIfAborted(), done: () => {} };
+    const list = listChanges(views, entered.places, context, request, true);
+    for (let next = list.next(); ; next = list.next()) {
+      if (next.done && !next.value) return false;
+      if (next.done) break;
+      if (next.value !== undefined) {
+        const { kind, path, from } = next.value;
+        gathered.push(from === undefined ? { kind, path } : ({ kind, path, from } as Change));
+      }
+      if (gathered.length === GATHERED_MAX) yield* gathered.splice(0);
+      if (isTurn()) await others();
+    }
   }
+  for (const change of gathered) {
+    yield change;
+    if (isTurn()) await others();
+  }
+  return true;
 }
