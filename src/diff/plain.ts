@@ -6,13 +6,16 @@ import { walkChanges } from './walk.ts';
 /** Changes held back at most. */
 export const HELD_MAX = 20_000;
 
+/** After so many changes the asker is heard of. */
+const BREATH = 64;
+
 /** Ends a walk. */
 const MOVED = new Error('a directory was moved');
 
 /**
  * As `walkChanges` by a guide, for an upper in which no directory was moved: it is read once, not looked through before.
- * Answers undefined instead of what it found and holds back until no directory is left that it could refuse, then all of
- * that. Ends with false, having answered nothing else, where a directory was moved. Errors are those of `checkUpper`.
+ * Holds back what it found until no directory is left that it could refuse, and answers undefined now and then; then
+ * all of that. Ends with false, having answered nothing else, where a directory was moved. Errors: as `checkUpper`.
  */
 export function* walkPlain(
   view: ByteString,
@@ -35,7 +38,7 @@ export function* walkPlain(
         continue;
       }
       held.push(change);
-      yield undefined;
+      if (held.length % BREATH === 0) yield undefined;
       if (held.length < HELD_MAX) continue;
       if (checkUpper(base, reading).redirects) return false;
       yield* held;

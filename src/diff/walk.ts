@@ -115,29 +115,19 @@ function* walkSteps(
   rendering: Rendering,
   options: WalkOptions,
 ): Generator<Difference | Unlisted, void, undefined> {
-  const at = { path: '/' as ByteString };
+  /** For errors. */
+  const here = { path: '/' as ByteString };
   try {
-    yield* steps(viewRoot, baseRoot, rendering, options, at);
+    using view = Descent.open(viewRoot);
+    using base = baseRoot === undefined ? undefined : Descent.open(baseRoot);
+    using upper = options.upper === undefined ? undefined : Descent.open(options.upper);
+    if (rootDiffers(view, base, options)) {
+      yield { kind: 'carried', because: 'root', path: '/' as ByteString, stat: fstat(view.fd) };
+    }
+    yield* stepsBelow({ view, base, upper, path: '', basePath: '' }, rendering, { ...options, baseRoot }, here);
   } catch (error) {
-    throw ofReading(located(error, at.path), at.path, viewRoot, options.upper);
+    throw ofReading(located(error, here.path), here.path, viewRoot, options.upper);
   }
-}
-
-/** `here` says where it is, for errors. */
-function* steps(
-  viewRoot: ByteString,
-  baseRoot: ByteString | undefined,
-  rendering: Rendering,
-  options: WalkOptions,
-  here: { path: ByteString },
-): Generator<Difference | Unlisted, void, undefined> {
-  using view = Descent.open(viewRoot);
-  using base = baseRoot === undefined ? undefined : Descent.open(baseRoot);
-  using upper = options.upper === undefined ? undefined : Descent.open(options.upper);
-  if (rootDiffers(view, base, options)) {
-    yield { kind: 'carried', because: 'root', path: '/' as ByteString, stat: fstat(view.fd) };
-  }
-  yield* stepsBelow({ view, base, upper, path: '', basePath: '' }, rendering, { ...options, baseRoot }, here);
 }
 
 /** Where a walk begins: three places that belong together, and what they are called. */

@@ -1,7 +1,7 @@
 import { type ByteString, quote } from '../base/bytes.ts';
 import { closing, opened } from '../base/descriptors.ts';
 import { StorageError } from '../base/errors.ts';
-import { cstring, EAGAIN, EINVAL, judge, libc, NR, systemError } from './libc.ts';
+import { cstring, EAGAIN, EINVAL, judge, libc, NR, scratchPath, systemError } from './libc.ts';
 
 // One function per system call. Each answers ≥ 0, or the negative errno where the caller named that errno in
 // `tolerated`, and throws on every other failure. Paths are relative to `dir`, or to the working directory for AT_FDCWD.
@@ -44,7 +44,7 @@ export const S_IFIFO = 0o010000;
 
 /** openat(2), always closed on exec. Answers the descriptor. */
 export function openat(dir: number, path: ByteString, flags: number, mode = 0, ...tolerated: number[]): number {
-  return opened(judge(libc.openat(dir, cstring(path), flags | O_CLOEXEC, mode), 'open', path, tolerated));
+  return opened(judge(libc.openat(dir, scratchPath(path), flags | O_CLOEXEC, mode), 'open', path, tolerated));
 }
 
 /** open_by_handle_at(2): what name_to_handle_at(2) called so in the filesystem that `fd` (not an O_PATH one) is in. */
@@ -279,7 +279,7 @@ const LISTING = Buffer.allocUnsafeSlow(64 * 1024);
 
 function statx(dir: number, path: ByteString, flags: number, tolerated: readonly number[]): Stat | undefined {
   const b = STATX;
-  const result = libc.statx(dir, cstring(path), flags, STATX_BASIC_AND_MNT_ID, b);
+  const result = libc.statx(dir, scratchPath(path), flags, STATX_BASIC_AND_MNT_ID, b);
   if (judge(result, 'stat', path, tolerated) < 0) return undefined;
   // struct statx, include/uapi/linux/stat.h
   return {

@@ -58,55 +58,66 @@ type CallName =
 
 type Call = (...args: readonly unknown[]) => number;
 
+/** A function, and how many arguments it takes. */
+type Defined = readonly [call: Call, arity: number];
+
+function func(prototype: string): Defined {
+  return [process_.func(prototype), prototype.endsWith('()') ? 0 : prototype.split(',').length];
+}
+
+function syscall(types: string[]): Defined {
+  return [process_.func('syscall', 'long', types), types.length];
+}
+
 // biome-ignore format: a table
-const CALLS: Readonly<Record<CallName, Call>> = {
-  openat:     process_.func('int openat(int, uint8_t *, int, uint32_t)'),
-  close:      process_.func('int close(int)'),
-  mkdirat:    process_.func('int mkdirat(int, uint8_t *, uint32_t)'),
-  mknodat:    process_.func('int mknodat(int, uint8_t *, uint32_t, uint64_t)'),
-  symlinkat:  process_.func('int symlinkat(uint8_t *, int, uint8_t *)'),
-  linkat:     process_.func('int linkat(int, uint8_t *, int, uint8_t *, int)'),
-  unlinkat:   process_.func('int unlinkat(int, uint8_t *, int)'),
-  renameat:   process_.func('int renameat(int, uint8_t *, int, uint8_t *)'),
-  fchmod:     process_.func('int fchmod(int, uint32_t)'),
-  fchmodat:   process_.func('int fchmodat(int, uint8_t *, uint32_t, int)'),
-  fchown:     process_.func('int fchown(int, uint32_t, uint32_t)'),
-  fchownat:   process_.func('int fchownat(int, uint8_t *, uint32_t, uint32_t, int)'),
-  futimens:   process_.func('int futimens(int, uint8_t *)'),
-  utimensat:  process_.func('int utimensat(int, uint8_t *, uint8_t *, int)'),
-  readlinkat: process_.func('long readlinkat(int, uint8_t *, uint8_t *, size_t)'),
-  statx:      process_.func('int statx(int, uint8_t *, int, uint32_t, uint8_t *)'),
-  ftruncate:  process_.func('int ftruncate(int, int64_t)'),
-  pwrite:     process_.func('long pwrite(int, uint8_t *, size_t, int64_t)'),
-  lseek:      process_.func('int64_t lseek(int, int64_t, int)'),
-  lgetxattr:  process_.func('long lgetxattr(uint8_t *, uint8_t *, uint8_t *, size_t)'),
-  llistxattr: process_.func('long llistxattr(uint8_t *, uint8_t *, size_t)'),
-  lsetxattr:  process_.func('int lsetxattr(uint8_t *, uint8_t *, uint8_t *, size_t, int)'),
-  fremovexattr: process_.func('int fremovexattr(int, uint8_t *)'),
-  lremovexattr: process_.func('int lremovexattr(uint8_t *, uint8_t *)'),
-  fgetxattr:  process_.func('long fgetxattr(int, uint8_t *, uint8_t *, size_t)'),
-  flistxattr: process_.func('long flistxattr(int, uint8_t *, size_t)'),
-  fsetxattr:  process_.func('int fsetxattr(int, uint8_t *, uint8_t *, size_t, int)'),
-  copy_file_range: process_.func('long copy_file_range(int, void *, int, void *, size_t, uint32_t)'),
-  posix_fadvise: process_.func('int posix_fadvise(int, int64_t, int64_t, int)'),
-  ioctl:      process_.func('int ioctl(int, ulong, int)'),
-  statfs:     process_.func('int statfs(uint8_t *, uint8_t *)'),
-  syncfs:     process_.func('int syncfs(int)'),
-  fsync:      process_.func('int fsync(int)'),
-  flock:      process_.func('int flock(int, int)'),
-  mount:      process_.func('int mount(uint8_t *, uint8_t *, uint8_t *, ulong, uint8_t *)'),
-  umount2:    process_.func('int umount2(uint8_t *, int)'),
-  setns:      process_.func('int setns(int, int)'),
-  unshare:    process_.func('int unshare(int)'),
-  chroot:     process_.func('int chroot(uint8_t *)'),
-  chdir:      process_.func('int chdir(uint8_t *)'),
-  fchdir:     process_.func('int fchdir(int)'),
-  umask:      process_.func('uint32_t umask(uint32_t)'),
-  getpagesize: process_.func('int getpagesize()'),
-  open_by_handle_at: process_.func('int open_by_handle_at(int, uint8_t *, int)'),
-  openat2:    process_.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'uint8_t *', 'size_t']),
-  renameat2:  process_.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'int', 'uint8_t *', 'uint32_t']),
-  getdents64: process_.func('syscall', 'long', ['long', 'int', 'uint8_t *', 'size_t']),
+const CALLS: Readonly<Record<CallName, Defined>> = {
+  openat:     func('int openat(int, uint8_t *, int, uint32_t)'),
+  close:      func('int close(int)'),
+  mkdirat:    func('int mkdirat(int, uint8_t *, uint32_t)'),
+  mknodat:    func('int mknodat(int, uint8_t *, uint32_t, uint64_t)'),
+  symlinkat:  func('int symlinkat(uint8_t *, int, uint8_t *)'),
+  linkat:     func('int linkat(int, uint8_t *, int, uint8_t *, int)'),
+  unlinkat:   func('int unlinkat(int, uint8_t *, int)'),
+  renameat:   func('int renameat(int, uint8_t *, int, uint8_t *)'),
+  fchmod:     func('int fchmod(int, uint32_t)'),
+  fchmodat:   func('int fchmodat(int, uint8_t *, uint32_t, int)'),
+  fchown:     func('int fchown(int, uint32_t, uint32_t)'),
+  fchownat:   func('int fchownat(int, uint8_t *, uint32_t, uint32_t, int)'),
+  futimens:   func('int futimens(int, uint8_t *)'),
+  utimensat:  func('int utimensat(int, uint8_t *, uint8_t *, int)'),
+  readlinkat: func('long readlinkat(int, uint8_t *, uint8_t *, size_t)'),
+  statx:      func('int statx(int, uint8_t *, int, uint32_t, uint8_t *)'),
+  ftruncate:  func('int ftruncate(int, int64_t)'),
+  pwrite:     func('long pwrite(int, uint8_t *, size_t, int64_t)'),
+  lseek:      func('int64_t lseek(int, int64_t, int)'),
+  lgetxattr:  func('long lgetxattr(uint8_t *, uint8_t *, uint8_t *, size_t)'),
+  llistxattr: func('long llistxattr(uint8_t *, uint8_t *, size_t)'),
+  lsetxattr:  func('int lsetxattr(uint8_t *, uint8_t *, uint8_t *, size_t, int)'),
+  fremovexattr: func('int fremovexattr(int, uint8_t *)'),
+  lremovexattr: func('int lremovexattr(uint8_t *, uint8_t *)'),
+  fgetxattr:  func('long fgetxattr(int, uint8_t *, uint8_t *, size_t)'),
+  flistxattr: func('long flistxattr(int, uint8_t *, size_t)'),
+  fsetxattr:  func('int fsetxattr(int, uint8_t *, uint8_t *, size_t, int)'),
+  copy_file_range: func('long copy_file_range(int, void *, int, void *, size_t, uint32_t)'),
+  posix_fadvise: func('int posix_fadvise(int, int64_t, int64_t, int)'),
+  ioctl:      func('int ioctl(int, ulong, int)'),
+  statfs:     func('int statfs(uint8_t *, uint8_t *)'),
+  syncfs:     func('int syncfs(int)'),
+  fsync:      func('int fsync(int)'),
+  flock:      func('int flock(int, int)'),
+  mount:      func('int mount(uint8_t *, uint8_t *, uint8_t *, ulong, uint8_t *)'),
+  umount2:    func('int umount2(uint8_t *, int)'),
+  setns:      func('int setns(int, int)'),
+  unshare:    func('int unshare(int)'),
+  chroot:     func('int chroot(uint8_t *)'),
+  chdir:      func('int chdir(uint8_t *)'),
+  fchdir:     func('int fchdir(int)'),
+  umask:      func('uint32_t umask(uint32_t)'),
+  getpagesize: func('int getpagesize()'),
+  open_by_handle_at: func('int open_by_handle_at(int, uint8_t *, int)'),
+  openat2:    syscall(['long', 'int', 'uint8_t *', 'uint8_t *', 'size_t']),
+  renameat2:  syscall(['long', 'int', 'uint8_t *', 'int', 'uint8_t *', 'uint32_t']),
+  getdents64: syscall(['long', 'int', 'uint8_t *', 'size_t']),
 };
 
 /** Of the last failed call of this thread. */
@@ -121,16 +132,49 @@ const REPEATS = 3;
 const ONCE: ReadonlySet<string> = new Set(['close', 'flock'] satisfies CallName[]);
 
 /** Repeats a call whose errno is in doubt: what failed has changed nothing, so it fails the same way again. */
-export function steady(call: Call, repeats: number = REPEATS): Call {
-  return (...args) => {
-    let result = call(...args);
-    for (let again = 0; result < 0; again++) {
+export function steady(call: Call, repeats: number = REPEATS, arity?: number): Call {
+  const failed = (result: number, args: readonly unknown[]): number => {
+    let again = result;
+    for (let tries = 0; again < 0; tries++) {
       last.errno = koffi.errno();
-      if (again === repeats || !DOUBTFUL.has(last.errno)) break;
-      result = call(...args);
+      if (tries === repeats || !DOUBTFUL.has(last.errno)) break;
+      again = call(...args);
     }
-    return result;
+    return again;
   };
+  // One function for each number of arguments: to gather and spread them takes a fifth of a call.
+  switch (arity) {
+    case 1:
+      return (a) => {
+        const result = call(a);
+        return result < 0 ? failed(result, [a]) : result;
+      };
+    case 2:
+      return (a, b) => {
+        const result = call(a, b);
+        return result < 0 ? failed(result, [a, b]) : result;
+      };
+    case 3:
+      return (a, b, c) => {
+        const result = call(a, b, c);
+        return result < 0 ? failed(result, [a, b, c]) : result;
+      };
+    case 4:
+      return (a, b, c, d) => {
+        const result = call(a, b, c, d);
+        return result < 0 ? failed(result, [a, b, c, d]) : result;
+      };
+    case 5:
+      return (a, b, c, d, e) => {
+        const result = call(a, b, c, d, e);
+        return result < 0 ? failed(result, [a, b, c, d, e]) : result;
+      };
+    default:
+      return (...args) => {
+        const result = call(...args);
+        return result < 0 ? failed(result, args) : result;
+      };
+  }
 }
 
 /** The errno of the last call that failed in this thread. */
@@ -139,7 +183,7 @@ export function lastErrno(): number {
 }
 
 export const libc: Readonly<Record<CallName, Call>> = Object.fromEntries(
-  Object.entries(CALLS).map(([name, call]) => [name, steady(call, ONCE.has(name) ? 0 : REPEATS)]),
+  Object.entries(CALLS).map(([name, [call, arity]]) => [name, steady(call, ONCE.has(name) ? 0 : REPEATS, arity)]),
 ) as Record<CallName, Call>;
 
 /** System call numbers that libc has no function for everywhere; the same on x64 and arm64 where not told apart. */
@@ -277,6 +321,15 @@ export function judge(
   const errno = lastErrno();
   if (tolerated.includes(errno)) return -errno;
   throw systemError(syscall, errno, path);
+}
+
+const SCRATCH = Buffer.allocUnsafeSlow(4096);
+
+/** As `cstring`, for a call that takes one path and is made at once: the next one is written over it. */
+export function scratchPath(path: ByteString): Buffer {
+  if (path.length >= SCRATCH.length || path.includes('\0')) return cstring(path);
+  SCRATCH[SCRATCH.write(path, 'latin1')] = 0;
+  return SCRATCH;
 }
 
 /** The path as the kernel takes it. A NUL inside would silently cut it, so it is refused. */
