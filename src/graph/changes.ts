@@ -5,8 +5,8 @@ import { type ChangesRequest, readChanges } from './jobs/compare.ts';
 import { jobStream } from './streams.ts';
 import type { Threads } from './threads.ts';
 
-/** Whether a list is being made in this thread, which is elsewhere meanwhile: another one is a job's. */
-let listing = false;
+/** Of this thread, not of a store: whether it is elsewhere, for a list. Another one is a job's then. */
+const thread = { isElsewhere: false };
 
 /** The changes that a job lists, or the thread that asks, where `threads` have it so and the list is a short one. */
 export async function* listedBy(
@@ -15,13 +15,13 @@ export async function* listedBy(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Change, void, undefined> {
   // Where names may be links that only the whole mount shows, all of them are looked at.
-  if (threads.here && !listing && request.views.upper?.noIndex !== false) {
-    listing = true;
+  if (threads.here && !thread.isElsewhere && request.views.upper?.noIndex !== false) {
+    thread.isElsewhere = true;
     try {
       const { changesHere } = await import('./jobs/here.ts');
       if (yield* changesHere(request, signal)) return;
     } finally {
-      listing = false;
+      thread.isElsewhere = false;
     }
   }
   const job = (ring: RingMemory): Job => ({
