@@ -172,7 +172,7 @@ function* stepsBelow(
   const first: Level = {
     path: startPath,
     basePath: startBasePath,
-    names: guided ? read(upper, '/' as ByteString, 'none').names : union(view.names(), base),
+    names: guided ? read(upper, (startPath || '/') as ByteString, 'none').names : union(view.names(), base),
     next: 0,
     stat: fstat(view.fd),
     inBase: base !== undefined,

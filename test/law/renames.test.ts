@@ -6,6 +6,7 @@ import { type ByteString, fromText, quote } from '../../src/base/bytes.ts';
 import type { Change } from '../../src/base/values.ts';
 import { renamedDirectories } from '../../src/diff/renames.ts';
 import type { Rendering, WalkOptions } from '../../src/diff/types.ts';
+import { checkUpper } from '../../src/diff/upper.ts';
 import { walkChanges } from '../../src/diff/walk.ts';
 import { tmpfs } from '../diff/overlay.ts';
 import { need } from '../kit/require.ts';
@@ -135,7 +136,9 @@ for (const rendering of ['core', 'docker'] as const) {
           }
           count.renamed += renames.size;
           if (layers.at(-1)?.some((edit) => edit.do === 'rename' && edit.path === AWAY) === true) count.returned++;
-          const options: WalkOptions = { upper: b(upper), guide: 'overlay', renames };
+          // As a job walks: with what was read of the upper before.
+          const { listings } = checkUpper(base, { upper: b(upper), style: 'overlay', noIndex: true });
+          const options: WalkOptions = { upper: b(upper), guide: 'overlay', listings, renames };
           const records = [...walkChanges(view, base, rendering, options)];
           assert.deepEqual(
             records.flatMap(({ kind, path, from }) => (kind === 'rename' ? [[path, from]] : [])).toSorted(),
