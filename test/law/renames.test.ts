@@ -5,9 +5,9 @@ import fc from 'fast-check';
 import { type ByteString, fromText, quote } from '../../src/base/bytes.ts';
 import type { Change } from '../../src/base/values.ts';
 import { renamedDirectories } from '../../src/diff/renames.ts';
-import type { Rendering, WalkOptions } from '../../src/diff/types.ts';
-import { checkUpper } from '../../src/diff/upper.ts';
-import { walkChanges } from '../../src/diff/walk.ts';
+import type { Rendering } from '../../src/diff/types.ts';
+import { listChanges } from '../../src/graph/jobs/list.ts';
+import type { Views } from '../../src/graph/jobs/views.ts';
 import { tmpfs } from '../diff/overlay.ts';
 import { need } from '../kit/require.ts';
 import { treeEntries } from '../kit/tree-dump.ts';
@@ -136,10 +136,12 @@ for (const rendering of ['core', 'docker'] as const) {
           }
           count.renamed += renames.size;
           if (layers.at(-1)?.some((edit) => edit.do === 'rename' && edit.path === AWAY) === true) count.returned++;
-          // As a job walks: with what was read of the upper before.
-          const { listings } = checkUpper(base, { upper: b(upper), style: 'overlay', noIndex: true });
-          const options: WalkOptions = { upper: b(upper), guide: 'overlay', listings, renames };
-          const records = [...walkChanges(view, base, rendering, options)];
+          // As a job lists.
+          const reading = { upper: b(upper), style: 'overlay', noIndex: true } as const;
+          const views: Views = { view: { type: 'bind', source: view, readonly: true }, scratch: b(at) };
+          const context = { check: () => {}, done: () => {} };
+          const given = listChanges(views, { view, base, upper: reading }, context, { rendering, renames: true });
+          const records = [...given].filter((change) => change !== undefined);
           assert.deepEqual(
             records.flatMap(({ kind, path, from }) => (kind === 'rename' ? [[path, from]] : [])).toSorted(),
             [...renames].toSorted(),
