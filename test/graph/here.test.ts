@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict';
-import { chmodSync, mkdirSync, readFileSync, readlinkSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import { fromText, toText } from '../../src/base/bytes.ts';
 import { openLayerDriver } from '../../src/driver/open.ts';
 import { storageDriver } from '../../src/graph/storage-driver.ts';
@@ -13,6 +24,8 @@ import { need } from '../kit/require.ts';
 import { DRIVERS } from '../kit/stores.ts';
 
 // Lists that the asker's own thread makes (`ahead.here`), as the command line does. Not here: law/library.test.ts.
+
+const MOUNTS_OF_THREAD = `require('node:fs').readlinkSync('/proc/thread-self/ns/mnt')`;
 
 const MODE = { redirect: 'on', metacopy: 'on' } as const;
 
@@ -50,8 +63,8 @@ for (const [name, mode] of [...DRIVERS.map((driver) => [driver, undefined] as co
   test(`changes() of the asker's thread is what a thread lists, and leaves it where it was: ${name}${mode ? ', redirect_dir, metacopy' : ''}`, async (t) => {
     if (!need(t, 'root', 'mount')) return;
     await using disk = await filesystem('tmpfs', 256);
-    const open: Parameters<typeof openHouse>[1] = (settings) => openLayerDriver(name, settings);
-    await using house = await openHouse(fromText(disk.path), open);
+    const openFor: Parameters<typeof openHouse>[1] = (settings) => openLayerDriver(name, settings);
+    await using house = await openHouse(fromText(disk.path), openFor);
     await using threads = await openThreads(1);
     await using none = await openThreads(1, { here: true });
     for (const scratch of ['one', 'other']) mkdirSync(join(disk.path, scratch));
@@ -70,10 +83,30 @@ for (const [name, mode] of [...DRIVERS.map((driver) => [driver, undefined] as co
       }
     }
     // Who stops reading, or gives up, leaves it as well; others are heard meanwhile.
-    for await (const _ of here.changes(id, base, written)) break;
+    const open = readdirSync('/proc/self/fd').length;
+    for await (const _ of here.changes(id, base, written)) {
+      assert.deepEqual(standing(disk.path), before); // and who is given a change is where he was
+      break;
+    }
     assert.deepEqual(standing(disk.path), before);
+    assert.equal(readdirSync('/proc/self/fd').length, open);
     if (name === 'vfs') return; // its lists are made by a thread
     assert.equal(none.jobs.idle, 0);
+    const expected = await Array.fromAsync(driver.changes(id, base, written));
+    // Two at a time.
+    const lists = [0, 1].map(() => here.changes(id, base, written)[Symbol.asyncIterator]());
+    const found: unknown[][] = [];
+    for (const list of lists) found.push([(await list.next()).value]);
+    // A thread that is started meanwhile belongs to the process, and has its mounts.
+    const worker = new Worker(`require('node:worker_threads').parentPort.postMessage(${MOUNTS_OF_THREAD})`, {
+      eval: true,
+    });
+    assert.deepEqual(await once(worker, 'message'), [standing(disk.path)[0]]);
+    for (const [i, list] of lists.entries()) {
+      for (let next = await list.next(); next.done !== true; next = await list.next()) found[i]?.push(next.value);
+      assert.deepEqual(found[i], expected);
+    }
+    assert.deepEqual(standing(disk.path), before);
     const giving = new AbortController();
     const reason = new Error('enough');
     const listing = (async () => {
@@ -84,11 +117,8 @@ for (const [name, mode] of [...DRIVERS.map((driver) => [driver, undefined] as co
     setTimeout(() => giving.abort(reason), 50);
     await assert.rejects(listing, (error) => error === reason);
     assert.deepEqual(standing(disk.path), before);
-    // One at a time: the other is a job's. And none keeps the thread elsewhere while its changes are looked at.
-    const expected = await Array.fromAsync(driver.changes(id, base, written));
     const both = [0, 1].map(() => Array.fromAsync(here.changes(id, base, written)));
     assert.deepEqual(await Promise.all(both), [expected, expected]);
-    assert.equal(none.jobs.idle, 1);
     const looked = here.changes(id, base, written)[Symbol.asyncIterator]();
     await looked.next();
     assert.deepEqual(standing(disk.path), before);

@@ -1,6 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { nowMs } from '../../base/clock.ts';
 import type { Change } from '../../base/values.ts';
+import type { Listed } from '../../diff/types.ts';
 import type { ChangesRequest } from './compare.ts';
 import { Jail } from './jail.ts';
 import { listChanges } from './list.ts';
@@ -8,44 +9,49 @@ import { enterViews } from './views.ts';
 
 /** So long nobody else hears anything in this thread. */
 const TURN_MS = 10;
-/** Changes gathered before they are given out: afterwards the thread is where it was, whatever the asker does with them. */
-const GATHERED_MAX = 20_000;
 
 /**
  * As the job `changes`, in the thread that asks, for a program that does this alone: to start a thread takes longer than
  * most lists. Ends with false, and nothing, where whole trees are to be compared: that is nothing to do without a thread.
+ * Whoever is given a change, or heard meanwhile, finds this thread where it was: among the mounts of the process.
  */
 export async function* changesHere(
   request: Omit<ChangesRequest, 'to'>,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Change, boolean, undefined> {
   const { views } = request;
-  const gathered: Change[] = [];
-  let since = nowMs();
-  const isTurn = (): boolean => nowMs() - since >= TURN_MS;
-  const others = async (): Promise<void> => {
-    await turn();
-    since = nowMs();
-    signal?.throwIfAborted();
-  };
-  {
-    using entered = enterViews(views, new Jail({ keepsUmask: true }));
-    const context = { check: () => signal?.throwIfAborted(), done: () => {} };
-    const list = listChanges(views, entered.places, context, request, true);
-    for (let next = list.next(); ; next = list.next()) {
-      if (next.done && !next.value) return false;
-      if (next.done) break;
-      if (next.value !== undefined) {
-        const { kind, path, from } = next.value;
-        gathered.push(from === undefined ? { kind, path } : ({ kind, path, from } as Change));
+  using entered = enterViews(views, new Jail({ keepsUmask: true }));
+  const check = (): void => signal?.throwIfAborted();
+  const list = listChanges(views, entered.places, { check, done: () => {} }, request, true);
+  try {
+    for (;;) {
+      const { found, end } = some(list);
+      entered.leave();
+      let since = nowMs();
+      for (const { kind, path, from } of found) {
+        yield from === undefined ? { kind, path } : ({ kind, path, from } as Change);
+        if (nowMs() - since < TURN_MS) continue;
+        await turn();
+        check();
+        since = nowMs();
       }
-      if (gathered.length === GATHERED_MAX) yield* gathered.splice(0);
-      if (isTurn()) await others();
+      if (end !== undefined) return end;
+      await turn();
+      entered.enter();
     }
+  } finally {
+    list.return(false); // what it has open
   }
-  for (const change of gathered) {
-    yield change;
-    if (isTurn()) await others();
-  }
-  return true;
+}
+
+/** What a list gives in one turn, and how it ended, if it did. */
+function some(list: ReturnType<typeof listChanges>): { readonly found: Listed[]; readonly end: boolean | undefined } {
+  const until = nowMs() + TURN_MS;
+  const found: Listed[] = [];
+  do {
+    const { done, value } = list.next();
+    if (done) return { found, end: value };
+    if (value !== undefined) found.push(value);
+  } while (nowMs() < until);
+  return { found, end: undefined };
 }

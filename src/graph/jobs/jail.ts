@@ -63,36 +63,97 @@ export class Jail {
   }
 
   /** As `privately`, until disposed of. */
-  enterPrivately(mayFail: boolean): Disposable | undefined {
-    const hostRoot = openat(AT_FDCWD, ROOT, O_PATH | O_DIRECTORY);
-    const hostMounts = openat(AT_FDCWD, '/proc/thread-self/ns/mnt' as ByteString, 0);
-    const here = openat(AT_FDCWD, HERE, O_PATH | O_DIRECTORY);
-    const closeAll = (): void => [here, hostMounts, hostRoot].forEach(close);
-    const leave = (): void => {
-      try {
-        setMountNamespace(hostMounts); // the thread's root and working directory become that namespace's
-        fchdir(hostRoot);
-        chroot(HERE);
-        fchdir(here);
-      } finally {
-        closeAll();
-      }
-    };
-    let entered = false;
+  enterPrivately(mayFail: boolean): Entered | undefined {
+    let outside: Standing | undefined = standing();
+    let inside: Standing | undefined;
     try {
-      if (mayFail) entered = unshare(CLONE_NEWNS, EPERM) === 0;
-      else {
-        unshare(CLONE_NEWNS);
-        entered = true;
+      if (mayFail && unshare(CLONE_NEWNS, EPERM) !== 0) {
+        closeAll(outside);
+        return undefined;
       }
-      if (entered) mount('none' as ByteString, ROOT, '' as ByteString, MS_REC | MS_SLAVE, '' as ByteString);
+      if (!mayFail) unshare(CLONE_NEWNS);
     } catch (error) {
-      if (entered) leave();
-      else closeAll();
+      closeAll(outside);
       throw error;
     }
-    if (entered) return { [Symbol.dispose]: leave };
-    closeAll();
-    return undefined;
+    const entered: Entered = {
+      leave() {
+        if (outside === undefined) return;
+        inside = change(outside);
+        outside = undefined;
+      },
+      enter() {
+        if (inside === undefined) return;
+        unshare(CLONE_FS); // threads that were started meanwhile have the root of who started them
+        outside = change(inside);
+        inside = undefined;
+      },
+      [Symbol.dispose]() {
+        const [back, other] = [outside, inside];
+        outside = undefined;
+        inside = undefined;
+        if (other !== undefined) closeAll(other);
+        if (back === undefined) return;
+        try {
+          goTo(back);
+        } finally {
+          closeAll(back);
+        }
+      },
+    };
+    try {
+      mount('none' as ByteString, ROOT, '' as ByteString, MS_REC | MS_SLAVE, '' as ByteString);
+    } catch (error) {
+      entered[Symbol.dispose]();
+      throw error;
+    }
+    return entered;
   }
+}
+
+/** A mount namespace of a thread's own, in which it is until it leaves. What is mounted there goes when this is disposed of. */
+export interface Entered extends Disposable {
+  /** Back to where the thread was. */
+  leave(): void;
+  /** In again; it goes back to where it is now. */
+  enter(): void;
+}
+
+/** Where a thread is: descriptors of its mount namespace, root and working directory. */
+type Standing = readonly [mounts: number, root: number, here: number];
+
+function standing(): Standing {
+  const open: number[] = [];
+  try {
+    open.push(openat(AT_FDCWD, '/proc/thread-self/ns/mnt' as ByteString, 0));
+    for (const path of [ROOT, HERE]) open.push(openat(AT_FDCWD, path, O_PATH | O_DIRECTORY));
+    return open as [number, number, number];
+  } catch (error) {
+    open.forEach(close);
+    throw error;
+  }
+}
+
+function closeAll(descriptors: Standing): void {
+  descriptors.forEach(close);
+}
+
+function goTo([mounts, root, here]: Standing): void {
+  setMountNamespace(mounts); // the thread's root and working directory become that namespace's
+  fchdir(root);
+  chroot(HERE);
+  fchdir(here);
+}
+
+/** Goes there, and closes what led there; answers where the thread was. */
+function change(to: Standing): Standing {
+  const from = standing();
+  try {
+    goTo(to);
+  } catch (error) {
+    closeAll(from);
+    throw error;
+  }
+  closeAll(to);
+  return from;
 }

@@ -8,7 +8,7 @@ import { mount } from '../../linux/mount.ts';
 import type { Mount } from '../../mount/mount.ts';
 import { performMount } from '../../mount/perform.ts';
 import { showIndexed } from './indexed.ts';
-import type { Jail } from './jail.ts';
+import type { Entered, Jail } from './jail.ts';
 
 /** Two trees to compare, as plans: they are mounted where only the job sees them, and vanish with it. */
 export interface Views {
@@ -44,16 +44,23 @@ export function withViews<T>(views: Views, jail: Jail, task: (places: Places) =>
   return task(entered.places);
 }
 
+/** What `enterViews` made. */
+export interface EnteredViews extends Entered {
+  readonly places: Places;
+}
+
 /** Mounts them until disposed of. */
-export function enterViews(views: Views, jail: Jail): Disposable & { readonly places: Places } {
+export function enterViews(views: Views, jail: Jail): EnteredViews {
   const inPlace = placesOf(views);
   const entered = jail.enterPrivately(inPlace !== undefined);
-  const dispose = (): void => entered?.[Symbol.dispose]();
+  const nothing = (): void => {};
+  if (entered === undefined) {
+    return { places: inPlace as Places, leave: nothing, enter: nothing, [Symbol.dispose]: nothing };
+  }
   try {
-    const places = entered === undefined ? (inPlace as Places) : mountViews(views);
-    return { places, [Symbol.dispose]: dispose };
+    return { ...entered, places: mountViews(views) };
   } catch (error) {
-    dispose();
+    entered[Symbol.dispose]();
     throw error;
   }
 }
