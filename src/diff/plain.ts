@@ -40,7 +40,7 @@ export function* walkPlain(
       held.push(change);
       if (held.length % BREATH === 0) yield undefined;
       if (held.length < HELD_MAX) continue;
-      if (checkUpper(base, reading).redirects) return false;
+      if (checkUpper(base, reading, options.check).redirects) return false;
       yield* held;
       held = undefined;
     }

@@ -30,15 +30,16 @@ export interface UpperReading {
  * Why the upper does not tell all that differs between the mounted `view` and its base; undefined where it does. Names
  * of an inode outside of what the upper leads to change with those inside (under `index=on`), or differ from them in what
  * they are linked to and have to be carried with them (files that were moved with their directory). `moved`: whether that
- * is asked, and a directory was moved, as `checkUpper` answers.
+ * is asked, and a directory was moved, as `checkUpper` answers. `check` is called for each name, and may throw.
  */
 export function whyNotUpper(
   view: ByteString,
   { upper, style, noIndex }: UpperReading,
   moved: boolean = hasRedirects(upper, style),
+  check: () => void = () => {},
 ): string | undefined {
   if (noIndex && !moved) return undefined;
-  const path = strayLink(view, upper, style);
+  const path = strayLink(view, upper, style, check);
   return path === undefined ? undefined : `${path} has names in places that the upper directory does not lead to`;
 }
 
@@ -60,16 +61,21 @@ export interface CheckedUpper {
 }
 
 /**
- * Reads all directories of an upper.
+ * Reads all directories of an upper; `check` is called for each, and may throw.
  * `corrupt`: one shows a directory that the mounted `base` does not have; the kernel would show it empty.
  * `unsupported`: a foreign upper has marks of fuse-overlayfs.
  */
-export function checkUpper(base: ByteString, { upper, style, foreign = false }: UpperReading): CheckedUpper {
+export function checkUpper(
+  base: ByteString,
+  { upper, style, foreign = false }: UpperReading,
+  check: () => void = () => {},
+): CheckedUpper {
   using below = Descent.open(base);
   const listings = new Map<ByteString, Listing>();
   let room = LISTED_MAX;
   let redirects = false;
   for (const { fd, path, names, attributes, marks, from } of directoriesOf(upper, style)) {
+    check();
     if (foreign) refuseFuseMarks(fd, path, { names, attributes });
     room -= names.length + 1;
     if (room >= 0) listings.set(path, { names, attributes, marks });
@@ -104,7 +110,12 @@ export function refuseFuseMarks(
 }
 
 /** The first path that a walk by the upper comes to and whose inode has names that it does not come to. */
-function strayLink(viewRoot: ByteString, upperRoot: ByteString, style: WhiteoutStyle): ByteString | undefined {
+function strayLink(
+  viewRoot: ByteString,
+  upperRoot: ByteString,
+  style: WhiteoutStyle,
+  check: () => void,
+): ByteString | undefined {
   /** By inode: a path, and how many of its names are still to be found. */
   const missing = new Map<string, { readonly path: ByteString; left: number }>();
   using view = Descent.open(viewRoot);
@@ -127,6 +138,7 @@ function strayLink(viewRoot: ByteString, upperRoot: ByteString, style: WhiteoutS
       continue;
     }
     const path = `${level.path}/${name}` as ByteString;
+    check();
     const stat = statIn(name, path);
     if (stat === undefined || isWhiteout(stat)) continue;
     if (isDirectory(stat)) {

@@ -254,3 +254,27 @@ test('overlay verbs refuse in one line what they cannot read, before the first c
     assert.equal(stdout, '');
   }
 });
+
+test('upperChanges() by the asker\u2019s thread leaves to a job what nothing is heard in for long', async (t) => {
+  await using made = await rig(t);
+  if (made === undefined) return;
+  const layer = written(`${made.path}/layer`, [made.base], 'index=off', () => {});
+  for (const side of layer.dirs) for (let i = 0; i < 600; i++) mkdirSync(`${side}/z${i}`);
+  writeFileSync(`${layer.dirs.at(-1)}/zz`, '');
+  const [, lower = '', , upper = ''] = layer.flags;
+  const { signal } = new AbortController();
+  const slow = (): void => {
+    for (const until = performance.now() + 1; performance.now() < until; );
+  };
+  Object.defineProperty(signal, 'throwIfAborted', { value: slow });
+  let started = 0;
+  const onWorker = (): void => void started++;
+  process.on('worker', onWorker);
+  const listed = await Array.fromAsync(upperChanges([JSON.parse(lower)], [JSON.parse(upper)], { here: true, signal }));
+  process.off('worker', onWorker);
+  assert.deepEqual(
+    listed.map(({ kind, path }) => `${kind} ${toText(path)}`),
+    ['add /zz'],
+  );
+  assert.equal(started, 1);
+});

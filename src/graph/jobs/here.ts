@@ -9,11 +9,17 @@ import { enterViews } from './views.ts';
 
 /** So long nobody else hears anything in this thread. */
 const TURN_MS = 10;
+/** Where it is longer, because nothing is found meanwhile, and nothing was given out, a thread is to do it. */
+const DEAF_MS = 250;
+
+/** Ends a list. */
+const TOO_LONG = new Error('a list takes a thread');
 
 /**
  * As the job `changes`, in the thread that asks, for a program that does this alone: to start a thread takes longer than
- * most lists. Ends with false, and nothing, where whole trees are to be compared: that is nothing to do without a thread.
- * Whoever is given a change, or heard meanwhile, finds this thread where it was: among the mounts of the process.
+ * most lists. Ends with false, and nothing, where that is nothing to do without a thread: whole trees are to be compared,
+ * or much is read before anything is found. Whoever is given a change, or heard meanwhile, finds this thread where it was:
+ * among the mounts of the process.
  */
 export async function* changesHere(
   request: Omit<ChangesRequest, 'to'>,
@@ -21,18 +27,41 @@ export async function* changesHere(
 ): AsyncGenerator<Change, boolean, undefined> {
   const { views } = request;
   using entered = enterViews(views, new Jail({ keepsUmask: true }));
-  const check = (): void => signal?.throwIfAborted();
+  let since = nowMs();
+  let given = false;
+  const check = (): void => {
+    signal?.throwIfAborted();
+    if (!given && nowMs() - since > DEAF_MS) throw TOO_LONG;
+  };
   const list = listChanges(views, entered.places, { check, done: () => {} }, request, true);
+  /** What it gives in one turn, and how it ended, if it did. */
+  const some = (): { readonly found: readonly Listed[]; readonly end?: boolean } => {
+    const found: Listed[] = [];
+    since = nowMs();
+    try {
+      do {
+        const { done, value } = list.next();
+        if (done) return { found, end: value };
+        if (value === undefined) continue;
+        found.push(value);
+        given = true;
+      } while (nowMs() - since < TURN_MS);
+    } catch (error) {
+      if (error !== TOO_LONG) throw error;
+      return { found, end: false };
+    }
+    return { found };
+  };
   try {
     for (;;) {
-      const { found, end } = some(list);
+      const { found, end } = some();
       entered.leave();
-      let since = nowMs();
+      since = nowMs();
       for (const { kind, path, from } of found) {
         yield from === undefined ? { kind, path } : ({ kind, path, from } as Change);
         if (nowMs() - since < TURN_MS) continue;
         await turn();
-        check();
+        signal?.throwIfAborted();
         since = nowMs();
       }
       if (end !== undefined) return end;
@@ -42,16 +71,4 @@ export async function* changesHere(
   } finally {
     list.return(false); // what it has open
   }
-}
-
-/** What a list gives in one turn, and how it ended, if it did. */
-function some(list: ReturnType<typeof listChanges>): { readonly found: Listed[]; readonly end: boolean | undefined } {
-  const until = nowMs() + TURN_MS;
-  const found: Listed[] = [];
-  do {
-    const { done, value } = list.next();
-    if (done) return { found, end: value };
-    if (value !== undefined) found.push(value);
-  } while (nowMs() < until);
-  return { found, end: undefined };
 }

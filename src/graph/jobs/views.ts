@@ -117,6 +117,8 @@ function mkdirAt(path: ByteString): void {
 interface Asked {
   /** A rename is one line, whatever other names the files in it have. */
   readonly renames?: boolean;
+  /** Called now and then; what it throws ends the asking. */
+  readonly check?: () => void;
 }
 
 /** The cheapest way that finds everything. */
@@ -125,8 +127,8 @@ export function walkOptions(views: Views, places: Places, context: JobContext, a
   const { base, upper } = places;
   const check = (): void => context.check();
   if (upper === undefined) return createdNs === undefined ? { check } : { check, createdNs };
-  const checked = base === undefined ? undefined : checkUpper(base, upper);
-  if (reasonToWalk(views, places, asked, checked) !== undefined) return { check, upper: upper.upper };
+  const checked = base === undefined ? undefined : checkUpper(base, upper, check);
+  if (reasonToWalk(views, places, { ...asked, check }, checked) !== undefined) return { check, upper: upper.upper };
   return { check, upper: upper.upper, guide: upper.style, ...(checked && { listings: checked.listings }) };
 }
 
@@ -134,11 +136,11 @@ export function walkOptions(views: Views, places: Places, context: JobContext, a
 export function reasonToWalk(
   { whole }: Views,
   { view, base, upper, indexed }: Places,
-  { renames = false }: Asked,
+  { renames = false, check }: Asked,
   checked?: CheckedUpper,
 ): string | undefined {
   if (whole !== undefined || upper === undefined) return whole;
   if (indexed !== undefined) return `${indexed} is not in the upper directory, and shows what is in its index`;
-  const { redirects } = checked ?? (base === undefined ? { redirects: undefined } : checkUpper(base, upper));
-  return whyNotUpper(view, upper, redirects === undefined ? undefined : redirects && !renames);
+  const { redirects } = checked ?? (base === undefined ? { redirects: undefined } : checkUpper(base, upper, check));
+  return whyNotUpper(view, upper, redirects === undefined ? undefined : redirects && !renames, check);
 }
