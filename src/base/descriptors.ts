@@ -11,22 +11,23 @@ export interface ThreadData {
 /** Descriptors from here on are not on the list. */
 export const OPENED_BYTES = 65_536;
 
-let list: Uint8Array | undefined;
+/** Of this thread; a main thread has none. */
+const own: { list?: Uint8Array } = {};
 
 /** From now on this thread keeps the list; `data` is what it was started with. */
 export function keepList(data: ThreadData): void {
-  list = new Uint8Array(data.layerstoreOpened);
+  own.list = new Uint8Array(data.layerstoreOpened);
 }
 
 /** Notes a descriptor that this thread has just opened, and answers it; a negative number is none. */
 export function opened(fd: number): number {
-  if (list !== undefined && fd >= 0) list[fd] = 1;
+  if (own.list !== undefined && fd >= 0) own.list[fd] = 1;
   return fd;
 }
 
 /** To be told before a descriptor is closed: afterwards its number may be another thread's. */
 export function closing(fd: number): void {
-  if (list !== undefined && fd >= 0) list[fd] = 0;
+  if (own.list !== undefined && fd >= 0) own.list[fd] = 0;
 }
 
 /** Closes what a thread, which has ended, had open. */

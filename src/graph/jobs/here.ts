@@ -7,8 +7,9 @@ import { Jail } from './jail.ts';
 import { listChanges } from './list.ts';
 import { enterViews } from './views.ts';
 
-/** So long nobody else hears anything in this thread. */
+/** So long nobody else hears anything in this thread: while changes are given out, and while they are looked for. */
 const TURN_MS = 10;
+const AWAY_MS = 100;
 /** Where it is longer, because nothing is found meanwhile, and nothing was given out, a thread is to do it. */
 const DEAF_MS = 250;
 
@@ -45,7 +46,7 @@ export async function* changesHere(
         if (value === undefined) continue;
         found.push(value);
         given = true;
-      } while (nowMs() - since < TURN_MS);
+      } while (nowMs() - since < AWAY_MS);
     } catch (error) {
       if (error !== TOO_LONG) throw error;
       return { found, end: false };
