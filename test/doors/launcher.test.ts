@@ -7,6 +7,7 @@ import {
   existsSync,
   mkdirSync,
   readdirSync,
+  rmSync,
   statSync,
   symlinkSync,
   truncateSync,
@@ -96,6 +97,23 @@ test('bin/layerstore says that its output is closed, before it does anything, in
     assert.deepEqual([status, stderr], [2, 'layerstore: Cannot write "standard output": it is closed (EBADF)\n']);
   }
   assert.equal(existsSync(join(dir.path, 'store')), false);
+});
+
+test('bin/layerstore starts where Node may not require modules, joined and from its source, whatever the path', async () => {
+  await using dir = await scratch();
+  const joined = wholeCheckout(join(dir.path, 'a #%41'));
+  const source = wholeCheckout(join(dir.path, 'b #%41'));
+  rmSync(join(dir.path, 'b #%41/node_modules/esbuild'));
+  for (const launcher of [joined, source]) {
+    for (const NODE_OPTIONS of ['', '--no-experimental-require-module']) {
+      const env = { ...process.env, NODE_OPTIONS };
+      const { status, stdout, stderr } = spawnSync(launcher, ['version'], { encoding: 'utf8', env });
+      assert.deepEqual([status, stderr], [0, '']);
+      assert.match(stdout, /^layerstore \d/);
+    }
+    const copies = join(launcher, '../../node_modules/.cache/layerstore');
+    assert.equal(existsSync(copies) && readdirSync(copies).length > 0, launcher === joined);
+  }
 });
 
 test('bin/layerstore puts nothing into the environment', { skip: !existsSync('/proc/self/environ') }, async () => {

@@ -142,5 +142,7 @@ function dropOldCopies() {
 }
 
 const copy = await joinedCopy();
-// Not by import(), which reads in another thread, and takes "#" and "%" in a path for something else.
-createRequire(import.meta.url)(copy === undefined ? './start.ts' : join(copy, START));
+const start = copy === undefined ? join(import.meta.dirname, 'start.ts') : join(copy, START);
+// As start.ts does it with the program.
+if (process.features.require_module) createRequire(import.meta.url)(start);
+else await import(process.getBuiltinModule('node:url').pathToFileURL(start).href);

@@ -24,7 +24,8 @@ function cacheDirectory(): string | undefined {
 
 const directory = cacheDirectory();
 if (directory !== undefined) enableCompileCache(directory);
-// Not by import(), which reads in another thread (2 ms).
-const load = createRequire(import.meta.url);
-const { main } = load(`./main${extname(import.meta.url)}`) as typeof import('./main.ts');
-void main();
+const file = `./main${extname(import.meta.url)}`;
+type Program = typeof import('./main.ts');
+// To import() it would be read in another thread (2 ms); whoever forbids Node to require modules gets that.
+if (process.features.require_module) void (createRequire(import.meta.url)(file) as Program).main();
+else void (import(file) as Promise<Program>).then(({ main }) => main());
