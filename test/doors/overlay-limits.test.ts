@@ -5,6 +5,7 @@ import { linkSync, lutimesSync, mkdirSync, readdirSync, renameSync, rmSync, syml
 import { createServer } from 'node:net';
 import type { Readable } from 'node:stream';
 import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { type Change, type RawMount, toText, upperChanges, writeUpperdir } from '../../src/index.ts';
 import { overlay as mounted, tmpfs } from '../diff/overlay.ts';
 import { need } from '../kit/require.ts';
@@ -233,8 +234,10 @@ test('overlay verbs remove what killed ones left in the directory for temporary 
     assert.deepEqual(now.filter((name) => !left.includes(name)).sort(), others.sort());
     assert.equal(busy.exitCode, null);
   } finally {
-    busy.kill('SIGTERM');
+    // Its reader leaves, and what it was to be ended with comes while it clears away.
     (busy.stdout as Readable).destroy();
+    await setTimeout(5);
+    busy.kill('SIGTERM');
     await once(busy, 'close');
   }
   assert.equal(readdirSync(temporary).length, 3);

@@ -29,13 +29,16 @@ const IMPATIENCE_MS = 1000;
 /** Runs the command line of this process and ends it with the exit code. */
 export async function main(): Promise<never> {
   const giving = new AbortController();
-  let asked = 0;
+  let since = 0;
+  giving.signal.addEventListener('abort', () => {
+    since = nowMs();
+  });
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(name, () => {
-      // One wish may come as two signals at once, to the process and to its group; only a later one is impatience.
-      if (giving.signal.aborted && nowMs() - asked > IMPATIENCE_MS) process.exit(INTERRUPTED);
+      // One wish may come as two signals at once, to the process and to its group, or with the reader's leaving; only a
+      // later one is impatience.
+      if (giving.signal.aborted && nowMs() - since > IMPATIENCE_MS) process.exit(INTERRUPTED);
       if (giving.signal.aborted) return;
-      asked = nowMs();
       giving.abort(new GivenUp('interrupted', INTERRUPTED));
     });
   }
