@@ -236,7 +236,7 @@ test('overlay verbs remove what killed ones left in the directory for temporary 
   } finally {
     // Its reader leaves, and what it was to be ended with comes while it clears away.
     (busy.stdout as Readable).destroy();
-    await setTimeout(5);
+    await setTimeout(1);
     busy.kill('SIGTERM');
     await once(busy, 'close');
   }
