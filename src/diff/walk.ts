@@ -223,15 +223,20 @@ function* stepsBelow(
       upper.enter(name);
       base?.enter(name);
     }
-    let listing = entered && level.told ? read(upper, path, options.guide) : undefined;
+    const early = entered ? read(upper, path, options.guide) : undefined;
     let step: Difference | Unlisted | undefined;
     if (now === undefined) step = { kind: 'delete', path, itself };
     else if (before === undefined || base === undefined) step = { kind: 'add', path, stat: now, itself };
     else {
       const joins = isLinked(now) && groups.joins(now, before);
       const { fd } = itself && upper !== undefined ? upper : view;
-      const attributes = entered ? listing?.attributes : undefined;
-      const one = { dirFd: fd, name: entered ? SELF : name, stat: now, attributes, contents: view };
+      const one = {
+        dirFd: fd,
+        name: entered ? SELF : name,
+        stat: now,
+        attributes: early?.attributes,
+        contents: view,
+      };
       const other = { dirFd: base.fd, name: entered ? SELF : name, stat: before };
       const equal = (!itself && untouched(now, before, name, level)) || comparer.equal(one, other, inDoubt(now, level));
       if (joins || !equal) {
@@ -252,14 +257,14 @@ function* stepsBelow(
     const inBase = entered || (before !== undefined && isDirectory(before) && base?.enter(name, ENOENT) === 0);
     const inUpper = entered || (level.inUpper && upper?.enter(name, ENOENT, ENOTDIR, ELOOP) === 0);
     const below = inBase ? base : undefined;
-    if (!entered && level.told && inUpper && upper !== undefined) listing = read(upper, path, options.guide);
+    const isTold = level.told && inUpper && upper !== undefined;
+    const listing = early ?? (isTold ? read(upper, path, options.guide) : undefined);
     const told = listing?.marks.redirect === false;
     const opaque = level.opaque || listing?.marks.opaque === true;
     stack.push({
       path,
       basePath,
-      names:
-        told && listing !== undefined ? union(listing.names, opaque ? below : undefined) : union(view.names(), below),
+      names: told ? union(listing.names, opaque ? below : undefined) : union(view.names(), below),
       next: 0,
       stat: now,
       inBase,
