@@ -162,7 +162,7 @@ function named(error: unknown, { driverId, name }: WritableRow): unknown {
  * missing first. Rows go before directories, so the lowers of a layer that is being removed may be gone already.
  */
 async function unlessGone(error: unknown, isThere: () => Promise<boolean>, cannot: string): Promise<unknown> {
-  if (!isStorageError(error, 'corrupt')) return error;
+  if (!isStorageError(error, 'corrupt') && !isStorageError(error, 'not-found')) return error;
   if (await isThere().catch(() => true)) return error; // the first error is the one to tell
   return new StorageError('not-found', `${cannot}: it was removed meanwhile`, { cause: error });
 }

@@ -1,25 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { layerstore } from '../doors/run-cli.ts';
+import { deletersOf } from '../kit/deleters.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
-
-/** Processes that delete the removed layers of the store at `root`. */
-function sweepers(root: string): string[] {
-  return readdirSync('/proc').filter((pid) => {
-    if (!/^\d+$/.test(pid)) return false;
-    try {
-      const line = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0');
-      return line.includes('--removed') && line.includes(root);
-    } catch {
-      return false; // it ended
-    }
-  });
-}
 
 test('rm of a layer whose tree cannot be deleted starts one process, which gives up; gc deletes it once it can', async (t) => {
   if (!need(t, 'root', 'mount', 'mkfs.ext4', 'chattr')) return;
@@ -35,9 +23,9 @@ test('rm of a layer whose tree cannot be deleted starts one process, which gives
   assert.equal(spawnSync('chattr', ['+i', file]).status, 0);
   try {
     assert.equal(layerstore(root, ['rm', 'work']).status, 0);
-    const seen = new Set<string>();
+    const seen = new Set<number>();
     for (let quiet = 0; quiet < 20; ) {
-      const now = sweepers(root);
+      const now = deletersOf(root);
       for (const pid of now) seen.add(pid);
       assert.ok(seen.size <= 1, `processes ${[...seen].join(', ')} came one after another`);
       quiet = now.length === 0 ? quiet + 1 : 0;

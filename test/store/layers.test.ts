@@ -359,5 +359,9 @@ eachStore(
     await assert.rejects(all(work.diff()), gone);
     await assert.rejects(store.layers.view(image), fails('not-found'));
     rmSync(join(home, work.id), { recursive: true, force: true });
+    await assert.rejects(
+      work.sizeBytes(),
+      fails('not-found', /^Cannot use layer "?[\w-]+"?: it was removed meanwhile/),
+    );
   },
 );

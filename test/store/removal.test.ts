@@ -6,7 +6,8 @@ import { DatabaseSync } from 'node:sqlite';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openStore, type Store } from '../../src/index.ts';
-import { LAUNCHER, layerstore } from '../doors/run-cli.ts';
+import { LAUNCHER, layerstore, shell } from '../doors/run-cli.ts';
+import { deletersEnd, deletersOf } from '../kit/deleters.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { bulk } from '../kit/images.ts';
 import { ociImage } from '../kit/layer-builder.ts';
@@ -102,14 +103,34 @@ for (const driver of DRIVERS) {
       // It does nothing now, and the command ends all the same.
       assert.equal(await ended, 0);
       assert.equal(made.aside().length, 1, 'its tree is not deleted yet');
-      assert.deepEqual(deleters(made.root), [pid]);
+      assert.deepEqual(deletersOf(made.root), [pid]);
       assert.deepEqual(standing(pid), { session: pid, nice: 19 });
       process.kill(pid, 'SIGCONT');
       await until(() => made.aside().length === 0);
-      await until(() => deleters(made.root).length === 0);
+      await deletersEnd(made.root);
     });
   }
 }
+
+test('ls shows what is there while others remove', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 64);
+  const root = join(disk.path, 'store');
+  for (let round = 0; round < 4; round++) {
+    const names = Array.from({ length: 12 }, (_, i) => `work-${i}`);
+    {
+      await using store = await openStore({ root });
+      for (const name of names) await store.layers.create(undefined, { name });
+    }
+    const removing = names.map((name) => `"$L" rm ${name} &`).join(' ');
+    const listing = 'for i in 1 2 3 4; do "$L" ls || echo "ls: $?"; done';
+    const { stdout, stderr } = shell(root, `${removing} ${listing} & ${listing} & wait`);
+    assert.equal(stderr, '');
+    assert.doesNotMatch(stdout, /^ls: /m);
+    assert.equal(layerstore(root, ['ls', '-q']).stdout, '');
+  }
+  await deletersEnd(root);
+});
 
 test('what a killed process was deleting is deleted by one that the next command starts; gc --wait waits', async (t) => {
   await using made = await rig(t, 'overlay2');
@@ -117,7 +138,7 @@ test('what a killed process was deleting is deleted by one that the next command
   const ended = commandEnds(made.root, ['rmi', 'big:1']);
   process.kill(await stoppedDeleter(made.root), 'SIGKILL');
   assert.equal(await ended, 0);
-  await until(() => deleters(made.root).length === 0);
+  await deletersEnd(made.root);
   assert.equal(made.aside().length, 1);
   // Any command that opens the driver finds what is left.
   assert.equal(layerstore(made.root, ['info']).status, 0);
@@ -129,7 +150,7 @@ test('what a killed process was deleting is deleted by one that the next command
   assert.equal(layerstore(made.root, ['rmi', 'big:1']).status, 0);
   assert.equal(layerstore(made.root, ['gc', '--wait']).status, 0);
   assert.deepEqual(made.aside(), []);
-  await until(() => deleters(made.root).length === 0);
+  await deletersEnd(made.root);
 });
 
 test('of four removals side by side one process deletes at a time, and it deletes what all of them removed', async (t) => {
@@ -159,7 +180,7 @@ test('of four removals side by side one process deletes at a time, and it delete
     for (const pid of now) seen.add(pid);
     before = now;
     asideMax = Math.max(asideMax, made.aside().length);
-    if (at.ended && made.aside().length === 0 && deleters(made.root).length === 0) break;
+    if (at.ended && made.aside().length === 0 && deletersOf(made.root).length === 0) break;
   }
   assert.deepEqual(await statuses, [0, 0, 0, 0]);
   assert.ok(seen.size > 0, 'nobody was seen at it');
@@ -227,29 +248,10 @@ function lockers(root: string, trees: readonly string[]): Set<number> {
   return found;
 }
 
-/** Processes that delete for the store at `root`. */
-function deleters(root: string): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .filter((pid) => {
-      const words = commandOf(pid);
-      return words.includes('--removed') && words.includes(root);
-    });
-}
-
-function commandOf(pid: number): string[] {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-  } catch {
-    return []; // it ended meanwhile
-  }
-}
-
 /** Waits for a process that deletes for the store, and stops it where it is: it cannot end before it is looked at. */
 async function stoppedDeleter(root: string): Promise<number> {
   for (const began = performance.now(); performance.now() - began < 20_000; await sleep(1)) {
-    const [pid] = deleters(root);
+    const [pid] = deletersOf(root);
     if (pid === undefined) continue;
     process.kill(pid, 'SIGSTOP');
     return pid;

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { layerstore } from '../doors/run-cli.ts';
+import { deletersEnd } from '../kit/deleters.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { dockerTar } from '../kit/images.ts';
 import { file, layer } from '../kit/layer-builder.ts';
@@ -60,7 +60,7 @@ for (const driver of DRIVERS) {
     for (const [, ...args] of COMMANDS) {
       const before = commits(join(root, 'store.db-wal'));
       run(...args.map((arg) => (arg.endsWith('.tar') ? join(disk.path, arg) : arg)));
-      await until(() => !isDeleting(root));
+      await deletersEnd(root); // they may write, too
       counts.push([commits(join(root, 'store.db-wal')) - before, ...args]);
     }
     assert.deepEqual(counts, COMMANDS);
@@ -84,24 +84,4 @@ function commits(path: string): number {
     if (salt.equals(log.subarray(at + 8, at + 16)) && log.readUInt32BE(at + 4) !== 0) found++;
   }
   return found;
-}
-
-/** Whether a process that a removal left behind is at work: it may write, too. */
-function isDeleting(root: string): boolean {
-  return readdirSync('/proc').some((name) => {
-    if (!/^\d+$/.test(name)) return false;
-    try {
-      const words = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
-      return words.includes('--removed') && words.includes(root);
-    } catch {
-      return false; // it ended meanwhile
-    }
-  });
-}
-
-async function until(done: () => boolean): Promise<void> {
-  for (let tries = 0; !done(); tries++) {
-    assert.ok(tries < 1000, 'it does not come');
-    await sleep(10);
-  }
 }

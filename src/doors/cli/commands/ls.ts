@@ -1,4 +1,4 @@
-import type { Image, WritableLayer } from '../../../store/types.ts';
+import type { Image, Store, WritableLayer } from '../../../store/types.ts';
 import { type Command, defineCommand } from '../command.ts';
 import { openStoreOf } from '../context.ts';
 import { humanSize, shownId, shownReference, shownText, shownTime } from '../format.ts';
@@ -22,7 +22,10 @@ export const command: Command = defineCommand({
     }
     const images = new Map((await store.images.list()).map((image) => [image.id, image]));
     const states = [];
-    for (const layer of layers) states.push(await stateOf(layer));
+    for (const layer of layers) {
+      const state = await stateOf(layer).catch((error: unknown) => unlessRemoved(store, layer, error));
+      if (state !== undefined) states.push(state);
+    }
     const lines = context.json
       ? states.map(jsonLine)
       : table(
@@ -45,6 +48,11 @@ type State = Pick<WritableLayer, 'id' | 'name' | 'image' | 'chainId' | 'createdA
   readonly mounted: boolean;
   readonly sizeBytes: number;
 };
+
+/** What another process removed since the layers were listed is not there. */
+async function unlessRemoved({ layers }: Store, { id }: WritableLayer, error: unknown): Promise<undefined> {
+  if ((await layers.list()).some((layer) => layer.id === id)) throw error;
+}
 
 async function stateOf(layer: WritableLayer): Promise<State> {
   const { id, name, image, chainId, createdAt } = layer;
