@@ -264,6 +264,11 @@ function lacksDescriptors(): boolean {
   }
 }
 
+/** Whether another connection has what was asked for: SQLITE_BUSY and SQLITE_LOCKED. */
+export function isHeldBySqlite(error: unknown): boolean {
+  return isSqlite(error) && [5, 6].includes(error.errcode & 0xff);
+}
+
 function isSqlite(error: unknown): error is Error & { readonly errcode: number } {
   return error instanceof Error && (error as NodeJS.ErrnoException).code === 'ERR_SQLITE_ERROR';
 }

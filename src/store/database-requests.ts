@@ -21,7 +21,7 @@ export function answering(): Requests {
   const connect = (): Opened => {
     const layout = layoutOf(canonical(root));
     let found: Opened | undefined;
-    open = Room.open(layout, () => {
+    open = Room.open(layout, lockMs, () => {
       const db = Connection.open(layout, lockMs);
       try {
         settleRoot(layout);

@@ -17,19 +17,16 @@ const SHORT_BYTES = 1 << 20;
 const OPENING_BYTES = 40 << 10;
 const FILE = 'reserve';
 
-/** Gives the space free, of this boot or another; false where there was none. */
-export function freeReserve(layout: Layout): boolean {
+/** Gives the space free, of this boot or another, if there is any. */
+export function freeReserve(layout: Layout): void {
   const runs = dirname(layout.run) as ByteString;
-  let freed = false;
   for (const boot of bootsIn(runs)) {
     try {
       rmSync(toBytes(`${runs}/${boot}/${FILE}` as ByteString));
-      freed = true;
     } catch {
       // none was there: then there is nothing to give
     }
   }
-  return freed;
 }
 
 function bootsIn(runs: ByteString): readonly string[] {

@@ -1,8 +1,9 @@
 import { quote } from '../base/bytes.ts';
-import { StorageError } from '../base/errors.ts';
+import { isStorageError, StorageError } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
 import type { Layout } from './layout.ts';
 import { canOpen, freeReserve, isFull, isShort, takeReserve } from './reserve.ts';
+import { inTurn } from './room-turn.ts';
 
 // Who may write when the disk is nearly full: removals are given the reserve, what grows the store is refused without it.
 //
@@ -14,6 +15,7 @@ import { canOpen, freeReserve, isFull, isShort, takeReserve } from './reserve.ts
 export class Room {
   readonly db: Connection;
   readonly #layout: Layout;
+  readonly #lockMs: number;
   /** This handle gave the reserve, and has not taken all of it again. */
   #gave: boolean;
   /** That are under way. */
@@ -21,25 +23,33 @@ export class Room {
   /** All of `-shm` was written. */
   #mapped = false;
 
-  private constructor(db: Connection, gave: boolean) {
+  private constructor(db: Connection, lockMs: number, gave: boolean) {
     this.db = db;
     this.#layout = db.layout;
+    this.#lockMs = lockMs;
     this.#gave = gave;
   }
 
-  /** By `connect`; what that takes on a full disk is given once. */
-  static open(layout: Layout, connect: () => Connection): Room {
-    let gave = isShort(layout) && assured(layout);
-    let db: Connection;
-    try {
-      db = connect();
-    } catch (error) {
-      if (!isFull(error) || !freeReserve(layout)) throw error;
+  /** Opens with `connect`, which has the reserve for it. Whoever waits for others longer than `lockMs` is `busy`. */
+  static open(layout: Layout, lockMs: number, connect: () => Connection): Room {
+    let gave = false;
+    const assured = (): Connection => {
+      if (isShort(layout)) assure(layout);
+      return connect();
+    };
+    const withReserve = (): Connection => {
+      try {
+        return assured();
+      } catch (error) {
+        if (!isFull(error)) throw error;
+      }
       gave = true;
-      db = connect();
-    }
+      freeReserve(layout);
+      return assured();
+    };
+    const db = isShort(layout) ? inTurn(layout, lockMs, withReserve) : withReserve();
     if (!gave) takeReserve(layout, { spare: true });
-    return new Room(db, gave);
+    return new Room(db, lockMs, gave);
   }
 
   /** Refuses to grow while there is no reserve: what it gave is for removing. */
@@ -50,7 +60,7 @@ export class Room {
 
   /** Until `removed`: where room is short, gives the reserve before it is missed. */
   toRemove(): void {
-    if (isShort(this.#layout)) this.#give();
+    if (isShort(this.#layout)) this.#inTurn(() => this.#give());
     this.#removals++;
   }
 
@@ -58,44 +68,58 @@ export class Room {
     this.#removals--;
     if (this.#removals > 0 || !this.#gave) return;
     this.db.emptyLog();
-    this.#gave = !takeReserve(this.#layout, { spare: false });
+    this.#gave = !this.#take();
   }
 
   growing<T>(body: (db: Connection) => T): T {
     this.toGrow();
-    if (!this.#mapped && isShort(this.#layout)) {
-      if (!canOpen(this.#layout)) throw noSpace(this.#layout, FULL);
+    if (!isShort(this.#layout)) return this.#write(body);
+    return this.#inTurn(() => {
       this.#map();
-    }
-    return this.#write(body);
+      return this.#write(body);
+    });
   }
 
   removing<T>(body: (db: Connection) => T): T {
     try {
-      if (!this.#mapped && isShort(this.#layout)) {
-        if (assured(this.#layout)) this.#gave = true;
-        this.#map();
-      }
-      if (this.#gave) this.db.emptyLog();
-      return this.#write(body);
+      if (!isShort(this.#layout)) return this.#write(body);
     } catch (error) {
       if (!isFull(error)) throw error;
     }
-    this.#give();
-    return this.#write(body);
+    return this.#inTurn(() => {
+      try {
+        this.#map();
+        if (this.#gave) this.db.emptyLog();
+        return this.#write(body);
+      } catch (error) {
+        if (!isFull(error)) throw error;
+      }
+      this.#give();
+      return this.#write(body);
+    });
   }
 
   #give(): void {
     this.#gave = true;
     freeReserve(this.#layout);
-    if (!this.#mapped) {
-      assured(this.#layout);
-      this.#map();
-    }
+    this.#map();
     this.db.emptyLog();
   }
 
+  /** Answers whether the reserve is whole. Whoever is at the last of the disk now takes it when done with that. */
+  #take(): boolean {
+    const take = (): boolean => takeReserve(this.#layout, { spare: false });
+    try {
+      return isShort(this.#layout) ? inTurn(this.#layout, TAKING_MS, take) : take();
+    } catch (error) {
+      if (!isStorageError(error, 'busy')) throw error;
+      return false;
+    }
+  }
+
   #map(): void {
+    if (this.#mapped) return;
+    assure(this.#layout);
     this.db.writeNothing();
     this.#mapped = true;
   }
@@ -106,21 +130,24 @@ export class Room {
     return answer;
   }
 
+  #inTurn<T>(body: () => T): T {
+    return inTurn(this.#layout, this.#lockMs, body);
+  }
+
   /** The reserve is taken again from what the log took, or whatever else is free. */
   close(): void {
     if (this.#gave) this.db.emptyLog();
     this.db.close();
-    takeReserve(this.#layout, { spare: false });
+    this.#take();
   }
 }
 
-const FULL = 'no space left on the filesystem';
+/** Others' turns are shorter, but for one that waits for the disk. */
+const TAKING_MS = 100;
 
-/** Makes sure that there is what opening takes; answers whether it took the reserve. */
-function assured(layout: Layout): boolean {
-  if (canOpen(layout)) return false;
-  if (freeReserve(layout) && canOpen(layout)) return true;
-  throw noSpace(layout, FULL);
+/** Makes sure that there is what opening takes. */
+function assure(layout: Layout): void {
+  if (!canOpen(layout)) throw noSpace(layout, 'no space left on the filesystem');
 }
 
 function noSpace({ root }: Layout, state: string): StorageError {
