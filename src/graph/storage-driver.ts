@@ -71,7 +71,10 @@ export interface StorageDriver extends LayerDriver {
    * Where `parent` is another than the layer's own, what the layer shows is changed, whatever is in it already.
    */
   apply(id: LayerId, tar: FileRange | ByteStream, options?: ApplyOptions): Promise<ApplyReport>;
-  /** Packs what `from` changes of its parent and unpacks that into the empty layer `to` of the same parent. */
+  /**
+   * Packs what `from` changes of its parent and unpacks that into the empty layer `to` of the same parent. The driver's
+   * filesystem is written back from when all is packed, so that `seal` has less to wait for.
+   */
   transfer(from: LayerId, to: LayerId, options?: Omit<ApplyOptions, 'parent'> & Written): Promise<ApplyReport>;
   /** The tar of what `id` changes of `parent`; without: of the whole tree. */
   diff(id: LayerId, parent: LayerId | undefined, options?: DiffOptions): ByteStream;
@@ -194,6 +197,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
       ids: this.#driver.idMaps,
       xattrs: 'all',
       to: { kind: 'ring', ring },
+      writeBack: this.#driver.home,
     });
     const unpacked = await fill(this.#threads, await this.#target(to, options.fresh), options, (request) =>
       unpackPacked(this.#threads, packing, request, options),

@@ -10,6 +10,7 @@ import type { Jail } from './jail.ts';
 import { listChanges, type Wanted } from './list.ts';
 import { type Out, writeInto, writerOf } from './out.ts';
 import { readSteps } from './steps.ts';
+import { sync } from './sync.ts';
 import { reasonToWalk, type Views, walkOptions, withViews } from './views.ts';
 
 export interface WhyWalkRequest {
@@ -31,6 +32,8 @@ export interface PackRequest {
   readonly ids: IdMaps;
   readonly xattrs: 'all' | 'docker';
   readonly to: Out;
+  /** A path on the filesystem that is written back at the end, for who will sync it: this thread has nothing else to do then. */
+  readonly writeBack?: ByteString | undefined;
 }
 
 /** Job: the layer tar of what differs. Answers what an archive cannot hold. */
@@ -60,6 +63,7 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
     });
   });
   writer.end();
+  if (request.writeBack !== undefined) sync(request.writeBack);
   return skipped;
 }
 
