@@ -15,7 +15,7 @@ export type Mount =
       readonly redirect?: 'on' | 'off' | 'follow' | 'nofollow';
       /** Whether a file whose metadata alone changed is copied up without its data. */
       readonly metacopy?: 'on' | 'off';
-      /** Directories below all others, of which only the data of files is taken (kernel ≥ 6.5). */
+      /** Directories below all others, of which only the data of files is taken (kernel 6.5 or newer). */
       readonly dataOnly?: readonly ByteString[];
       /** Other options as they are spelled; none of them names a directory. */
       readonly more?: readonly ByteString[];

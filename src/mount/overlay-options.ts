@@ -126,7 +126,7 @@ function parseOption(plan: OverlayMount, option: ByteString): Partial<OverlayMou
       return { metacopy: oneOf(option, value, ON_OFF) as 'on' };
     case 'lowerdir':
       return splitLowers(value);
-    // By fsconfig, one by one and with nothing escaped (kernel ≥ 6.5).
+    // By fsconfig, one by one and with nothing escaped (kernel 6.5 or newer).
     case 'lowerdir+':
       return { lower: [...plan.lower, value] };
     case 'datadir+':

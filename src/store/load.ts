@@ -65,7 +65,7 @@ class Loading {
   #planned: PlannedLayer[] = [];
   /** Layers that the archive has and the store too: to be compared with what is known of them. */
   #present: ArchivedLayer[] = [];
-  /** For people: `layer 3 of 5, sha256:…`. */
+  /** For people: `layer 3 of 5, sha256:...`. */
   readonly #places = new Map<ArchivedLayer, string>();
   #filled: readonly FilledLayer[] = [];
   #images: NewImage[] = [];

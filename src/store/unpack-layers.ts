@@ -22,7 +22,7 @@ export interface PlannedLayer {
   readonly parent?: LayerId;
   readonly chainId: Digest;
   readonly layer: ArchivedLayer;
-  /** For people: `layer 3 of 5, sha256:…`. */
+  /** For people: `layer 3 of 5, sha256:...`. */
   readonly place: string;
 }
 

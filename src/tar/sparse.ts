@@ -96,7 +96,7 @@ export class SparseText {
   #value = 0;
   #digits = 0;
   #offset = -1;
-  /** Numbers still to come; −1 before the count. */
+  /** Numbers still to come; -1 before the count. */
   #numbersLeft = -1;
   readonly #max: number;
 
