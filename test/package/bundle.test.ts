@@ -25,7 +25,7 @@ test('bundle() makes files that import nothing before they run, threads without 
   }
 });
 
-test('bundle(): a command loads no crypto, no FFI library and no thread that it does not need', async () => {
+test('bundle(): a command loads no crypto, no network, no FFI library and no thread that it does not need', async () => {
   await using dir = await scratch('bundle');
   await bundle(dir.path);
   copyFileSync(join(ROOT, 'package.json'), join(dir.path, 'package.json'));
@@ -34,7 +34,7 @@ test('bundle(): a command loads no crypto, no FFI library and no thread that it 
   writeFileSync(
     spy,
     `process.on('exit', () => {
-      const loaded = process.moduleLoadList.filter((one) => /NativeModule (crypto|zlib|worker_threads|sqlite|child_process)$/.test(one));
+      const loaded = process.moduleLoadList.filter((one) => /NativeModule (crypto|zlib|net|worker_threads|sqlite|child_process)$/.test(one));
       const native = process.report.getReport().sharedObjects.filter((one) => one.endsWith('.node'));
       process.stderr.write(JSON.stringify([...loaded, ...native]));
     });`,
@@ -47,7 +47,11 @@ test('bundle(): a command loads no crypto, no FFI library and no thread that it 
       join(dir.path, JOINED, 'start.js'),
       ...args,
     ];
-    const { status, stderr } = spawnSync(process.execPath, program, { encoding: 'utf8', timeout: 60_000 });
+    const { status, stderr } = spawnSync(process.execPath, program, {
+      encoding: 'utf8',
+      timeout: 60_000,
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     assert.equal(status, 0, stderr);
     return JSON.parse(stderr);
   };

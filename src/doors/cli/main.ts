@@ -10,6 +10,7 @@ import type { Context } from './context.ts';
 import { GLOBAL_OPTIONS, type GlobalOptions, joinGlobals, logTo, settingsOf } from './globals.ts';
 import { Output } from './output.ts';
 import { checkCount, parseOptions, UsageError } from './parse.ts';
+import { StandardError } from './standard-error.ts';
 
 /** Why a run was given up: the user's wish, or nobody reads standard output any more. */
 class GivenUp extends Error {
@@ -42,36 +43,38 @@ export async function main(): Promise<never> {
       giving.abort(new GivenUp('interrupted', INTERRUPTED));
     });
   }
-  const out = new Output(process.stdout, giving.signal, () => {
+  const out = new Output(giving.signal, () => {
     giving.abort(
       out.isCut ? new GivenUp('interrupted: the reader left in the middle', INTERRUPTED) : new GivenUp('', 0),
     );
   });
-  // Standard error that is gone must not end a run that works.
-  process.stderr.on('error', () => {});
-  process.once('uncaughtException', (error) => void fail(error, giving.signal).then((code) => process.exit(code)));
+  const errors = new StandardError();
+  process.once(
+    'uncaughtException',
+    (error) => void fail(error, errors, giving.signal).then((code) => process.exit(code)),
+  );
   let code: number;
   try {
     writeSync(1, new Uint8Array(0)); // closed: said before anything is done
-    code = await run(readArguments(process.argv), out, giving.signal);
+    code = await run(readArguments(process.argv), { out, errors, signal: giving.signal });
     await out.flush();
     if (out.isCut) throw giving.signal.reason; // with the last bytes
   } catch (error) {
-    code = await fail(error, giving.signal);
+    code = await fail(error, errors, giving.signal);
   }
-  await new Promise((done) => process.stderr.write('', done));
+  await errors.flush();
   process.exit(code);
 }
 
 /** Says on standard error what went wrong, and answers the exit code. */
-async function fail(error: unknown, signal: AbortSignal): Promise<number> {
+async function fail(error: unknown, { stream }: StandardError, signal: AbortSignal): Promise<number> {
   if (signal.aborted) {
     const { message, exitCode } = signal.reason as GivenUp;
-    if (message !== '') process.stderr.write(`layerstore: ${message}\n`);
+    if (message !== '') stream.write(`layerstore: ${message}\n`);
     return exitCode;
   }
   const { tell } = await import('./tell.ts').catch(() => ({ tell: tellBriefly }));
-  return tell(error, process.stderr, /--log-level[= ]debug/.test(process.argv.join(' ')));
+  return tell(error, stream, /--log-level[= ]debug/.test(process.argv.join(' ')));
 }
 
 /** Where nothing can be loaded any more: no descriptor is left, say. */
@@ -82,7 +85,14 @@ function tellBriefly(error: unknown, stderr: NodeJS.WritableStream): number {
   return lacking ? OUT_OF_RESOURCES : INTERNAL;
 }
 
-async function run(args: readonly ByteString[], out: Output, signal: AbortSignal): Promise<number> {
+interface Ends {
+  readonly out: Output;
+  readonly errors: StandardError;
+  readonly signal: AbortSignal;
+}
+
+async function run(args: readonly ByteString[], ends: Ends): Promise<number> {
+  const { out } = ends;
   const { name, before, rest } = findName(args);
   if (name === '') return withoutCommand(before, out);
   const entry = findCommand(name);
@@ -98,7 +108,7 @@ async function run(args: readonly ByteString[], out: Output, signal: AbortSignal
     }
     checkCount(operands, command.operands);
     if (!WITHOUT_STORE.has(name)) checkMachine(name);
-    const context = makeContext(globals, command, out, signal);
+    const context = makeContext(globals, command, ends);
     return (await command.run(context, given as never, operands)) ?? 0;
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
@@ -170,7 +180,7 @@ function checkMachine(name: string): void {
   }
 }
 
-function makeContext(globals: GlobalOptions, command: Command, out: Output, signal: AbortSignal): Context {
+function makeContext(globals: GlobalOptions, command: Command, { out, errors, signal }: Ends): Context {
   const { root, driver, driverOptions, logLevel } = settingsOf(globals, process.env);
   const options: OptionSpecs = command.options;
   return {
@@ -180,11 +190,13 @@ function makeContext(globals: GlobalOptions, command: Command, out: Output, sign
     json: globals.json,
     // A list's own `-q` means ids only; it shows no progress anyway.
     quiet: globals.quiet && !('quiet' in options),
-    log: logTo((line) => process.stderr.write(`${line}\n`), logLevel),
+    log: logTo((line) => errors.stream.write(`${line}\n`), logLevel),
     signal,
     out,
     stdin: () => process.stdin,
-    stderr: process.stderr,
+    get stderr() {
+      return errors.stream;
+    },
     env: process.env,
   };
 }

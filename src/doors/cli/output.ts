@@ -1,4 +1,5 @@
 import { type ByteString, fromText, toBytes } from '../../base/bytes.ts';
+import { type DirectOutput, directOutput } from './direct-output.ts';
 
 const FLUSH_BYTES = 32 * 1024;
 
@@ -8,21 +9,29 @@ const FLUSH_BYTES = 32 * 1024;
  */
 export class Output {
   readonly isTerminal: boolean;
-  readonly #stream: NodeJS.WriteStream;
   readonly #signal: AbortSignal;
   readonly #onBroken: () => void;
+  #direct: DirectOutput | undefined;
+  #stream: NodeJS.WriteStream | undefined;
   #gathered = '';
   #broken = false;
   #holdsBytes = false;
 
-  constructor(stream: NodeJS.WriteStream, signal: AbortSignal, onBroken: () => void) {
-    this.#stream = stream;
+  constructor(signal: AbortSignal, onBroken: () => void) {
     this.#signal = signal;
     this.#onBroken = onBroken;
-    this.isTerminal = stream.isTTY === true;
-    stream.on('error', (error: NodeJS.ErrnoException) => {
+    this.#direct = directOutput();
+    this.isTerminal = this.#direct === undefined && this.#opened().isTTY === true;
+  }
+
+  /** Node's own, made where it is needed. */
+  #opened(): NodeJS.WriteStream {
+    if (this.#stream !== undefined) return this.#stream;
+    this.#stream = process.stdout;
+    this.#stream.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'EPIPE') this.#lose(); // other errors reach whoever waits for the write
     });
+    return this.#stream;
   }
 
   /** Whether a reader that went away has a part of an archive. Of lines a part is what he wanted. */
@@ -62,16 +71,26 @@ export class Output {
     await this.#write(chunk);
   }
 
-  #write(chunk: Uint8Array): Promise<void> {
-    if (this.#broken) return Promise.resolve();
+  async #write(chunk: Uint8Array): Promise<void> {
+    if (this.#broken) return;
+    try {
+      const done = this.#direct?.write(chunk) ?? 0;
+      if (done === chunk.length) return;
+      this.#direct = undefined; // its reader is slow
+      await this.#writeToStream(chunk.subarray(done));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
+      this.#lose();
+    }
+  }
+
+  #writeToStream(chunk: Uint8Array): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const onAbort = (): void => reject(this.#signal.reason);
     this.#signal.addEventListener('abort', onAbort, { once: true });
-    this.#stream.write(chunk, (error) => {
+    this.#opened().write(chunk, (error) => {
       this.#signal.removeEventListener('abort', onAbort);
-      const lost = (error as NodeJS.ErrnoException | null | undefined)?.code === 'EPIPE';
-      if (lost) this.#lose();
-      if (error == null || lost) resolve();
+      if (error == null) resolve();
       else reject(error);
     });
     return promise;

@@ -1,0 +1,113 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { bulk, ociTar } from '../kit/images.ts';
+import { need } from '../kit/require.ts';
+import { scratch } from '../kit/scratch.ts';
+import { layerstore, shell } from './run-cli.ts';
+
+// What a command writes is the same wherever standard output leads: a file and a pipe take it without Node's streams, a
+// pipe whose reader is slow, a socket and a terminal with them.
+
+interface Rig extends AsyncDisposable {
+  readonly root: string;
+  readonly path: string;
+  /** Of `save big:1`, some hundred times what a pipe holds. */
+  readonly saved: string;
+}
+
+const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
+async function rig(t: TestContext): Promise<Rig | undefined> {
+  if (!need(t, 'root', 'mount')) return undefined;
+  const dir = await scratch('output');
+  const [root, archive, saved] = ['store', 'image.tar', 'saved.tar'].map((name) => join(dir.path, name)) as [
+    string,
+    string,
+    string,
+  ];
+  writeFileSync(archive, ociTar({ layers: [bulk(3, 40, 200_000)], names: ['docker.io/library/big:1'] }));
+  for (const args of [
+    ['load', '-i', archive],
+    ['save', 'big:1', '-o', saved],
+  ]) {
+    assert.equal(layerstore(root, args).status, 0);
+  }
+  return {
+    root,
+    path: dir.path,
+    saved: sha256(readFileSync(saved)),
+    [Symbol.asyncDispose]: () => dir[Symbol.asyncDispose](),
+  };
+}
+
+test('files, pipes, slow readers and sockets get the same bytes', async (t) => {
+  await using made = await rig(t);
+  if (made === undefined || !need(t, 'python3')) return;
+  const { root, path, saved } = made;
+  const out = join(path, 'out');
+  const sum = 'sha256sum | cut -d" " -f1';
+  const socket =
+    'import os,socket,subprocess,sys; a,b=socket.socketpair(); p=subprocess.Popen(sys.argv[1:],stdout=b.fileno()); b.close()\n' +
+    'while (chunk := a.recv(65536)): os.write(1,chunk)\nsys.exit(p.wait())';
+  const ways = {
+    'a file': `$L save big:1 > ${out} && sha256sum < ${out} | cut -d" " -f1`,
+    'a file that has something': `printf 12345 > ${out} && $L save big:1 >> ${out} && tail -c +6 ${out} | ${sum}`,
+    'a pipe': `$L save big:1 | ${sum}`,
+    'a pipe whose reader comes late': `$L save big:1 | (sleep 1; ${sum})`,
+    'a pipe whose reader is slow': `$L save big:1 | (dd bs=1k count=64 status=none; sleep 1; cat) | ${sum}`,
+    'a named pipe': `mkfifo ${out}.fifo && (cat ${out}.fifo | ${sum} & $L save big:1 > ${out}.fifo; wait)`,
+    'a socket': `python3 -c '${socket}' "$L" save big:1 | ${sum}`,
+  };
+  for (const [way, line] of Object.entries(ways)) {
+    const { stdout, stderr } = shell(root, `set -o pipefail; ${line} || echo "failed: $?"`);
+    assert.equal(stdout.trim(), saved, `${way}: ${stderr}`);
+  }
+  assert.equal(shell(root, '$L save big:1 > /dev/null').status, 0);
+});
+
+test('a signal is heard while the reader of a pipe sleeps, by a command with threads and by one without', async (t) => {
+  await using made = await rig(t);
+  if (made === undefined) return;
+  assert.equal(layerstore(made.root, ['create', '--name', 'job']).status, 0);
+  const tree = layerstore(made.root, ['mount', 'job']).stdout.trim();
+  for (let i = 0; i < 5000; i++) writeFileSync(join(tree, `a-name-of-some-length-${i}`), '');
+  assert.equal(layerstore(made.root, ['umount', 'job']).status, 0);
+  const pid = join(made.path, 'pid');
+  for (const command of ['save big:1', 'changes job']) {
+    const line = `(sleep 2; kill -TERM $(cat ${pid})) & (echo $BASHPID > ${pid}; exec $L ${command}) |
+      (sleep 4; kill -0 $(cat ${pid}) 2>/dev/null && echo "it still runs"; cat > /dev/null)
+      echo \${PIPESTATUS[0]}`;
+    const { stdout, stderr } = shell(made.root, line);
+    assert.deepEqual([stdout, stderr], ['130\n', 'layerstore: interrupted\n'], command);
+  }
+});
+
+test("nobody else's descriptor of a pipe is changed", async (t) => {
+  await using made = await rig(t);
+  if (made === undefined || !need(t, 'python3')) return;
+  const program = `import fcntl,os,subprocess,sys
+r,w=os.pipe()
+assert subprocess.run(sys.argv[1:],stdout=w).returncode == 0
+print(fcntl.fcntl(w,fcntl.F_GETFL) & os.O_NONBLOCK, os.read(r,65536).decode().split()[0])`;
+  const { stdout, stderr } = shell(made.root, `python3 -c '${program}' "$L" images`);
+  assert.deepEqual([stdout, stderr], ['0 NAME\n', '']);
+});
+
+test('standard output that is full, closed or read-only is told; standard error that is gone ends nothing', async (t) => {
+  await using made = await rig(t);
+  if (made === undefined) return;
+  for (const [line, said] of [
+    ['$L images > /dev/full', /^layerstore: Cannot write "standard output": no space left.*ENOSPC/],
+    ['$L images >&-', /^layerstore: Cannot write "standard output"/],
+    ['$L images 1< /dev/null', /^layerstore: Cannot write "standard output"/],
+  ] as const) {
+    const { status, stderr } = shell(made.root, line);
+    assert.match(stderr, said, line);
+    assert.notEqual(status, 0, line);
+  }
+  const gone = shell(made.root, '$L save big:1 --log-level debug 2>&- | sha256sum | cut -d" " -f1');
+  assert.equal(gone.stdout.trim(), made.saved);
+});
