@@ -269,6 +269,11 @@ export function isHeldBySqlite(error: unknown): boolean {
   return isSqlite(error) && [5, 6].includes(error.errcode & 0xff);
 }
 
+/** SQLITE_NOTADB. */
+export function isNoDatabase(error: unknown): boolean {
+  return isSqlite(error) && (error.errcode & 0xff) === 26;
+}
+
 function isSqlite(error: unknown): error is Error & { readonly errcode: number } {
   return error instanceof Error && (error as NodeJS.ErrnoException).code === 'ERR_SQLITE_ERROR';
 }

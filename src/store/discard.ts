@@ -31,7 +31,7 @@ export async function discard(
 /**
  * A removal with room for it: on a disk that is nearly full it is given the reserve, which is taken again at its end.
  */
-export async function withRoom<T>({ database }: StoreContext, removal: () => Promise<T>): Promise<T> {
+export async function withRoom<T>({ database }: Pick<StoreContext, 'database'>, removal: () => Promise<T>): Promise<T> {
   // What it fails for, the removal itself meets, and tells.
   const given = await database.room('to remove').then(
     () => true,

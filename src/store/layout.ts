@@ -148,9 +148,9 @@ export function settleRoot(layout: Layout): void {
     if ((statSync(root).mode & 0o007) !== 0) chmodSync(root, 0o710);
     const runs = dirname(layout.run) as ByteString;
     for (const path of [layout.records, layout.tmp, runs, layout.run, layout.sessions]) {
-      if (!makeDirectory(path, 0o700) && (statSync(toBytes(path)).mode & 0o7777) !== 0o700) {
-        chmodSync(toBytes(path), 0o700);
-      }
+      const isNew = makeDirectory(path, 0o700);
+      if (!isNew && (statSync(toBytes(path)).mode & 0o7777) !== 0o700) chmodSync(toBytes(path), 0o700);
+      if (isNew && path === layout.run) makeRoomLocks(layout);
     }
     for (const name of readdirSync(toBytes(runs), 'buffer')) {
       const path = below(runs, fromBytes(name));
@@ -163,6 +163,15 @@ export function settleRoot(layout: Layout): void {
   } catch (error) {
     throw fileError(error, 'open the store', layout.root);
   }
+}
+
+/** What is locked where room is short; on a full disk they could not be made (xfs). */
+export function roomLocks({ run }: Layout): { readonly turn: ByteString; readonly given: ByteString } {
+  return { turn: below(run, 'room'), given: below(run, 'given') };
+}
+
+function makeRoomLocks(layout: Layout): void {
+  for (const path of Object.values(roomLocks(layout))) closeSync(openSync(toBytes(path), 'a', 0o600));
 }
 
 /** False where it was there. The mode is exact: not by mkdir's argument, which the umask cuts. */

@@ -12,7 +12,7 @@ import { type StorageDriver, storageDriver } from '../graph/storage-driver.ts';
 import type { Threads } from '../graph/threads.ts';
 import type { StoreContext } from './context.ts';
 import { type Database, openDatabase } from './database.ts';
-import { discard } from './discard.ts';
+import { discard, withRoom } from './discard.ts';
 import { imagesOf } from './images.ts';
 import { layersOf, makeDirectory } from './layers.ts';
 import { homeOf, layoutOf, refusal } from './layout.ts';
@@ -89,9 +89,12 @@ export async function openStore(options: StoreOptions, threads: Threads): Promis
           leftAside,
           ...(found === undefined ? {} : { found }),
         };
-        const opened = await openLayerDriver(database.driver, settings);
-        await settle(context(opened));
-        return opened;
+        // On a full disk its lock file may lack room, too.
+        return withRoom({ database }, async () => {
+          const opened = await openLayerDriver(database.driver, settings);
+          await settle(context(opened));
+          return opened;
+        });
       },
       (error) => lost(database, error),
     );

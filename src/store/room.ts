@@ -3,7 +3,7 @@ import { isStorageError, StorageError } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
 import type { Layout } from './layout.ts';
 import { canOpen, freeReserve, isFull, isShort, takeReserve } from './reserve.ts';
-import { inTurn } from './room-turn.ts';
+import { inTurn, isUnused, useGiven } from './room-turn.ts';
 
 // Who may write when the disk is nearly full: removals are given the reserve, what grows the store is refused without it.
 //
@@ -18,8 +18,10 @@ export class Room {
   readonly #lockMs: number;
   /** This handle gave the reserve, and has not taken all of it again. */
   #gave: boolean;
-  /** That are under way. */
+  /** Removals that are under way. */
   #removals = 0;
+  /** What keeps others from taking the reserve while they are. */
+  #using: { close(): void } | undefined;
   /** All of `-shm` was written. */
   #mapped = false;
 
@@ -55,7 +57,7 @@ export class Room {
   /** Refuses to grow while there is no reserve: what it gave is for removing. */
   toGrow(): void {
     if (takeReserve(this.#layout, { spare: true })) return;
-    throw noSpace(this.#layout, 'the disk is full but for what removing takes; remove images or layers, or make room');
+    throw noSpace(this.#layout, FULL);
   }
 
   /** Until `removed`: where room is short, gives the reserve before it is missed. */
@@ -74,10 +76,14 @@ export class Room {
   growing<T>(body: (db: Connection) => T): T {
     this.toGrow();
     if (!isShort(this.#layout)) return this.#write(body);
-    return this.#inTurn(() => {
-      this.#map();
-      return this.#write(body);
-    });
+    try {
+      return this.#inTurn(() => {
+        this.#map();
+        return this.#write(body);
+      });
+    } catch (error) {
+      throw isFull(error) ? noSpace(this.#layout, FULL) : error; // but for the reserve
+    }
   }
 
   removing<T>(body: (db: Connection) => T): T {
@@ -86,31 +92,43 @@ export class Room {
     } catch (error) {
       if (!isFull(error)) throw error;
     }
-    return this.#inTurn(() => {
-      try {
-        this.#map();
-        if (this.#gave) this.db.emptyLog();
-        return this.#write(body);
-      } catch (error) {
-        if (!isFull(error)) throw error;
-      }
-      this.#give();
-      return this.#write(body);
-    });
+    this.#removals++;
+    try {
+      return this.#inTurn(() => this.#removeInTurn(body));
+    } finally {
+      this.removed();
+    }
   }
 
+  #removeInTurn<T>(body: (db: Connection) => T): T {
+    try {
+      this.#map();
+      if (this.#gave) this.db.emptyLog();
+      return this.#write(body);
+    } catch (error) {
+      if (!isFull(error)) throw error;
+    }
+    this.#give();
+    return this.#write(body);
+  }
+
+  /** In a turn. */
   #give(): void {
     this.#gave = true;
     freeReserve(this.#layout);
+    this.#using ??= useGiven(this.#layout);
     this.#map();
     this.db.emptyLog();
   }
 
-  /** Answers whether the reserve is whole. Whoever is at the last of the disk now takes it when done with that. */
+  /** Answers whether the reserve is whole. Whoever uses what it gave now, takes it again after that. */
   #take(): boolean {
-    const take = (): boolean => takeReserve(this.#layout, { spare: false });
+    this.#using?.close();
+    this.#using = undefined;
+    const layout = this.#layout;
+    const take = (): boolean => takeReserve(layout, { spare: false });
     try {
-      return isShort(this.#layout) ? inTurn(this.#layout, TAKING_MS, take) : take();
+      return isShort(layout) ? inTurn(layout, TAKING_MS, () => isUnused(layout) && take()) : take();
     } catch (error) {
       if (!isStorageError(error, 'busy')) throw error;
       return false;
@@ -141,6 +159,8 @@ export class Room {
     this.#take();
   }
 }
+
+const FULL = 'the disk is full but for what removing takes; remove images or layers, or make room';
 
 /** Others' turns are shorter, but for one that waits for the disk. */
 const TAKING_MS = 100;

@@ -1,88 +1,30 @@
 import assert from 'node:assert/strict';
-import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { type TestContext, test } from 'node:test';
 import { isStorageError, openStore } from '../../src/index.ts';
-import { layerstore, shell } from '../doors/run-cli.ts';
-import { deletersEnd } from '../kit/deleters.ts';
-import { filesystem } from '../kit/filesystems.ts';
-import { bulk, type ImageSpec, ociTar } from '../kit/images.ts';
+import { bulk } from '../kit/images.ts';
 import { file, layer } from '../kit/layer-builder.ts';
 import { need } from '../kit/require.ts';
 import { rootDump } from '../kit/root-dump.ts';
 import { fillBut, unfill } from './small-disk.ts';
+import {
+  APP,
+  named,
+  RESERVE_BYTES,
+  reserveBytes,
+  reserveReturns,
+  reserves,
+  type SmallStore,
+  smallStore,
+} from './small-store.ts';
 
 // A disk without blocks that only root may use (-m 0), so that nothing but the reserve is left when it is full; and with
 // blocks of two sizes, as SQLite's shared map is allocated by one byte of each 4 KiB.
 
 const BLOCKS = [4096, 1024] as const;
-const RESERVE_BYTES = 512 << 10;
 const REFUSED = /the disk is full but for what removing takes; remove images or layers, or make room/;
-
-const named = (name: string, ...layers: readonly Buffer[]): ImageSpec => ({
-  layers,
-  names: [`docker.io/library/${name}:1`],
-});
-const APP = named('app', bulk(1, 20, 2000), bulk(2, 5, 30_000));
-
-interface Small extends AsyncDisposable {
-  readonly path: string;
-  readonly root: string;
-  /** Its exit status and message; a signal is a failure. */
-  run(...args: readonly string[]): { readonly status: number; readonly stderr: string };
-  /** Runs what must work. */
-  does(...args: readonly string[]): void;
-  /** A file that `load -i` takes; it is on another disk. */
-  archive(spec: ImageSpec): string;
-}
-
-async function small(blockBytes: number): Promise<Small> {
-  const archives = await filesystem('tmpfs', 16);
-  const disk = await filesystem('ext4', 64, ['-m', '0', '-b', String(blockBytes)]);
-  const root = join(disk.path, 'store');
-  const run: Small['run'] = (...args) => {
-    const { status, stderr } = layerstore(root, args);
-    assert.notEqual(status, null, `${args.join(' ')}: it was killed by a signal, or took too long`);
-    return { status: status!, stderr };
-  };
-  return {
-    path: disk.path,
-    root,
-    run,
-    does(...args) {
-      const { status, stderr } = run(...args);
-      assert.equal(status, 0, `${args.join(' ')}: ${stderr}`);
-      assert.doesNotMatch(stderr, /warning/, args.join(' '));
-    },
-    archive(spec) {
-      const path = join(archives.path, 'image.tar');
-      writeFileSync(path, ociTar(spec));
-      return path;
-    },
-    async [Symbol.asyncDispose]() {
-      await disk[Symbol.asyncDispose]();
-      await archives[Symbol.asyncDispose]();
-    },
-  };
-}
-
-function reserves(root: string): string[] {
-  return readdirSync(join(root, 'run')).map((boot) => join(root, 'run', boot, 'reserve'));
-}
-
-function reserveBytes(root: string): number {
-  return Math.max(...reserves(root).map((path) => statSync(path, { throwIfNoEntry: false })?.size ?? 0));
-}
-
-/**
- * Who deletes what was removed gives the reserve for opening, too, and takes it again at its end: what fills the disk
- * between the two would take it.
- */
-async function reserveReturns(root: string): Promise<void> {
-  await deletersEnd(root);
-  assert.ok(reserveBytes(root) >= RESERVE_BYTES, 'the reserve is there again');
-}
 
 /** Layers that only gc finds. */
 function forget(root: string, name: string): void {
@@ -98,6 +40,8 @@ function forget(root: string, name: string): void {
 }
 
 const ready = (t: TestContext): boolean => need(t, 'root', 'mount', 'mkfs.ext4');
+const small = (blockBytes: number): Promise<SmallStore> =>
+  smallStore('ext4', 64, ['-m', '0', '-b', String(blockBytes)]);
 
 for (const blockBytes of BLOCKS) {
   for (const leaveKib of [48, 0]) {
@@ -181,29 +125,6 @@ for (const blockBytes of BLOCKS) {
     unfill(path);
     does('commit', 'two', 'new:1');
     assert.ok(reserveBytes(root) >= RESERVE_BYTES);
-    does('check');
-  });
-
-  test(`several commands at once have the reserve, each in its turn (blocks of ${blockBytes})`, async (t) => {
-    if (!ready(t)) return;
-    await using disk = await small(blockBytes);
-    const { path, root, does } = disk;
-    for (let round = 0; round < 5; round++) {
-      unfill(path);
-      const names = ['one', 'two', 'three', 'four'];
-      for (const name of names) does('create', '--name', name);
-      await deletersEnd(root);
-      fillBut(path, 0);
-      const commands = [...names.map((name) => `rm ${name}`), 'images', 'ls', 'gc'];
-      const all = commands.map((command) => `("$L" ${command} >/dev/null; echo "${command}: $?") & `);
-      const { stdout, stderr } = shell(root, `${all.join('')} wait`);
-      const ended = commands.map((command) => `${command}: 0`);
-      assert.deepEqual(stdout.trim().split('\n').sort(), ended.sort(), stderr);
-      await reserveReturns(root);
-    }
-    unfill(path);
-    does('gc', '--wait');
-    assert.deepEqual(rootDump(root), []);
     does('check');
   });
 

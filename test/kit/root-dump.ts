@@ -2,7 +2,7 @@ import { lstatSync, readdirSync } from 'node:fs';
 
 /** What is always there and says nothing: the database, locks, empty directories of the layout and of the drivers. */
 const FURNITURE =
-  /^(store\.db(-wal|-shm)?|tmp|records|run(\/[^/]+(\/(locks|holds|detached|sessions|overlay|reserve|room)(\/\.(home|sweep|load-[0-9a-f]{3}))?)?)?|run\/[^/]+\/sessions\/[^/]+|(overlay2|vfs)(\/(l|dir|layers|mnt|\.layerstore))?)$/;
+  /^(store\.db(-wal|-shm)?|tmp|records|run(\/[^/]+(\/(locks|holds|detached|sessions|overlay|reserve|room|given)(\/\.(home|sweep|load-[0-9a-f]{3}))?)?)?|run\/[^/]+\/sessions\/[^/]+|(overlay2|vfs)(\/(l|dir|layers|mnt|\.layerstore))?)$/;
 
 /** A removed layer, whose tree is deleted in the background. */
 const ASIDE = /^(overlay2|vfs)\/\.removing-[^/]+$/;
