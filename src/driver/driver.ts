@@ -2,6 +2,7 @@ import type { ByteString } from '../base/bytes.ts';
 import type { IdMaps } from '../base/id-map.ts';
 import type { Log } from '../base/log.ts';
 import type { Abortable, DriverName, Finding, LayerId } from '../base/values.ts';
+import type { Witness } from '../linux/sync.ts';
 import type { Mount } from '../mount/mount.ts';
 import type { OverlayFindings } from './overlay/probe.ts';
 
@@ -137,7 +138,7 @@ export interface LayerDriver extends AsyncDisposable {
   /** What it is on disk. */
   content(id: LayerId, options?: ContentOptions): Promise<LayerContent>;
   /** From now on read-only and durable; several at once cost one sync. */
-  seal(ids: readonly LayerId[], options?: Abortable): Promise<void>;
+  seal(ids: readonly LayerId[], options?: SyncOptions): Promise<void>;
   /** The plan; touches nothing. */
   mounts(id: LayerId, options?: PlanOptions): Promise<readonly Mount[]>;
   /** The deed. */
@@ -181,5 +182,10 @@ export interface Performer {
   /** Copies a tree into an empty directory (vfs). */
   copyTree(from: ByteString, to: ByteString, options?: Abortable): Promise<void>;
   /** Writes the filesystem of `path` back. The kernel does that to its end: who gives up no longer waits for it. */
-  sync(path: ByteString, options?: Abortable): Promise<void>;
+  sync(path: ByteString, options?: SyncOptions): Promise<void>;
+}
+
+export interface SyncOptions extends Abortable {
+  /** Of the same filesystem, opened before what is to be durable was written. Without: failures that somebody else was told are not seen. */
+  readonly by?: Witness;
 }

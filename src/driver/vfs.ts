@@ -1,7 +1,7 @@
 import { type ByteString, quote, toBytes } from '../base/bytes.ts';
 import { digestOf, hexOf } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
-import type { Abortable, LayerId } from '../base/values.ts';
+import type { LayerId } from '../base/values.ts';
 import { ensureDirectory, TEMPORARY_PREFIX, temporaryName } from '../fs/atomic.ts';
 import { AT_FDCWD, lstatat, RENAME_NOREPLACE, renameat, renameat2, unlinkat } from '../linux/inode.ts';
 import { ENOENT } from '../linux/libc.ts';
@@ -20,6 +20,7 @@ import type {
   MountOptions,
   RemoveOptions,
   SweepOptions,
+  SyncOptions,
 } from './driver.ts';
 import {
   canonicalHome,
@@ -278,7 +279,7 @@ class Vfs implements LayerDriver {
     };
   }
 
-  async seal(ids: readonly LayerId[], options: Abortable = {}): Promise<void> {
+  async seal(ids: readonly LayerId[], options: SyncOptions = {}): Promise<void> {
     for (const id of ids) {
       parseLayerId(id);
       await this.#counted.changing(id, async () => this.#seal(id));

@@ -1,5 +1,5 @@
 import type { ByteString } from '../base/bytes.ts';
-import type { Abortable, LayerId } from '../base/values.ts';
+import type { LayerId } from '../base/values.ts';
 import type {
   ContentOptions,
   CreateOptions,
@@ -10,6 +10,7 @@ import type {
   MountOptions,
   RemoveOptions,
   SweepOptions,
+  SyncOptions,
 } from '../driver/driver.ts';
 import type { Mount } from '../mount/mount.ts';
 
@@ -60,7 +61,7 @@ export class DelegatingDriver implements LayerDriver {
   content(id: LayerId, options?: ContentOptions): Promise<LayerContent> {
     return this.#driver.content(id, options);
   }
-  seal(ids: readonly LayerId[], options?: Abortable): Promise<void> {
+  seal(ids: readonly LayerId[], options?: SyncOptions): Promise<void> {
     return this.#driver.seal(ids, options);
   }
   mounts(id: LayerId, options?: Parameters<LayerDriver['mounts']>[1]): Promise<readonly Mount[]> {

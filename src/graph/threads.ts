@@ -8,6 +8,7 @@ import type { Performer } from '../driver/driver.ts';
 import { type CompressOptions, type Crew, Crews } from './crew.ts';
 import type { HashRequest } from './jobs/hash.ts';
 import type { MountRequest, UnmountRequest } from './jobs/mounting.ts';
+import type { SyncRequest } from './jobs/sync.ts';
 import type { CopyRequest } from './jobs/trees.ts';
 
 /** The threads of one store or bare driver: a pool for long jobs, and one thread for calls that must not wait. */
@@ -58,7 +59,7 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
   await new Promise((done) => stat('/', done));
   // Starting a thread takes longer than most of these calls.
   const light = (): Pool => (jobs.free && control.idle === 0 ? jobs : control);
-  const sync = (pool: Pool, path: ByteString): Promise<void> => pool.run({ name: 'sync', request: path });
+  const sync = (pool: Pool, request: SyncRequest): Promise<void> => pool.run({ name: 'sync', request });
   const perform: Performer = {
     mount: (plan, target) => light().run({ name: 'mount', request: { plan, target } satisfies MountRequest }),
     unmount: (target, { detach }) =>
@@ -66,7 +67,7 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
     removeTree: (path, { signal } = {}) => removal.run({ name: 'remove', request: path }, { signal }),
     copyTree: (from, to, { signal } = {}) =>
       jobs.run({ name: 'copy', request: { from, to } satisfies CopyRequest }, { signal }),
-    sync: (path, options) => unlessAborted(sync(light(), path), options),
+    sync: (path, { by, ...options } = {}) => unlessAborted(sync(light(), { path, fd: by?.fd }), options),
   };
   const crews = new Crews(width);
   return {
@@ -82,7 +83,7 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
       return hashing.taken > 0;
     },
     hash: (ring, to) => hashing.run({ name: 'hash', request: { ring, to } satisfies HashRequest }),
-    writeBack: (path) => sync(control, path),
+    writeBack: (path) => sync(control, { path }),
     crew: (options) => crews.crew(options),
     async [Symbol.asyncDispose]() {
       await Promise.all([jobs, control, hashing, removal].map((pool) => pool[Symbol.asyncDispose]()));

@@ -1,8 +1,30 @@
+import type { ByteString } from '../base/bytes.ts';
+import { AT_FDCWD, close, O_DIRECTORY, O_RDONLY, openat } from './inode.ts';
 import { EAGAIN, judge, libc } from './libc.ts';
 
-/** Writes back everything of the filesystem that `fd` lies on. */
-export function syncfs(fd: number): void {
-  judge(libc.syncfs(fd), 'sync the filesystem of', `descriptor ${fd}`, []);
+/** Writes back everything of the filesystem that `fd` lies on; `path` is what errors name. */
+export function syncfs(fd: number, path: ByteString): void {
+  judge(libc.syncfs(fd), 'sync the filesystem of', path, []);
+}
+
+/**
+ * Sees whatever its filesystem cannot write back from when it was opened. The kernel tells a failure once to each open
+ * descriptor, and to one that is opened later only where nobody else was told before (syncfs(2), lib/errseq.c): who
+ * opens only to sync may hear nothing of his own data.
+ */
+export class Witness implements Disposable {
+  readonly path: ByteString;
+  readonly fd: number;
+
+  /** `path`: a directory. */
+  constructor(path: ByteString) {
+    this.path = path;
+    this.fd = openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY);
+  }
+
+  [Symbol.dispose](): void {
+    close(this.fd);
+  }
 }
 
 export function fsync(fd: number): void {

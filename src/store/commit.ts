@@ -7,6 +7,7 @@ import { commitConfig } from '../oci/image.ts';
 import { formatPlatform } from '../oci/platform.ts';
 import { heeding, inRoot, newLayerId, newLayerMakings, recordOf, type StoreContext, undoing } from './context.ts';
 import { discardOrWarn } from './discard.ts';
+import { Durable } from './durable.ts';
 import { givenName } from './given-name.ts';
 import type { Committed, LayerRow, WritableRow } from './rows.ts';
 import type { CommitOptions, LoadedImage } from './types.ts';
@@ -21,7 +22,7 @@ export async function commitWritable(
   reference: string | undefined,
   options: CommitOptions = {},
 ): Promise<LoadedImage> {
-  const { driver, threads } = context;
+  const { driver } = context;
   const { database } = heeding(context, options);
   const names = reference === undefined ? [] : [givenName(reference)];
   const below = await layersBelow(context, writable);
@@ -42,6 +43,7 @@ export async function commitWritable(
   let committed: Committed;
   let notes: readonly string[];
   try {
+    using durable = await Durable.open(context); // before the first byte
     await database.begin(newLayerMakings(id));
     await driver.create(id, { writable: false, ...parentOf(writable) });
     const report = await driver.transfer(writable.driverId, id, {
@@ -52,8 +54,7 @@ export async function commitWritable(
       onBytes: (bytesDone) => options.onProgress?.({ step: 'pack', bytesDone }),
     });
     options.onProgress?.({ step: 'settle', bytesDone: 0 });
-    await driver.seal([id], options);
-    await threads.perform.sync(inRoot(context, 'records'), options);
+    await durable.seal([id], options);
     options.onProgress?.({ step: 'settle', bytesDone: report.tarBytes });
     options.signal?.throwIfAborted();
     const bytes = config(report.diffId);

@@ -6,8 +6,9 @@ import { chainIds } from '../oci/chain-id.ts';
 import { parseConfig } from '../oci/config.ts';
 import { formatPlatform, parsePlatform } from '../oci/platform.ts';
 import type { ArchivedImage, ArchivedLayer } from '../transport/source.ts';
-import { heeding, inRoot, newLayerId, newLayerMakings, type StoreContext, undoing } from './context.ts';
+import { heeding, newLayerId, newLayerMakings, type StoreContext, undoing } from './context.ts';
 import { discardOrWarn } from './discard.ts';
+import { Durable } from './durable.ts';
 import type { BlobRow, Committed, NewImage } from './rows.ts';
 import { inSource, openSource } from './spool.ts';
 import type { Bytes, LoadedImage, LoadOptions } from './types.ts';
@@ -39,8 +40,8 @@ async function load(context: StoreContext, source: Bytes, options: LoadOptions):
   try {
     await loading.plan(images);
     const unpack = async (): Promise<Committed> => {
-      await loading.unpack();
-      return loading.commit();
+      using durable = await loading.unpack();
+      return await loading.commit(durable);
     };
     const { missing } = loading;
     const afterOthers = async (): Promise<Committed> => {
@@ -140,7 +141,19 @@ class Loading {
     }
   }
 
-  async unpack(): Promise<void> {
+  /** Answers what is to last, where anything was unpacked. */
+  async unpack(): Promise<Durable | undefined> {
+    const durable = this.#planned.length === 0 ? undefined : await Durable.open(this.#context);
+    try {
+      await this.#unpack();
+      return durable;
+    } catch (error) {
+      durable?.[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  async #unpack(): Promise<void> {
     const { database } = this.#context;
     if (this.#planned.length > 0) await database.begin(this.#planned.flatMap(({ id }) => newLayerMakings(id)));
     const judge: UnpackOptions['judge'] = (layer, diffId, blobDigest) => this.#judge(layer, diffId, blobDigest);
@@ -175,16 +188,13 @@ class Loading {
     });
   }
 
-  async commit(): Promise<Committed> {
-    const { database, driver, threads } = this.#context;
+  async commit(durable: Durable | undefined): Promise<Committed> {
+    const { database } = this.#context;
     const rows = this.#filled.map(({ row }) => row);
-    if (rows.length > 0) {
+    if (durable !== undefined) {
       this.#options.onProgress?.({ step: 'settle', bytesDone: 0 });
-      await driver.seal(
-        rows.map((row) => row.driverId),
-        this.#options,
-      );
-      await threads.perform.sync(inRoot(this.#context, 'records'), this.#options);
+      const ids = rows.map((row) => row.driverId);
+      await durable.seal(ids, this.#options);
       this.#options.onProgress?.({ step: 'settle', bytesDone: rows.reduce((sum, row) => sum + row.tarBytes, 0) });
     }
     this.#options.signal?.throwIfAborted();

@@ -42,7 +42,7 @@ function perform(task: Task): unknown {
     case 'sync': {
       const fd = openat(AT_FDCWD, task.path, O_RDONLY | O_DIRECTORY);
       try {
-        return syncfs(fd);
+        return syncfs(fd, task.path);
       } finally {
         close(fd);
       }

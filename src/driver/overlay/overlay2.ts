@@ -1,6 +1,6 @@
 import { type ByteString, quote } from '../../base/bytes.ts';
 import { StorageError } from '../../base/errors.ts';
-import type { Abortable, LayerId } from '../../base/values.ts';
+import type { LayerId } from '../../base/values.ts';
 import { TEMPORARY_PREFIX } from '../../fs/atomic.ts';
 import { AT_FDCWD, lchownat } from '../../linux/inode.ts';
 import { hasSelinux } from '../../linux/label.ts';
@@ -21,6 +21,7 @@ import type {
   PlanOptions,
   RemoveOptions,
   SweepOptions,
+  SyncOptions,
 } from '../driver.ts';
 import {
   canonicalHome,
@@ -281,7 +282,7 @@ class Overlay2 implements LayerDriver {
     });
   }
 
-  async seal(ids: readonly LayerId[], options: Abortable = {}): Promise<void> {
+  async seal(ids: readonly LayerId[], options: SyncOptions = {}): Promise<void> {
     for (const id of ids) {
       parseLayerId(id);
       if (isCommitted(this.home, id)) continue; // for good

@@ -63,7 +63,7 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
     });
   });
   writer.end();
-  if (request.writeBack !== undefined) sync(request.writeBack);
+  if (request.writeBack !== undefined) sync({ path: request.writeBack });
   return skipped;
 }
 

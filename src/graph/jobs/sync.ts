@@ -1,13 +1,18 @@
 import type { ByteString } from '../../base/bytes.ts';
-import { AT_FDCWD, close, O_RDONLY, openat } from '../../linux/inode.ts';
-import { syncfs } from '../../linux/sync.ts';
+import { syncfs, Witness } from '../../linux/sync.ts';
+
+export interface SyncRequest {
+  readonly path: ByteString;
+  /** Of a `Witness` of it, which has seen what was written. */
+  readonly fd?: number | undefined;
+}
 
 /** Job: writes the filesystem of `path` back. */
-export function sync(path: ByteString): void {
-  const fd = openat(AT_FDCWD, path, O_RDONLY);
-  try {
-    syncfs(fd);
-  } finally {
-    close(fd);
+export function sync({ path, fd }: SyncRequest): void {
+  if (fd !== undefined) {
+    syncfs(fd, path);
+    return;
   }
+  using witness = new Witness(path);
+  syncfs(witness.fd, path);
 }
