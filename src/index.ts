@@ -37,6 +37,7 @@ export type {
   PlanOptions,
   RemoveOptions,
   SweepOptions,
+  SyncOptions,
   WhiteoutStyle,
 } from './driver/driver.ts';
 export type { Mount } from './mount/mount.ts';

@@ -83,8 +83,15 @@ export function firstError(error: unknown): unknown {
 /** The errno's name of a failed `node:fs` call. libuv has no word for EDQUOT and says `Unknown system error -122`. */
 export function nodeErrno(error: unknown): string {
   const { code, errno } = (error ?? {}) as NodeJS.ErrnoException;
-  return errno === -122 ? 'EDQUOT' : (code ?? '');
+  return NAMELESS.get(errno ?? 0) ?? code ?? '';
 }
+
+/** What libuv has no name for. */
+const NAMELESS: ReadonlyMap<number, string> = new Map([
+  [-74, 'EBADMSG'],
+  [-117, 'EUCLEAN'],
+  [-122, 'EDQUOT'],
+]);
 
 const SYSTEM_CODES: Readonly<Record<string, ErrorCode>> = {
   ENOENT: 'not-found',
@@ -98,6 +105,8 @@ const SYSTEM_CODES: Readonly<Record<string, ErrorCode>> = {
   ENOMEM: 'resource-exhausted',
   EROFS: 'failed-precondition',
   EIO: 'unavailable',
+  EBADMSG: 'unavailable',
+  EUCLEAN: 'unavailable',
 };
 
 /** A failure of node:fs that has a code of ours, as one that says `action`; anything else as it is. */

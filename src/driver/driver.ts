@@ -2,7 +2,6 @@ import type { ByteString } from '../base/bytes.ts';
 import type { IdMaps } from '../base/id-map.ts';
 import type { Log } from '../base/log.ts';
 import type { Abortable, DriverName, Finding, LayerId } from '../base/values.ts';
-import type { Witness } from '../linux/sync.ts';
 import type { Mount } from '../mount/mount.ts';
 import type { OverlayFindings } from './overlay/probe.ts';
 
@@ -185,7 +184,11 @@ export interface Performer {
   sync(path: ByteString, options?: SyncOptions): Promise<void>;
 }
 
+/** How something is made durable. */
 export interface SyncOptions extends Abortable {
-  /** Of the same filesystem, opened before what is to be durable was written. Without: failures that somebody else was told are not seen. */
-  readonly by?: Witness;
+  /**
+   * A directory of the same filesystem that was opened before what is to be durable was written. Without it, failures
+   * that somebody else was told of are not seen.
+   */
+  readonly by?: { readonly fd: number };
 }

@@ -223,9 +223,11 @@ export const ENOSYS = 38;
 export const ENOTEMPTY = 39;
 export const ELOOP = 40;
 export const ENODATA = 61;
+export const EBADMSG = 74;
 export const EOVERFLOW = 75;
 export const EOPNOTSUPP = 95;
 export const ESTALE = 116;
+export const EUCLEAN = 117;
 export const EDQUOT = 122;
 
 /** What a caller can do about an errno that nobody further up knew a better word for. */
@@ -252,6 +254,8 @@ const CODES: Readonly<Record<number, ErrorCode>> = {
   [ENOTEMPTY]: 'failed-precondition',
   [ENAMETOOLONG]: 'invalid-argument',
   [EIO]: 'unavailable',
+  [EBADMSG]: 'unavailable',
+  [EUCLEAN]: 'unavailable',
   [ESTALE]: 'unavailable',
 };
 
@@ -263,7 +267,7 @@ const TEXTS: Readonly<Record<number, string>> = {
   [ENFILE]: 'the machine has too many open files', [EFBIG]: 'the file would be too large', [ENOSPC]: 'no space left on the filesystem',
   [EROFS]: 'the filesystem is read-only', [EMLINK]: 'too many hard links', [ENAMETOOLONG]: 'a name is too long', [ENOSYS]: 'this kernel has no such call',
   [ENOTEMPTY]: 'the directory is not empty', [ELOOP]: 'too many symbolic links', [EOPNOTSUPP]: 'the filesystem cannot do this', [EDQUOT]: 'the quota is used up',
-  [ENODEV]: 'this kernel has no such filesystem',
+  [ENODEV]: 'this kernel has no such filesystem', [EBADMSG]: 'the filesystem is damaged', [EUCLEAN]: 'the filesystem is damaged',
 };
 
 /** `ENOSPC` for 28; `E<number>` for what the table lacks. */
@@ -276,8 +280,8 @@ export function errnoName(errno: number): string {
 const NAMES: Readonly<Record<number, string>> = {
   1: 'EPERM', 2: 'ENOENT', 4: 'EINTR', 5: 'EIO', 6: 'ENXIO', 9: 'EBADF', 11: 'EAGAIN', 12: 'ENOMEM', 13: 'EACCES', 16: 'EBUSY', 17: 'EEXIST',
   18: 'EXDEV', 19: 'ENODEV', 20: 'ENOTDIR', 21: 'EISDIR', 22: 'EINVAL', 23: 'ENFILE', 24: 'EMFILE', 25: 'ENOTTY', 27: 'EFBIG', 28: 'ENOSPC', 30: 'EROFS',
-  31: 'EMLINK', 34: 'ERANGE', 36: 'ENAMETOOLONG', 38: 'ENOSYS', 39: 'ENOTEMPTY', 40: 'ELOOP', 61: 'ENODATA', 75: 'EOVERFLOW', 95: 'EOPNOTSUPP',
-  116: 'ESTALE', 122: 'EDQUOT',
+  31: 'EMLINK', 34: 'ERANGE', 36: 'ENAMETOOLONG', 38: 'ENOSYS', 39: 'ENOTEMPTY', 40: 'ELOOP', 61: 'ENODATA', 74: 'EBADMSG', 75: 'EOVERFLOW', 95: 'EOPNOTSUPP',
+  116: 'ESTALE', 117: 'EUCLEAN', 122: 'EDQUOT',
 };
 
 /** The error of a failed call: code by errno, with the call's name, errno's name and path. */
