@@ -7,7 +7,9 @@ import { parseConfig } from '../oci/config.ts';
 import type { StoreContext } from './context.ts';
 import { removeUnreached, withRoom } from './discard.ts';
 import { givenName } from './given-name.ts';
+import { failing, unlessGone } from './gone.ts';
 import { isHeld } from './held.ts';
+import { shownPath } from './layout.ts';
 import { loadImages } from './load.ts';
 import type { LayerRow, Removal } from './rows.ts';
 import { saveDirectory, saveImages, saveTo } from './save.ts';
@@ -48,13 +50,15 @@ async function* exportTree(
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const { onProgress, signal, lend, onNote } = options;
   const { driverId, overlayMode: mode } = await exportedLayer(context, name);
-  yield* context.driver.diff(driverId, undefined, {
+  const tar = context.driver.diff(driverId, undefined, {
     mode,
     ...(signal === undefined ? {} : { signal }),
     ...(lend === undefined ? {} : { lend }),
     ...(onNote === undefined ? {} : { onNote }),
     ...(onProgress === undefined ? {} : { onBytes: (bytesDone) => onProgress({ step: 'pack', bytesDone }) }),
   });
+  const isThere = async (): Promise<boolean> => (await context.database.layerByDriverId(driverId)) !== undefined;
+  yield* failing(tar, (error) => unlessGone(error, isThere, `Cannot export ${shownPath(name)}`));
 }
 
 /** A writable layer's name comes before an image's: it is the one that was given here. */

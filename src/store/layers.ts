@@ -9,6 +9,7 @@ import { commitWritable } from './commit.ts';
 import { heeding, newLayerId, type StoreContext, undoing } from './context.ts';
 import { discard, discardOrWarn, withRoom } from './discard.ts';
 import { layerName } from './given-name.ts';
+import { failing, unlessGone } from './gone.ts';
 import { isHeld } from './held.ts';
 import { shownPath } from './layout.ts';
 import type { LayerRow, NewWritable, WritableRow } from './rows.ts';
@@ -155,24 +156,6 @@ function named(error: unknown, { driverId, name }: WritableRow): unknown {
   const { code, message, stack: _, cause: __, ...facts } = record(error);
   const text = message.replace(`layer "${driverId}"`, () => `layer ${shownPath(name)}`);
   return text === message ? error : new StorageError(code, text, { ...facts, cause: error });
-}
-
-/**
- * A failure on something of the store: where another process removed that meanwhile, it says so, whatever was found
- * missing first. Rows go before directories, so the lowers of a layer that is being removed may be gone already.
- */
-async function unlessGone(error: unknown, isThere: () => Promise<boolean>, cannot: string): Promise<unknown> {
-  if (!isStorageError(error, 'corrupt') && !isStorageError(error, 'not-found')) return error;
-  if (await isThere().catch(() => true)) return error; // the first error is the one to tell
-  return new StorageError('not-found', `${cannot}: it was removed meanwhile`, { cause: error });
-}
-
-async function* failing<T>(items: AsyncIterable<T>, known: (error: unknown) => Promise<unknown>): AsyncGenerator<T> {
-  try {
-    yield* items;
-  } catch (error) {
-    throw await known(error);
-  }
 }
 
 class Writable implements WritableLayer {
