@@ -240,7 +240,11 @@ test('a full filesystem is resource-exhausted, nothing is lost, and the same req
     const big = imageOf('x'.repeat(300_000), layers, [hub('big:1')]);
     const { bavail, bsize } = statfsSync(dir.path);
     writeFileSync(join(dir.path, 'tmp', 'filler'), Buffer.alloc(bavail * bsize - 65536));
-    await refuses(db.commitImages({ layers: [], images: [big], blobs: [] }), 'resource-exhausted', /no space left/);
+    await refuses(
+      db.commitImages({ layers: [], images: [big], blobs: [] }),
+      'resource-exhausted',
+      /the disk is full but for what removing takes/,
+    );
     assert.deepEqual(
       (await db.images()).flatMap((image) => image.names),
       [hub('small:1')],
