@@ -100,23 +100,23 @@ module.exports = { __esModule: true, ${[...names].map((name) => `get ${name}() {
 
 /**
  * koffi finds out at every start, by the ELF headers of what runs, which of its builds fits (4 ms). The one that fits
- * nearly every machine is tried first, by its name, and koffi itself where that is not to be had.
+ * nearly every machine is tried first, by its name: where npm puts it, then where koffi would find it; else koffi itself.
  */
 function koffiWithoutLooking() {
   const { version } = JSON.parse(readFileSync(join(ROOT, 'node_modules/koffi/package.json'), 'utf8'));
   return `const { createRequire } = process.getBuiltinModule('node:module');
 const require = createRequire(import.meta.url);
-function load() {
+const machine = \`linux-\${process.arch}\`;
+function native(from) {
   try {
-    const machine = \`linux-\${process.arch}\`;
-    const native = createRequire(require.resolve('koffi'))(\`@koromix/koffi-\${machine}/\${machine.replace('-', '_')}/koffi.node\`);
-    if (native.version === '${version}') return native;
+    const found = from()(\`@koromix/koffi-\${machine}/\${machine.replace('-', '_')}/koffi.node\`);
+    return found.version === '${version}' ? found : undefined;
   } catch (error) {
     if (error.code !== 'MODULE_NOT_FOUND' && error.code !== 'ERR_DLOPEN_FAILED') throw error;
+    return undefined;
   }
-  return require('koffi');
 }
-export default load();
+export default native(() => require) ?? native(() => createRequire(require.resolve('koffi'))) ?? require('koffi');
 `;
 }
 

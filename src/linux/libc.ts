@@ -61,16 +61,19 @@ type Call = (...args: readonly unknown[]) => number;
 /** A function, and how many arguments it takes. */
 type Defined = readonly [call: Call, arity: number];
 
-function func(prototype: string): Defined {
-  return [process_.func(prototype), prototype.endsWith('()') ? 0 : prototype.split(',').length];
+/** Declared when it is first called: a command calls a third of them. */
+type Defining = () => Defined;
+
+function func(prototype: string): Defining {
+  return () => [process_.func(prototype), prototype.endsWith('()') ? 0 : prototype.split(',').length];
 }
 
-function syscall(types: string[]): Defined {
-  return [process_.func('syscall', 'long', types), types.length];
+function syscall(types: string[]): Defining {
+  return () => [process_.func('syscall', 'long', types), types.length];
 }
 
 // biome-ignore format: a table
-const CALLS: Readonly<Record<CallName, Defined>> = {
+const CALLS: Readonly<Record<CallName, Defining>> = {
   openat:     func('int openat(int, uint8_t *, int, uint32_t)'),
   close:      func('int close(int)'),
   mkdirat:    func('int mkdirat(int, uint8_t *, uint32_t)'),
@@ -182,9 +185,16 @@ export function lastErrno(): number {
   return last.errno;
 }
 
-export const libc: Readonly<Record<CallName, Call>> = Object.fromEntries(
-  Object.entries(CALLS).map(([name, [call, arity]]) => [name, steady(call, ONCE.has(name) ? 0 : REPEATS, arity)]),
-) as Record<CallName, Call>;
+const calls = {} as Record<CallName, Call>;
+for (const name of Object.keys(CALLS) as CallName[]) {
+  calls[name] = (...args) => {
+    const [call, arity] = CALLS[name]();
+    calls[name] = steady(call, ONCE.has(name) ? 0 : REPEATS, arity);
+    return calls[name](...args);
+  };
+}
+
+export const libc: Readonly<Record<CallName, Call>> = calls;
 
 /** System call numbers that libc has no function for everywhere; the same on x64 and arm64 where not told apart. */
 export const NR: { readonly openat2: number; readonly renameat2: number; readonly getdents64: number } = {
