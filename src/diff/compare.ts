@@ -17,7 +17,8 @@ import type { Rendering } from './types.ts';
 
 /** One entry of a tree, reachable while its directory is open; or that directory itself, by the name `.`. */
 export interface Entry {
-  readonly dirFd: number;
+  /** The directory: asked for its descriptor where it is needed. */
+  readonly at: { readonly fd: number };
   readonly name: ByteString;
   readonly stat: Stat;
   /** The names of its extended attributes, where they are known. */
@@ -72,7 +73,7 @@ export class Comparer {
 
   #sameContent(view: Entry, base: Entry, inDoubt: boolean): boolean {
     const type = typeOf(view.stat.mode);
-    if (type === 'symlink') return readlinkat(view.dirFd, view.name) === readlinkat(base.dirFd, base.name);
+    if (type === 'symlink') return readlinkat(view.at.fd, view.name) === readlinkat(base.at.fd, base.name);
     return type !== 'file' || !inDoubt || view.stat.sizeBytes === 0 || this.#sameBytes(view, base);
   }
 
@@ -80,9 +81,9 @@ export class Comparer {
     this.#a ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
     this.#b ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
     const flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
-    const one = openat(view.contents?.fd ?? view.dirFd, view.name, flags);
+    const one = openat((view.contents ?? view.at).fd, view.name, flags);
     try {
-      const other = openat(base.dirFd, base.name, flags);
+      const other = openat(base.at.fd, base.name, flags);
       try {
         for (;;) {
           const a = readFully(one, this.#a, view.name);
@@ -100,7 +101,7 @@ export class Comparer {
 }
 
 /** Type, permissions, owner, and for devices their number. */
-function sameInodeFields(a: Stat, b: Stat): boolean {
+export function sameInodeFields(a: Stat, b: Stat): boolean {
   if (a.mode !== b.mode || a.uid !== b.uid || a.gid !== b.gid) return false;
   const type = typeOf(a.mode);
   if (type !== 'character-device' && type !== 'block-device') return true;
@@ -130,14 +131,14 @@ function readFully(fd: number, buffer: Buffer, name: ByteString): number {
   return at;
 }
 
-function xattrsOfEntry({ dirFd, name, attributes }: Entry): Xattrs {
-  if (name !== SELF) return xattrsOf(viaProc(dirFd, name));
-  return attributes === undefined ? xattrsOfFd(dirFd) : xattrsNamed(dirFd, attributes, keepXattr);
+function xattrsOfEntry({ at, name, attributes }: Entry): Xattrs {
+  if (name !== SELF) return xattrsOf(viaProc(at.fd, name));
+  return attributes === undefined ? xattrsOfFd(at.fd) : xattrsNamed(at.fd, attributes, keepXattr);
 }
 
-function capabilityOf({ dirFd, name, attributes }: Entry): Buffer | undefined {
+function capabilityOf({ at, name, attributes }: Entry): Buffer | undefined {
   if (attributes?.includes(CAPABILITY) === false) return undefined;
-  return name === SELF ? fgetxattr(dirFd, CAPABILITY) : lgetxattr(viaProc(dirFd, name), CAPABILITY);
+  return name === SELF ? fgetxattr(at.fd, CAPABILITY) : lgetxattr(viaProc(at.fd, name), CAPABILITY);
 }
 
 /**

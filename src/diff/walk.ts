@@ -6,7 +6,7 @@ import { xattrsOfFd } from '../fs/xattrs.ts';
 import { fstat, lstatat, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
 import { flistxattr } from '../linux/xattr.ts';
-import { Comparer, LinkGroups, SELF } from './compare.ts';
+import { Comparer, LinkGroups, SELF, sameInodeFields } from './compare.ts';
 import { ofReading } from './reading.ts';
 import type { Difference, Listed, Listing, Rendering, WalkOptions } from './types.ts';
 
@@ -106,6 +106,8 @@ interface Level {
   readonly opaque: boolean;
   /** The view shows another directory of the layers below than the base has here. */
   readonly elsewhere: boolean;
+  /** Whether the directory itself differs, where that was not asked yet: the list has it too if it has something in it. */
+  readonly differs?: (() => boolean) | undefined;
   listed: boolean;
 }
 
@@ -187,6 +189,8 @@ function* stepsBelow(
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const name = level.names[level.next++];
     if (name === undefined) {
+      here.path = level.path as ByteString;
+      if (!level.listed && level.differs?.() === true) yield* ancestors(stack);
       stack.pop();
       if (stack.length === 0) return;
       view.leave();
@@ -221,24 +225,26 @@ function* stepsBelow(
     if (entered) {
       view.enterLater(name);
       upper.enter(name);
-      base?.enter(name);
+      base?.enterLater(name);
     }
     const early = entered ? read(upper, path, options.guide) : undefined;
     let step: Difference | Unlisted | undefined;
+    let differs: (() => boolean) | undefined;
     if (now === undefined) step = { kind: 'delete', path, itself };
     else if (before === undefined || base === undefined) step = { kind: 'add', path, stat: now, itself };
     else {
       const joins = isLinked(now) && groups.joins(now, before);
-      const { fd } = itself && upper !== undefined ? upper : view;
       const one = {
-        dirFd: fd,
+        at: itself && upper !== undefined ? upper : view,
         name: entered ? SELF : name,
         stat: now,
         attributes: early?.attributes,
         contents: view,
       };
-      const other = { dirFd: base.fd, name: entered ? SELF : name, stat: before };
-      const equal = (!itself && untouched(now, before, name, level)) || comparer.equal(one, other, inDoubt(now, level));
+      const other = { at: base, name: entered ? SELF : name, stat: before };
+      const isEqual = (): boolean => comparer.equal(one, other, inDoubt(now, level));
+      if (entered && rendering === 'docker' && sameInodeFields(now, before)) differs = () => !isEqual();
+      const equal = differs !== undefined || (!itself && untouched(now, before, name, level)) || isEqual();
       if (joins || !equal) {
         step = { kind: 'modify', path, stat: now, itself };
       } else if (isLinked(now)) step = { kind: 'unlisted', path, stat: now };
@@ -271,6 +277,7 @@ function* stepsBelow(
       inUpper,
       told,
       opaque,
+      differs,
       elsewhere: level.elsewhere || (inUpper && (listing?.marks.redirect ?? isRedirected(upper.fd))),
       // A rename stamps the inode's ctime alone; what is done inside a directory stamps mtime as well.
       moved: level.moved || (touchedNs !== undefined && now.ctimeNs > touchedNs && now.ctimeNs !== now.mtimeNs),
@@ -303,8 +310,8 @@ function* renamed(
   base.moveTo(from.slice(1).split('/') as ByteString[]);
   using view = open(moved.view);
   using upper = moved.upper === undefined ? undefined : open(moved.upper);
-  const before = { dirFd: base.fd, name: SELF, stat: fstat(base.fd) };
-  if (!new Comparer(rendering).equal({ dirFd: view.fd, name: SELF, stat: now }, before, false)) {
+  const before = { at: base, name: SELF, stat: fstat(base.fd) };
+  if (!new Comparer(rendering).equal({ at: view, name: SELF, stat: now }, before, false)) {
     yield { kind: 'modify', path, stat: now };
   }
   yield* stepsBelow({ view, base, upper, path, basePath: from }, rendering, options, here);
@@ -322,7 +329,7 @@ function* ancestors(stack: readonly Level[]): Generator<Listed, void, undefined>
 
 /** What a name shows; undefined for nothing, and for a whiteout that a plain layer directory shows as a device. */
 function present(at: Descent, name: ByteString): Stat | undefined {
-  const stat = lstatat(at.fd, name, ENOENT);
+  const stat = at.stat(name, ENOENT);
   return stat === undefined ? undefined : unlessWhiteout(stat);
 }
 
@@ -361,8 +368,8 @@ function rootDiffers(view: Descent, base: Descent | undefined, options: WalkOpti
   const name = '.' as ByteString;
   const stat = fstat(view.fd);
   if (base !== undefined) {
-    const before = { dirFd: base.fd, name, stat: fstat(base.fd) };
-    return !new Comparer('core').equal({ dirFd: view.fd, name, stat }, before, false);
+    const before = { at: base, name, stat: fstat(base.fd) };
+    return !new Comparer('core').equal({ at: view, name, stat }, before, false);
   }
   // What an archive without `./` makes (driver-behaviour D9b).
   const { uid, gid } = options.rootPair ?? { uid: 0, gid: 0 };

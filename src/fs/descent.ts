@@ -6,6 +6,7 @@ import {
   DT_DIR,
   DT_UNKNOWN,
   fstat,
+  lstatat,
   O_DIRECTORY,
   O_NOFOLLOW,
   O_RDONLY,
@@ -17,6 +18,9 @@ import { sameInode } from './stat.ts';
 
 /** Open descriptors one descent holds at most, beside the root's: deep trees must not use up the process's. */
 const OPEN_MAX = 32;
+
+/** Bytes of a path through directories that were not opened, where the kernel takes 4,095. */
+const LATE_PATH_MAX = 1024;
 
 interface Level {
   readonly name: ByteString;
@@ -88,9 +92,21 @@ export class Descent implements Disposable {
     return 0;
   }
 
-  /** As `enter`, and opens it only when something in it is asked for: then it must be there. */
+  /**
+   * As `enter`, into what is known to be a directory and stays one, and opens it only when that is needed: then it must
+   * be there.
+   */
   enterLater(name: ByteString): void {
     this.#levels.push({ name, fd: -1, stat: undefined });
+  }
+
+  /** lstat(2) of a name in the present directory, which is not opened for it; undefined where the errno was tolerated. */
+  stat(name: ByteString, ...tolerated: number[]): Stat | undefined {
+    let path: string = name;
+    let depth = this.#levels.length - 1;
+    for (; (this.#levels[depth] as Level).fd < 0; depth--) path = `${(this.#levels[depth] as Level).name}/${path}`;
+    if (path.length > LATE_PATH_MAX) return lstatat(this.fd, name, ...tolerated);
+    return lstatat((this.#levels[depth] as Level).fd, path as ByteString, ...tolerated);
   }
 
   /** Opens the directories that were entered without; answers the descriptor of the last. */

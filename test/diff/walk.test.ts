@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { linkSync, lstatSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { chmodSync, linkSync, lstatSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { fromText } from '../../src/base/bytes.ts';
+import { type ByteString, fromText } from '../../src/base/bytes.ts';
 import type { Difference, Rendering, WalkOptions } from '../../src/diff/types.ts';
 import { walkChanges, walkDifferences } from '../../src/diff/walk.ts';
 import { copyTree } from '../../src/fs/copy.ts';
+import { lremovexattr, lsetxattr } from '../../src/linux/xattr.ts';
 import { applyEdits, type Edit, edits, making } from '../kit/edits.ts';
 import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -36,6 +37,28 @@ const BASE: readonly Edit[] = [
   { do: 'symlink', path: 'link', target: 'd' },
   { do: 'create', path: 'same', seed: 43 },
 ];
+
+test('a directory whose capability alone changed is listed once, before what is listed in it, wherever that is', async (t) => {
+  if (!need(t, 'mount')) return;
+  await using dir = await tmpfs();
+  const base = `${dir.path}/base`;
+  const capability = 'security.capability' as ByteString;
+  const value = Buffer.from('0100000200200000000000000000000000000000', 'hex');
+  const set = (path: string): void => void lsetxattr(b(path), capability, value);
+  for (const path of ['a/in', 'b', 'c/in/deep', 'd/in', 'e', 'f']) mkdirSync(`${base}/${path}`, { recursive: true });
+  for (const path of ['a', 'a/in', 'c/in', 'd/in', 'f']) set(`${base}/${path}`);
+  using layer = overlay(`${dir.path}/layer`, [base]);
+  const { merged } = layer;
+  for (const path of ['a', 'c/in', 'd/in']) lremovexattr(b(`${merged}/${path}`), capability);
+  set(`${merged}/b`);
+  writeFileSync(`${merged}/a/in/new`, '');
+  chmodSync(`${merged}/c/in/deep`, 0o700);
+  for (const path of ['e', 'f']) utimesSync(`${merged}/${path}`, 1, 1); // in the upper, and equal
+  const expected = ['C /a', 'C /a/in', 'A /a/in/new', 'C /b', 'C /c', 'C /c/in', 'C /c/in/deep', 'C /d', 'C /d/in'];
+  for (const options of [{}, { upper: b(layer.upper) }, { upper: b(layer.upper), guide: 'overlay' as const }]) {
+    assert.deepEqual(list(merged, base, 'docker', options), expected);
+  }
+});
 
 test('walkChanges() lists each kind of change once, in both renderings', async (t) => {
   if (!need(t, 'mount')) return;

@@ -16,17 +16,20 @@ import {
   writeSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type ByteString, fromText } from '../../src/base/bytes.ts';
 import { isStorageError } from '../../src/base/errors.ts';
 import { ensureDirectory, TEMPORARY_PREFIX, writeFileAtomic } from '../../src/fs/atomic.ts';
 import { copyEntry, copyMetadata, copyTree } from '../../src/fs/copy.ts';
+import { Descent } from '../../src/fs/descent.ts';
 import { removeTree } from '../../src/fs/remove.ts';
 import { treeSizeBytes } from '../../src/fs/usage.ts';
 import { walkTree } from '../../src/fs/walk.ts';
 import { everyXattr, keepXattr, xattrsOf } from '../../src/fs/xattrs.ts';
 import { AT_FDCWD, close, mkdirat, O_CREAT, O_RDONLY, O_WRONLY, openat } from '../../src/linux/inode.ts';
+import { ENOENT } from '../../src/linux/libc.ts';
 import { mount, umount } from '../../src/linux/mount.ts';
 import { umask } from '../../src/linux/namespace.ts';
 import { lsetxattr } from '../../src/linux/xattr.ts';
@@ -282,4 +285,22 @@ test('writeFileAtomic() replaces a file with the exact mode and leaves no tempor
     false,
   );
   assert.ok(existsSync(`${dir.path}/taken/full`));
+});
+
+test('Descent.stat() looks into directories that it does not open, however deep', async () => {
+  await using dir = await scratch('descent');
+  const name = 'd'.repeat(200);
+  const deep = Array.from({ length: 12 }, () => name);
+  mkdirSync(join(dir.path, ...deep), { recursive: true });
+  for (const depth of [0, 3, 12]) writeFileSync(join(dir.path, ...deep.slice(0, depth), 'file'), 'x'.repeat(depth));
+  using at = Descent.open(b(dir.path));
+  const open = (): number => readdirSync('/proc/self/fd').length;
+  const before = open();
+  for (let depth = 0; depth <= 12; depth++) {
+    const found = at.stat(b('file'), ENOENT);
+    assert.equal(found?.sizeBytes, [0, 3, 12].includes(depth) ? depth : undefined);
+    // Six such names are too long a path: then those are opened.
+    assert.equal(open(), before + 6 * Math.floor(depth / 6), `at depth ${depth}`);
+    at.enterLater(b(name));
+  }
 });

@@ -27,11 +27,11 @@ export function showIndexed(place: IndexPlace, view: ByteString, scratch: ByteSt
   for (const [{ name, stat, metacopy }, strays] of indexed.strays) {
     const named = indexed.inUpper.get(inodeKey(stat));
     if (named === undefined) {
-      const copy = { dirFd: copies.fd, name, stat };
+      const copy = { at: copies, name, stat };
       const isLike = (stray: (typeof strays)[number]): boolean =>
         comparer.equal(
           copy,
-          { dirFd: parentOf(at, stray.path), name: nameOf(stray.path), stat: stray.stat },
+          { at: { fd: parentOf(at, stray.path) }, name: nameOf(stray.path), stat: stray.stat },
           !metacopy,
         );
       if (strays.every(isLike)) continue;
