@@ -1,5 +1,6 @@
 import type { ByteString } from '../base/bytes.ts';
-import type { Listed, Listing, Rendering, WalkOptions } from './types.ts';
+import type { Change } from '../base/values.ts';
+import type { Listing, Rendering, WalkOptions } from './types.ts';
 import { checkUpper, refuseFuseMarks, type UpperReading } from './upper.ts';
 import { walkChanges } from './walk.ts';
 
@@ -22,10 +23,10 @@ export function* walkPlain(
   base: ByteString,
   rendering: Rendering,
   reading: UpperReading,
-  options: Omit<WalkOptions, 'guide'> = {},
-): Generator<Listed | undefined, boolean, undefined> {
+  options: Omit<WalkOptions, 'guide' | 'renames'> = {},
+): Generator<Change | undefined, boolean, undefined> {
   const { style, foreign = false } = reading;
-  let held: Listed[] | undefined = [];
+  let held: Change[] | undefined = [];
   const entering = (fd: number, path: ByteString, listing: Listing): void => {
     if (held === undefined) return;
     if (foreign) refuseFuseMarks(fd, path, listing);
@@ -37,7 +38,7 @@ export function* walkPlain(
         yield change;
         continue;
       }
-      held.push(change);
+      held.push({ kind: change.kind, path: change.path }); // what else is known of it is more than the rest
       if (held.length % BREATH === 0) yield undefined;
       if (held.length < HELD_MAX) continue;
       if (checkUpper(base, reading, options.check).redirects) return false;

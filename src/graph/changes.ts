@@ -5,12 +5,12 @@ import { type ChangesRequest, readChanges } from './jobs/compare.ts';
 import { jobStream } from './streams.ts';
 import type { Threads } from './threads.ts';
 
-/** The changes that a job lists, or the thread that asks, where `threads` have it so and the list is a short one. */
+/** The changes that a job lists, or the thread that asks, where `threads` have it so and the list is a short one; in batches. */
 export async function* listedBy(
   threads: Threads,
   request: Omit<ChangesRequest, 'to'>,
   signal: AbortSignal | undefined,
-): AsyncGenerator<Change, void, undefined> {
+): AsyncGenerator<readonly Change[], void, undefined> {
   const { upper, whole } = request.views;
   // Where names may be links that only the whole mount shows, all of them are looked at; so they are without an upper.
   if (threads.here && upper?.noIndex === true && whole === undefined) {

@@ -40,9 +40,10 @@ export async function* upperChanges(
   options: OverlayListOptions = {},
 ): AsyncGenerator<Change, void, undefined> {
   const { rendering = 'core', renames, signal } = options;
-  yield* withThreads(lower, upper, options, (threads, views) => {
+  const batches = withThreads(lower, upper, options, (threads, views) => {
     return listedBy(threads, { views, rendering, renames: renames === 'collapse' }, signal);
   });
+  for await (const batch of batches) yield* batch;
 }
 
 /** As `upperChanges`, as a layer tar. */

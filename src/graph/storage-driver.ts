@@ -1,6 +1,7 @@
 import { type ByteString, quote } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
+import { Items } from '../base/items.ts';
 import type { Job } from '../base/pool.ts';
 import { type RingMemory, ringMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream, Change, LayerId } from '../base/values.ts';
@@ -234,11 +235,19 @@ class Graph extends DelegatingDriver implements StorageDriver {
     yield* jobStream(jobs, job, { ...watch(options), ...noting(options), crew, beside, lend: options.lend ?? false });
   }
 
-  async *changes(
+  changes(
     id: LayerId,
     parent: LayerId | undefined,
     options: Abortable & Written & ListOptions = {},
-  ): AsyncGenerator<Change> {
+  ): AsyncIterable<Change> {
+    return new Items(this.#changes(id, parent, options));
+  }
+
+  async *#changes(
+    id: LayerId,
+    parent: LayerId | undefined,
+    options: Abortable & Written & ListOptions,
+  ): AsyncGenerator<readonly Change[]> {
     const views = await this.#views(id, parent, options);
     const asked = { views, rendering: options.rendering ?? 'docker', renames: options.renames === 'collapse' };
     yield* listedBy(this.#threads, asked, options.signal);

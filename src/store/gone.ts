@@ -1,4 +1,5 @@
 import { isStorageError, StorageError } from '../base/errors.ts';
+import { Items } from '../base/items.ts';
 
 /**
  * A failure on something of the store: where another process removed that meanwhile, it says so, whatever was found
@@ -11,10 +12,11 @@ export async function unlessGone(error: unknown, isThere: () => Promise<boolean>
 }
 
 /** As `items`; what they fail with becomes what `known` makes of it. */
-export async function* failing<T>(
-  items: AsyncIterable<T>,
-  known: (error: unknown) => Promise<unknown>,
-): AsyncGenerator<T> {
+export function failing<T>(items: AsyncIterable<T>, known: (error: unknown) => Promise<unknown>): AsyncIterable<T> {
+  return items instanceof Items ? new Items<T>(relayed(items.batches, known)) : relayed(items, known);
+}
+
+async function* relayed<T>(items: AsyncIterable<T>, known: (error: unknown) => Promise<unknown>): AsyncGenerator<T> {
   try {
     yield* items;
   } catch (error) {

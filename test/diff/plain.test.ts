@@ -3,8 +3,8 @@ import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fromText } from '../../src/base/bytes.ts';
 import { HELD_MAX, walkPlain } from '../../src/diff/plain.ts';
-import type { Listed } from '../../src/diff/types.ts';
 import { walkChanges } from '../../src/diff/walk.ts';
+import type { Change } from '../../src/index.ts';
 import { isStorageError } from '../../src/index.ts';
 import { need } from '../kit/require.ts';
 import { overlay, tmpfs } from './overlay.ts';
@@ -12,7 +12,7 @@ import { overlay, tmpfs } from './overlay.ts';
 const b = fromText;
 
 /** What was given out, in order, how often nothing was, and how it ended. */
-function taken(walk: Generator<Listed | undefined, boolean>) {
+function taken(walk: Generator<Change | undefined, boolean>) {
   const given: string[] = [];
   let held = 0;
   try {

@@ -1,4 +1,5 @@
 import { type ByteString, fromText } from '../../base/bytes.ts';
+import { Items } from '../../base/items.ts';
 import type { Change } from '../../base/values.ts';
 import type { Context } from './context.ts';
 import { harmless } from './errors.ts';
@@ -12,6 +13,19 @@ export function lineOfChange(context: Pick<Context, 'json' | 'out'>, change: Cha
   if (context.json) return fromText(jsonLine(recordOf(change)));
   const shown = (one: ByteString): ByteString => (context.out.isTerminal ? fromText(harmless(one)) : one);
   return `${LETTERS[kind]} ${from === undefined ? '' : `${shown(from)} -> `}${shown(path)}` as ByteString;
+}
+
+/** A line for each. */
+export async function writeChanges(
+  context: Pick<Context, 'json' | 'out'>,
+  changes: AsyncIterable<Change>,
+): Promise<void> {
+  for await (const batch of Items.batchesOf(changes)) {
+    for (const change of batch) {
+      const full = context.out.lineBytes(lineOfChange(context, change));
+      if (full !== undefined) await full;
+    }
+  }
 }
 
 /** As JSON: `from` (or `fromBase64`) beside the path for a rename. */

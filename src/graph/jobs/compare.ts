@@ -92,24 +92,28 @@ export function changes(request: ChangesRequest, context: JobContext, jail: Jail
   writer.end();
 }
 
-/** The changes in what `changes` wrote. */
-export async function* readChanges(records: AsyncIterable<Uint8Array>): AsyncGenerator<Change, void, undefined> {
+/** The changes in what `changes` wrote, piece by piece. */
+export async function* readChanges(
+  records: AsyncIterable<Uint8Array>,
+): AsyncGenerator<readonly Change[], void, undefined> {
   const kinds: Readonly<Record<string, Change['kind']>> = { A: 'add', C: 'modify', D: 'delete' };
   let rest = '';
   let renamed: ByteString | undefined;
   for await (const chunk of records) {
     const parts = (rest + Buffer.from(chunk).toString('latin1')).split('\0');
     rest = parts.pop() ?? '';
+    const found: Change[] = [];
     for (const part of parts) {
       if (renamed !== undefined) {
-        yield { kind: 'rename', path: renamed, from: part as ByteString };
+        found.push({ kind: 'rename', path: renamed, from: part as ByteString });
         renamed = undefined;
         continue;
       }
       const path = part.slice(1) as ByteString;
       if (part.startsWith(KINDS.rename)) renamed = path;
-      else yield { kind: kinds[part.slice(0, 1)] ?? 'modify', path };
+      else found.push({ kind: kinds[part.slice(0, 1)] ?? 'modify', path });
     }
+    yield found;
   }
 }
 

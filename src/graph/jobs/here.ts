@@ -1,13 +1,15 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { nowMs } from '../../base/clock.ts';
 import type { Change } from '../../base/values.ts';
-import type { Listed } from '../../diff/types.ts';
 import type { ChangesRequest } from './compare.ts';
 import { Jail } from './jail.ts';
 import { listChanges } from './list.ts';
 import { enterViews } from './views.ts';
 
-/** So long nobody else hears anything in this thread: while changes are given out, and while they are looked for. */
+/** So many changes are given out at once; others are heard after so long of it, and while changes are looked for. */
+const BATCH = 256;
+/** After so many names or changes the clock is looked at. */
+const BREATH = 16;
 const TURN_MS = 10;
 const AWAY_MS = 100;
 /** Where it is longer, because nothing is found meanwhile, and nothing was given out, a thread is to do it. */
@@ -25,41 +27,44 @@ const TOO_LONG = new Error('a list takes a thread');
 export async function* changesHere(
   request: Omit<ChangesRequest, 'to'>,
   signal: AbortSignal | undefined,
-): AsyncGenerator<Change, boolean, undefined> {
+): AsyncGenerator<readonly Change[], boolean, undefined> {
   const { views } = request;
   using entered = enterViews(views, new Jail({ keepsUmask: true }));
   let since = nowMs();
   let given = false;
+  let calls = 0;
   const check = (): void => {
     signal?.throwIfAborted();
-    if (!given && nowMs() - since > DEAF_MS) throw TOO_LONG;
+    if (++calls % BREATH === 0 && !given && nowMs() - since > DEAF_MS) throw TOO_LONG;
   };
   const list = listChanges(views, entered.places, { check, done: () => {} }, request, true);
   /** What it gives in one turn, and how it ended, if it did. */
-  const some = (): { readonly found: readonly Listed[]; readonly end?: boolean } => {
-    const found: Listed[] = [];
+  const some = (): { readonly found: readonly Change[]; readonly end?: boolean } => {
+    const found: Change[] = [];
     since = nowMs();
     try {
-      do {
+      for (;;) {
         const { done, value } = list.next();
         if (done) return { found, end: value };
-        if (value === undefined) continue;
-        found.push(value);
-        given = true;
-      } while (nowMs() - since < AWAY_MS);
+        if (value !== undefined) {
+          const { kind, path, from } = value;
+          found.push(from === undefined ? { kind, path } : ({ kind, path, from } as Change));
+          given = true;
+        }
+        if (found.length % BREATH === 0 && nowMs() - since > AWAY_MS) return { found };
+      }
     } catch (error) {
       if (error !== TOO_LONG) throw error;
       return { found, end: false };
     }
-    return { found };
   };
   try {
     for (;;) {
       const { found, end } = some();
       entered.leave();
       since = nowMs();
-      for (const { kind, path, from } of found) {
-        yield from === undefined ? { kind, path } : ({ kind, path, from } as Change);
+      for (let at = 0; at < found.length; at += BATCH) {
+        yield found.slice(at, at + BATCH);
         if (nowMs() - since < TURN_MS) continue;
         await turn();
         signal?.throwIfAborted();

@@ -1,7 +1,8 @@
 import type { JobContext } from '../../base/pool.ts';
+import type { Change } from '../../base/values.ts';
 import { walkPlain } from '../../diff/plain.ts';
 import { renamedDirectories } from '../../diff/renames.ts';
-import type { Listed, Rendering } from '../../diff/types.ts';
+import type { Rendering } from '../../diff/types.ts';
 import { walkChanges } from '../../diff/walk.ts';
 import { type Places, type Views, walkOptions } from './views.ts';
 
@@ -21,7 +22,7 @@ export function* listChanges(
   context: JobContext,
   { rendering, renames }: Wanted,
   onlyGuided = false,
-): Generator<Listed | undefined, boolean, undefined> {
+): Generator<Change | undefined, boolean, undefined> {
   const { view, base, upper, indexed } = places;
   const check = (): void => context.check();
   if (upper?.noIndex === true && base !== undefined && views.whole === undefined && indexed === undefined) {

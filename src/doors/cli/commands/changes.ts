@@ -1,6 +1,6 @@
 import type { ByteString } from '../../../base/bytes.ts';
 import { textOf } from '../arguments.ts';
-import { lineOfChange } from '../change-lines.ts';
+import { writeChanges } from '../change-lines.ts';
 import { type Command, defineCommand } from '../command.ts';
 import { openStoreOf, say } from '../context.ts';
 
@@ -17,9 +17,7 @@ export const command: Command = defineCommand({
     await using layer = await store.layers.get(name);
     const how = renames ? ({ renames: 'collapse' } as const) : {};
     if (explain) say(context, await layer.explain(how));
-    for await (const change of layer.changes({ signal: context.signal, ...how })) {
-      await context.out.lineBytes(lineOfChange(context, change));
-    }
+    await writeChanges(context, layer.changes({ signal: context.signal, ...how }));
     return 0;
   },
 });

@@ -3,7 +3,7 @@ import type { LayerId } from '../../../base/values.ts';
 import { hasSelinux } from '../../../linux/label.ts';
 import { textOf } from '../arguments.ts';
 import { openDriverOf } from '../bare-driver.ts';
-import { lineOfChange } from '../change-lines.ts';
+import { writeChanges } from '../change-lines.ts';
 import { type Command, defineCommand, type OptionSpecs } from '../command.ts';
 import { type Context, say } from '../context.ts';
 import { checkDestination, writeStream } from '../destination.ts';
@@ -149,9 +149,7 @@ export const changes: Command = defineCommand({
   async run(context, _given, operands) {
     await using driver = await openDriverOf(context, { writes: false });
     const options = { signal: context.signal, rendering: 'docker' } as const;
-    for await (const change of driver.changes(idOf(operands), parentOf(operands), options)) {
-      await context.out.lineBytes(lineOfChange(context, change));
-    }
+    await writeChanges(context, driver.changes(idOf(operands), parentOf(operands), options));
     return 0;
   },
 });
