@@ -162,6 +162,17 @@ export class RingWriter {
     }
   }
 
+  /** Waits until all that was written is read and released. */
+  drain(): void {
+    const { words } = this.#side;
+    for (;;) {
+      const seen = Atomics.load(words, WRITABLE);
+      if (Atomics.load(words, STATE) === ABORTED) throw aborted();
+      if (Atomics.load(words, FREED) === (this.#filled | 0)) return;
+      Atomics.wait(words, WRITABLE, seen);
+    }
+  }
+
   /** Nothing more will come. */
   end(): void {
     Atomics.compareExchange(this.#side.words, STATE, OPEN, ENDED);

@@ -54,7 +54,12 @@ export async function* writeUpperdir(
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const { xattrs = 'all', signal } = options;
   yield* withThreads(lower, upper, options, (threads, views): ByteStream => {
-    const request = (ring: RingMemory): PackRequest => ({ views, ids: IDENTITY, xattrs, to: { kind: 'ring', ring } });
+    const request = (ring: RingMemory): PackRequest => ({
+      of: views,
+      ids: IDENTITY,
+      xattrs,
+      to: { kind: 'ring', ring },
+    });
     const job = (ring: RingMemory): Job => ({ name: 'pack', request: request(ring) });
     return jobStream(threads.jobs, job, { signal, ...noting(options) });
   });

@@ -194,7 +194,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
   ): Promise<ApplyReport> {
     const views = await this.#views(from, await this.#driver.parent(from), options);
     const packing = (ring: RingMemory): PackRequest => ({
-      views,
+      of: views,
       ids: this.#driver.idMaps,
       xattrs: 'all',
       to: { kind: 'ring', ring },
@@ -219,10 +219,8 @@ class Graph extends DelegatingDriver implements StorageDriver {
     using crew = this.#threads.crew(options);
     const { jobs, forTwo } = this.#threads;
     const steps = forTwo ? ringMemory({ slots: 16, slotBytes: 16 * 1024 }) : undefined;
-    const { base: _, ...shown } = views;
     const request = (ring: RingMemory, compress?: Compressing): PackRequest => ({
-      views: steps === undefined ? views : shown,
-      steps,
+      of: steps === undefined ? views : { steps },
       ids: this.#driver.idMaps,
       xattrs: options.xattrs ?? 'all',
       to: { kind: 'ring', ring, compress },

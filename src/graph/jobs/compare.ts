@@ -4,12 +4,13 @@ import type { JobContext } from '../../base/pool.ts';
 import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import type { Change } from '../../base/values.ts';
 import { packTree } from '../../diff/pack.ts';
+import type { Packable } from '../../diff/types.ts';
 import { walkChanges, walkDifferences } from '../../diff/walk.ts';
 import { inodeKey, isDirectory } from '../../fs/stat.ts';
 import type { Jail } from './jail.ts';
 import { listChanges, type Wanted } from './list.ts';
 import { type Out, writeInto, writerOf } from './out.ts';
-import { readSteps } from './steps.ts';
+import { withSteps } from './steps.ts';
 import { sync } from './sync.ts';
 import { reasonToWalk, type Views, walkOptions, withViews } from './views.ts';
 
@@ -25,10 +26,8 @@ export function whyWalk({ views, renames }: WhyWalkRequest, _context: JobContext
 }
 
 export interface PackRequest {
-  /** Without a base where `steps` tells what differs. */
-  readonly views: Views;
-  /** What the job `steps` writes. */
-  readonly steps?: RingMemory | undefined;
+  /** What is compared here, or what the job `steps` writes, which compares. */
+  readonly of: Views | { readonly steps: RingMemory };
   readonly ids: IdMaps;
   readonly xattrs: 'all' | 'docker';
   readonly to: Out;
@@ -41,16 +40,11 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
   using writer = writerOf(request.to);
   const skipped: string[] = [];
   let bytes = 0;
-  withViews(request.views, jail, (places) => {
-    const { view, base, upper } = places;
-    const differences =
-      request.steps === undefined
-        ? walkDifferences(view, base, walkOptions(request.views, places, context))
-        : readSteps(request.steps);
+  const packed = (view: ByteString, upper: ByteString | undefined, differences: Iterable<Packable>): void => {
     const options = {
       xattrs: request.xattrs,
       ids: request.ids,
-      ...(upper === undefined ? {} : { upper: upper.upper }),
+      ...(upper === undefined ? {} : { upper }),
       skipped: (path: ByteString, because: string) => {
         if (skipped.length < 100) skipped.push(`${because}: ${path}`);
       },
@@ -61,7 +55,15 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
       bytes += chunk.length;
       context.done(bytes);
     });
-  });
+  };
+  const { of } = request;
+  if ('steps' in of) withSteps(of.steps, jail, ({ view, upper }, steps) => packed(view, upper, steps));
+  else {
+    withViews(of, jail, (places) => {
+      const { view, base, upper } = places;
+      packed(view, upper?.upper, walkDifferences(view, base, walkOptions(of, places, context)));
+    });
+  }
   writer.end();
   if (request.writeBack !== undefined) sync({ path: request.writeBack });
   return skipped;

@@ -62,6 +62,21 @@ export class Jail {
     return entered === undefined ? (otherwise as () => T)() : task();
   }
 
+  /** Runs `task` where another thread of this process is, as it told by `standing`. */
+  beside<T>(other: Standing, task: () => T): T {
+    const own = standing();
+    try {
+      try {
+        goTo(other);
+        return task();
+      } finally {
+        goTo(own);
+      }
+    } finally {
+      closeAll(own);
+    }
+  }
+
   /** As `privately`, until disposed of. */
   enterPrivately(mayFail: boolean): Entered | undefined {
     let outside: Standing | undefined = standing();
@@ -120,9 +135,10 @@ export interface Entered extends Disposable {
 }
 
 /** Where a thread is: descriptors of its mount namespace, root and working directory. */
-type Standing = readonly [mounts: number, root: number, here: number];
+export type Standing = readonly [mounts: number, root: number, here: number];
 
-function standing(): Standing {
+/** Of this thread; for `closeAll`. */
+export function standing(): Standing {
   const open: number[] = [];
   try {
     open.push(openat(AT_FDCWD, '/proc/thread-self/ns/mnt' as ByteString, 0));
@@ -134,7 +150,7 @@ function standing(): Standing {
   }
 }
 
-function closeAll(descriptors: Standing): void {
+export function closeAll(descriptors: Standing): void {
   descriptors.forEach(close);
 }
 

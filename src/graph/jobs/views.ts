@@ -30,6 +30,8 @@ export interface Views {
 
 /** The trees where they are mounted. */
 export interface Places {
+  /** They are mounted, where this thread alone is. */
+  readonly mounted?: true;
   readonly view: ByteString;
   readonly base: ByteString | undefined;
   /** The upper without what somebody mounted inside it: the view shows none of that. */
@@ -94,6 +96,7 @@ function mountViews(views: Views): Places {
   const [inView, inBase] = [shown('view', view), shown('base', base)];
   const indexed = inView ?? inBase;
   return {
+    mounted: true,
     view,
     base,
     ...(indexed === undefined ? {} : { indexed }),
