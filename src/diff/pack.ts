@@ -173,29 +173,43 @@ class Packer implements Disposable {
     const at = this.#view;
     at.moveTo(prefix.split('/').slice(0, -1) as ByteString[]);
     const archived = `${prefix}${name}` as ByteString;
+    if (difference.stat !== undefined && isFile(difference.stat)) {
+      const fd = openat(at.fd, name, READING, 0, ENOENT, ELOOP, ENXIO);
+      if (fd >= 0 && this.#opened(fd, archived)) return;
+    }
     // Again: the walk may hold its steps back for long, and its stat would be of then.
     const stat = lstatat(at.fd, name, ENOENT);
     if (stat === undefined) throw changed(archived, 'it vanished');
-    if (stat.nlink > 1 && !isDirectory(stat) && !isSocket(stat)) {
-      const key = inodeKey(stat);
-      const first = this.#linked.get(key);
-      if (first !== undefined) {
-        this.#header('hardlink', archived, stat, NO_XATTRS, { linkName: first });
-        return;
-      }
-      this.#linked.set(key, archived);
-    }
     if (!isFile(stat)) {
-      this.#entryOf(at, prefix, name, { stat, difference });
+      if (!this.#isLinked(archived, stat)) this.#entryOf(at, prefix, name, { stat, difference });
       return;
     }
-    const fd = openat(at.fd, name, READING);
+    if (!this.#opened(openat(at.fd, name, READING), archived)) throw changed(archived, 'another took its place');
+  }
+
+  /** What was opened, if it is a file; takes `fd` over. */
+  #opened(fd: number, archived: ByteString): boolean {
+    let taken = false;
     try {
+      const stat = fstat(fd);
+      if (!isFile(stat)) return false;
+      if (this.#isLinked(archived, stat)) return true;
       this.#file(fd, archived, stat, flistxattr(fd));
-    } catch (error) {
-      close(fd);
-      throw error;
+      taken = true;
+      return true;
+    } finally {
+      if (!taken) close(fd);
     }
+  }
+
+  /** Whether it is another name of what the archive holds, as which it is written; else it is the first. */
+  #isLinked(archived: ByteString, stat: Stat): boolean {
+    if (stat.nlink === 1 || isDirectory(stat) || isSocket(stat)) return false;
+    const key = inodeKey(stat);
+    const first = this.#linked.get(key);
+    if (first === undefined) this.#linked.set(key, archived);
+    else this.#header('hardlink', archived, stat, NO_XATTRS, { linkName: first });
+    return first !== undefined;
   }
 
   /** Of anything but a file. */
