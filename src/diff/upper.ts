@@ -1,13 +1,13 @@
 import { type ByteString, joinBytes, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { Descent } from '../fs/descent.ts';
-import { inodeKey, isDirectory, isFile, isWhiteout } from '../fs/stat.ts';
+import { isFile } from '../fs/stat.ts';
 import { overlayMarks, overlayPrefix, WHITEOUT_PREFIX, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import { DT_DIR, DT_UNKNOWN, lstatat, readDirectory, type Stat } from '../linux/inode.ts';
-import { ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
+import { ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } from '../linux/libc.ts';
 import { fgetxattr, flistxattr } from '../linux/xattr.ts';
 import { FUSE_REMEDY } from '../mount/raw.ts';
-import { ofReading } from './reading.ts';
+import { countLinks, strayLink } from './links.ts';
 import type { Listing } from './types.ts';
 
 // What an upper directory says of a view, and whether that is enough. A path whose ancestors are all in the upper, as
@@ -26,20 +26,27 @@ export interface UpperReading {
   readonly foreign?: boolean;
 }
 
+/** How names are counted. */
+export interface LinkCounting {
+  /** Called for each name; may throw. */
+  readonly check?: () => void;
+  readonly count?: typeof countLinks;
+}
+
 /**
  * Why the upper does not tell all that differs between the mounted `view` and its base; undefined where it does. Names
  * of an inode outside of what the upper leads to change with those inside (under `index=on`), or differ from them in what
  * they are linked to and have to be carried with them (files that were moved with their directory). `moved`: whether that
- * is asked, and a directory was moved, as `checkUpper` answers. `check` is called for each name, and may throw.
+ * is asked, and a directory was moved, as `checkUpper` answers.
  */
 export function whyNotUpper(
   view: ByteString,
   { upper, style, noIndex }: UpperReading,
   moved: boolean = hasRedirects(upper, style),
-  check: () => void = () => {},
+  { check = () => {}, count = countLinks }: LinkCounting = {},
 ): string | undefined {
   if (noIndex && !moved) return undefined;
-  const path = strayLink(view, upper, style, check);
+  const path = strayLink(count(view, { upper, style }, check));
   return path === undefined ? undefined : `${path} has names in places that the upper directory does not lead to`;
 }
 
@@ -107,54 +114,6 @@ export function refuseFuseMarks(
     `Cannot read the upper directory: ${mark} is a mark of fuse-overlayfs, which the kernel does not read. ${FUSE_REMEDY}`,
     { path, remedy: FUSE_REMEDY },
   );
-}
-
-/** The first path that a walk by the upper comes to and whose inode has names that it does not come to. */
-function strayLink(
-  viewRoot: ByteString,
-  upperRoot: ByteString,
-  style: WhiteoutStyle,
-  check: () => void,
-): ByteString | undefined {
-  /** By inode: a path, and how many of its names are still to be found. */
-  const missing = new Map<string, { readonly path: ByteString; left: number }>();
-  using view = Descent.open(viewRoot);
-  using upper = Descent.open(upperRoot);
-  const statIn = (name: ByteString, path: ByteString): Stat | undefined => {
-    try {
-      return lstatat(view.fd, name, ENOENT);
-    } catch (error) {
-      throw ofReading(located(error, path), path, viewRoot, upperRoot);
-    }
-  };
-  const stack = [{ path: '', names: upper.names(), next: 0, inUpper: true }];
-  for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
-    const name = level.names[level.next++];
-    if (name === undefined) {
-      stack.pop();
-      if (stack.length === 0) break;
-      view.leave();
-      if (level.inUpper) upper.leave();
-      continue;
-    }
-    const path = `${level.path}/${name}` as ByteString;
-    check();
-    const stat = statIn(name, path);
-    if (stat === undefined || isWhiteout(stat)) continue;
-    if (isDirectory(stat)) {
-      if (view.enter(name, ENOENT) < 0) continue;
-      const enters = level.inUpper && upper.enter(name, ENOENT, ENOTDIR, ELOOP) === 0;
-      const inUpper = enters && !overlayMarks(upper.fd, style).redirect;
-      if (enters && !inUpper) upper.leave(); // all of it is read, wherever it comes from
-      stack.push({ path, names: inUpper ? upper.names() : view.names(), next: 0, inUpper });
-    } else if (stat.nlink > 1) {
-      const key = inodeKey(stat);
-      const known = missing.get(key);
-      if (known === undefined) missing.set(key, { path, left: stat.nlink - 1 });
-      else if (--known.left === 0) missing.delete(key);
-    }
-  }
-  return missing.values().next().value?.path;
 }
 
 /** A directory of an upper. */

@@ -3,7 +3,7 @@ import type { Digest } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
 import { Items } from '../base/items.ts';
 import type { Job } from '../base/pool.ts';
-import { type RingMemory, ringMemory } from '../base/ring.ts';
+import type { RingMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream, Change, LayerId } from '../base/values.ts';
 import type { Rendering } from '../diff/types.ts';
 import type { LayerContent, LayerDriver, LayerMode } from '../driver/driver.ts';
@@ -20,7 +20,7 @@ import type { DiffSizeRequest, PackRequest, WhyWalkRequest } from './jobs/compar
 import type { FileRange } from './jobs/inflate.ts';
 import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
 import type { ReplayRequest } from './jobs/replay.ts';
-import type { StepsRequest } from './jobs/steps.ts';
+import { type StepsRequest, stepRings } from './jobs/steps.ts';
 import type { Views } from './jobs/views.ts';
 import { type LayerFiles, layerFiles } from './layer-files.ts';
 import { jobStream, noting, writeFile } from './streams.ts';
@@ -218,16 +218,16 @@ class Graph extends DelegatingDriver implements StorageDriver {
     const views = await this.#views(id, parent, options);
     using crew = this.#threads.crew(options);
     const { jobs, forTwo } = this.#threads;
-    const steps = forTwo ? ringMemory({ slots: 16, slotBytes: 16 * 1024 }) : undefined;
+    const steps = forTwo ? stepRings() : undefined;
     const request = (ring: RingMemory, compress?: Compressing): PackRequest => ({
-      of: steps === undefined ? views : { steps },
+      of: steps ?? views,
       ids: this.#driver.idMaps,
       xattrs: options.xattrs ?? 'all',
       to: { kind: 'ring', ring, compress },
     });
     const job = (...to: Parameters<typeof request>): Job => ({ name: 'pack', request: request(...to) });
     const beside = steps && {
-      ring: steps,
+      rings: [steps.steps, steps.links],
       job: { name: 'steps', request: { views, to: steps } satisfies StepsRequest },
     };
     yield* jobStream(jobs, job, { ...watch(options), ...noting(options), crew, beside, lend: options.lend ?? false });

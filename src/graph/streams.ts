@@ -11,8 +11,8 @@ import type { Threads } from './threads.ts';
 /** Who works with the job. */
 export interface Company {
   readonly crew?: Crew;
-  /** A job that feeds it by another ring. */
-  readonly beside?: { readonly job: Job; readonly ring: RingMemory } | undefined;
+  /** A job that feeds it, and the rings between them. */
+  readonly beside?: { readonly job: Job; readonly rings: readonly RingMemory[] } | undefined;
   /** Called with the job's answer once all of it was read. */
   readonly onAnswer?: ((answer: unknown) => void) | undefined;
 }
@@ -29,7 +29,7 @@ export async function* jobStream(
   const ring = ringMemory();
   const giveUp = (): void => {
     abortRing(ring);
-    if (beside !== undefined) abortRing(beside.ring);
+    beside?.rings.forEach(abortRing);
     crew?.giveUp();
   };
   const stop = new AbortController();

@@ -10,7 +10,7 @@ import { inodeKey, isDirectory } from '../../fs/stat.ts';
 import type { Jail } from './jail.ts';
 import { listChanges, type Wanted } from './list.ts';
 import { type Out, writeInto, writerOf } from './out.ts';
-import { withSteps } from './steps.ts';
+import { type StepRings, withSteps } from './steps.ts';
 import { sync } from './sync.ts';
 import { reasonToWalk, type Views, walkOptions, withViews } from './views.ts';
 
@@ -27,7 +27,7 @@ export function whyWalk({ views, renames }: WhyWalkRequest, _context: JobContext
 
 export interface PackRequest {
   /** What is compared here, or what the job `steps` writes, which compares. */
-  readonly of: Views | { readonly steps: RingMemory };
+  readonly of: Views | StepRings;
   readonly ids: IdMaps;
   readonly xattrs: 'all' | 'docker';
   readonly to: Out;
@@ -57,7 +57,8 @@ export function pack(request: PackRequest, context: JobContext, jail: Jail): rea
     });
   };
   const { of } = request;
-  if ('steps' in of) withSteps(of.steps, jail, ({ view, upper }, steps) => packed(view, upper, steps));
+  if ('steps' in of)
+    withSteps(of, { jail, check: () => context.check() }, ({ view, upper }, steps) => packed(view, upper, steps));
   else {
     withViews(of, jail, (places) => {
       const { view, base, upper } = places;

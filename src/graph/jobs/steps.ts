@@ -1,8 +1,10 @@
 import type { ByteString } from '../../base/bytes.ts';
 import type { JobContext } from '../../base/pool.ts';
-import { type RingMemory, RingReader, RingWriter } from '../../base/ring.ts';
+import { type RingMemory, RingReader, RingWriter, ringMemory } from '../../base/ring.ts';
+import { countLinks, type Linked, type Links, see } from '../../diff/links.ts';
 import type { Packable } from '../../diff/types.ts';
 import { walkDifferences } from '../../diff/walk.ts';
+import type { WhiteoutStyle } from '../../fs/whiteouts.ts';
 import { closeAll, type Jail, type Standing, standing } from './jail.ts';
 import { type Views, walkOptions, withViews } from './views.ts';
 
@@ -11,8 +13,24 @@ import { type Views, walkOptions, withViews } from './views.ts';
 
 export interface StepsRequest {
   readonly views: Views;
-  readonly to: RingMemory;
+  readonly to: StepRings;
 }
+
+/** What goes between the two. */
+export interface StepRings {
+  /** From the walker to the packer. */
+  readonly steps: RingMemory;
+  /** Back: what the packer counted, where names of links are to be counted before the first step, which both do. */
+  readonly links: RingMemory;
+}
+
+export function stepRings(): StepRings {
+  const ring = (): RingMemory => ringMemory({ slots: 16, slotBytes: 16 * 1024 });
+  return { steps: ring(), links: ring() };
+}
+
+/** Begins what asks the packer to count its share; no step does. */
+const COUNT = '?';
 
 /** What is gathered before it is passed on: little, so that the packer begins soon. */
 const PASSED_BYTES = 8192;
@@ -26,25 +44,29 @@ const CODES: Readonly<Record<Packable['kind'], string>> = {
 };
 const KINDS = new Map(Object.entries(CODES).map(([kind, code]) => [code, kind as Packable['kind']]));
 
-/** What comes before the steps. */
+/** What comes before the steps, with the walker's `Standing` where it has mounts of its own. */
 interface Walked {
   readonly view: ByteString;
   readonly upper: ByteString | undefined;
-  /** Where the walker is, if it has mounts of its own. */
-  readonly standing?: Standing;
 }
 
 /** Job: what differs, for `withSteps`. */
 export function steps({ views, to }: StepsRequest, context: JobContext, jail: Jail): void {
-  const writer = new RingWriter(to);
+  const writer = new RingWriter(to.steps);
+  const count: typeof countLinks = (view, reading, check) => {
+    writer.write(Buffer.from(`${COUNT}${reading.style}`, 'latin1'));
+    const missing = countLinks(view, reading, check, { index: 0, of: 2 });
+    for (const [key, linked] of readLinks(to.links)) see(missing, key, linked);
+    return missing;
+  };
   withViews(views, jail, (places) => {
     const own = places.mounted === true ? standing() : undefined;
     try {
       const { view, base, upper } = places;
-      const walked: Walked = { view, upper: upper?.upper, ...(own === undefined ? {} : { standing: own }) };
-      writer.write(Buffer.from(JSON.stringify(walked), 'latin1'));
+      const walked = [view, upper?.upper ?? '', ...(own ?? [])];
+      writer.write(Buffer.from(walked.join('\0'), 'latin1'));
       let records = '';
-      for (const step of walkDifferences(view, base, walkOptions(views, places, context))) {
+      for (const step of walkDifferences(view, base, walkOptions(views, places, context, { count }))) {
         records += encode(step);
         if (records.length < PASSED_BYTES) continue;
         writer.write(Buffer.from(records, 'latin1'));
@@ -59,6 +81,46 @@ export function steps({ views, to }: StepsRequest, context: JobContext, jail: Ja
   writer.end();
 }
 
+function textOf(bytes: Uint8Array = new Uint8Array()): string {
+  return Buffer.from(bytes).toString('latin1');
+}
+
+/** Fields end with a NUL. */
+function writeLinks(to: RingMemory, missing: Links): void {
+  const writer = new RingWriter(to);
+  let records = '';
+  for (const [key, { path, nlink, seen }] of missing) {
+    records += `${key}\0${path}\0${nlink}\0${seen}\0`;
+    if (records.length < PASSED_BYTES) continue;
+    writer.write(Buffer.from(records, 'latin1'));
+    records = '';
+  }
+  writer.write(Buffer.from(records, 'latin1'));
+  writer.end();
+}
+
+function* readLinks(from: RingMemory): Generator<[string, Linked], void, undefined> {
+  let fields: string[] = [];
+  for (const field of readFields(new RingReader(from))) {
+    fields.push(field);
+    if (fields.length < 4) continue;
+    const [key, path, nlink, seen] = fields as [string, ByteString, string, string];
+    yield [key, { path, nlink: Number(nlink), seen: Number(seen) }];
+    fields = [];
+  }
+}
+
+/** What ends with a NUL, without it. */
+function* readFields(reader: RingReader): Generator<string, void, undefined> {
+  let rest = '';
+  for (let view = reader.next(); view !== undefined; view = reader.next()) {
+    const fields = (rest + textOf(view)).split('\0');
+    reader.release();
+    rest = fields.pop() ?? '';
+    yield* fields;
+  }
+}
+
 /** Kind, whether it lies in the upper, mode in octal digits, a path that begins with `/`, a NUL. */
 function encode({ kind, itself, stat, path }: Packable): string {
   return `${CODES[kind]}${itself === true ? 1 : 0}${stat === undefined ? '' : stat.mode.toString(8)}${path}\0`;
@@ -66,27 +128,27 @@ function encode({ kind, itself, stat, path }: Packable): string {
 
 /** Runs `task` where the job `steps` is that writes into the ring, with what it finds. */
 export function withSteps<T>(
-  from: RingMemory,
-  jail: Jail,
-  task: (places: Pick<Walked, 'view' | 'upper'>, steps: Iterable<Packable>) => T,
+  from: StepRings,
+  { jail, check }: { readonly jail: Jail; readonly check: () => void },
+  task: (walked: Walked, steps: Iterable<Packable>) => T,
 ): T {
-  const reader = new RingReader(from);
-  const { standing: other, ...places } = JSON.parse(Buffer.from(reader.next() ?? '').toString('latin1')) as Walked;
+  const reader = new RingReader(from.steps);
+  const [view, upper, ...other] = textOf(reader.next()).split('\0') as [ByteString, ByteString, ...string[]];
   const run = (): T => {
     reader.release();
-    return task(places, readSteps(reader));
+    const first = textOf(reader.next());
+    if (first.startsWith(COUNT)) {
+      reader.release();
+      const style = first.slice(1) as Exclude<WhiteoutStyle, 'none'>;
+      writeLinks(from.links, countLinks(view, { upper, style }, check, { index: 1, of: 2 }));
+    }
+    return task({ view, upper: upper === '' ? undefined : upper }, readSteps(reader));
   };
-  return other === undefined ? run() : jail.beside(other, run);
+  return other.length === 0 ? run() : jail.beside(other.map(Number) as unknown as Standing, run);
 }
 
 function* readSteps(reader: RingReader): Generator<Packable, void, undefined> {
-  let rest = '';
-  for (let view = reader.next(); view !== undefined; view = reader.next()) {
-    const records = (rest + Buffer.from(view).toString('latin1')).split('\0');
-    reader.release();
-    rest = records.pop() ?? '';
-    for (const record of records) yield decode(record);
-  }
+  for (const record of readFields(reader)) yield decode(record);
 }
 
 function decode(record: string): Packable {

@@ -2,7 +2,7 @@ import { type ByteString, joinBytes } from '../../base/bytes.ts';
 import type { JobContext } from '../../base/pool.ts';
 import type { IndexPlace } from '../../diff/indexed.ts';
 import type { WalkOptions } from '../../diff/types.ts';
-import { type CheckedUpper, checkUpper, type UpperReading, whyNotUpper } from '../../diff/upper.ts';
+import { type CheckedUpper, checkUpper, type LinkCounting, type UpperReading, whyNotUpper } from '../../diff/upper.ts';
 import { AT_FDCWD, mkdirat } from '../../linux/inode.ts';
 import { mount } from '../../linux/mount.ts';
 import type { Mount } from '../../mount/mount.ts';
@@ -117,11 +117,9 @@ function mkdirAt(path: ByteString): void {
   mkdirat(AT_FDCWD, path, 0o700);
 }
 
-interface Asked {
+interface Asked extends LinkCounting {
   /** A rename is one line, whatever other names the files in it have. */
   readonly renames?: boolean;
-  /** Called now and then; what it throws ends the asking. */
-  readonly check?: () => void;
 }
 
 /** The cheapest way that finds everything. */
@@ -139,11 +137,12 @@ export function walkOptions(views: Views, places: Places, context: JobContext, a
 export function reasonToWalk(
   { whole }: Views,
   { view, base, upper, indexed }: Places,
-  { renames = false, check }: Asked,
+  { renames = false, ...counting }: Asked,
   checked?: CheckedUpper,
 ): string | undefined {
   if (whole !== undefined || upper === undefined) return whole;
   if (indexed !== undefined) return `${indexed} is not in the upper directory, and shows what is in its index`;
-  const { redirects } = checked ?? (base === undefined ? { redirects: undefined } : checkUpper(base, upper, check));
-  return whyNotUpper(view, upper, redirects === undefined ? undefined : redirects && !renames, check);
+  const { redirects } =
+    checked ?? (base === undefined ? { redirects: undefined } : checkUpper(base, upper, counting.check));
+  return whyNotUpper(view, upper, redirects === undefined ? undefined : redirects && !renames, counting);
 }
