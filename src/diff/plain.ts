@@ -1,5 +1,6 @@
 import type { ByteString } from '../base/bytes.ts';
 import type { Change } from '../base/values.ts';
+import { walkBriefly } from './brief.ts';
 import type { Listing, Rendering, WalkOptions } from './types.ts';
 import { checkUpper, refuseFuseMarks, type UpperReading } from './upper.ts';
 import { walkChanges } from './walk.ts';
@@ -32,8 +33,13 @@ export function* walkPlain(
     if (foreign) refuseFuseMarks(fd, path, listing);
     if (listing.marks.redirect) throw MOVED;
   };
+  const { check = () => {} } = options;
+  const walked: Iterable<Change> =
+    rendering === 'docker'
+      ? walkBriefly(view, base, { upper: reading.upper, style, entering, check })
+      : walkChanges(view, base, rendering, { ...options, guide: style, entering });
   try {
-    for (const change of walkChanges(view, base, rendering, { ...options, guide: style, entering })) {
+    for (const change of walked) {
       if (held === undefined) {
         yield change;
         continue;

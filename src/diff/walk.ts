@@ -6,7 +6,7 @@ import { xattrsOfFd } from '../fs/xattrs.ts';
 import { fstat, lstatat, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
 import { flistxattr } from '../linux/xattr.ts';
-import { Comparer, LinkGroups, SELF, sameInodeFields } from './compare.ts';
+import { Comparer, LinkGroups, SELF } from './compare.ts';
 import { ofReading } from './reading.ts';
 import type { Difference, Listed, Listing, Rendering, WalkOptions } from './types.ts';
 
@@ -106,8 +106,6 @@ interface Level {
   readonly opaque: boolean;
   /** The view shows another directory of the layers below than the base has here. */
   readonly elsewhere: boolean;
-  /** Whether the directory itself differs, where that was not asked yet: the list has it too if it has something in it. */
-  readonly differs?: (() => boolean) | undefined;
   listed: boolean;
 }
 
@@ -189,8 +187,6 @@ function* stepsBelow(
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const name = level.names[level.next++];
     if (name === undefined) {
-      here.path = level.path as ByteString;
-      if (!level.listed && level.differs?.() === true) yield* ancestors(stack);
       stack.pop();
       if (stack.length === 0) return;
       view.leave();
@@ -229,7 +225,6 @@ function* stepsBelow(
     }
     const early = entered ? read(upper, path, options.guide) : undefined;
     let step: Difference | Unlisted | undefined;
-    let differs: (() => boolean) | undefined;
     if (now === undefined) step = { kind: 'delete', path, itself };
     else if (before === undefined || base === undefined) step = { kind: 'add', path, stat: now, itself };
     else {
@@ -242,9 +237,7 @@ function* stepsBelow(
         contents: view,
       };
       const other = { at: base, name: entered ? SELF : name, stat: before };
-      const isEqual = (): boolean => comparer.equal(one, other, inDoubt(now, level));
-      if (entered && rendering === 'docker' && sameInodeFields(now, before)) differs = () => !isEqual();
-      const equal = differs !== undefined || (!itself && untouched(now, before, name, level)) || isEqual();
+      const equal = (!itself && untouched(now, before, name, level)) || comparer.equal(one, other, inDoubt(now, level));
       if (joins || !equal) {
         step = { kind: 'modify', path, stat: now, itself };
       } else if (isLinked(now)) step = { kind: 'unlisted', path, stat: now };
@@ -277,7 +270,6 @@ function* stepsBelow(
       inUpper,
       told,
       opaque,
-      differs,
       elsewhere: level.elsewhere || (inUpper && (listing?.marks.redirect ?? isRedirected(upper.fd))),
       // A rename stamps the inode's ctime alone; what is done inside a directory stamps mtime as well.
       moved: level.moved || (touchedNs !== undefined && now.ctimeNs > touchedNs && now.ctimeNs !== now.mtimeNs),
@@ -317,14 +309,19 @@ function* renamed(
   yield* stepsBelow({ view, base, upper, path, basePath: from }, rendering, options, here);
 }
 
-/** The directories above a change that were not listed themselves, topmost first (not the root). */
+/** The directories above a change that were not listed themselves, topmost first (not the root); now they are. */
+export function unlisted<T extends { listed: boolean }>(stack: readonly T[]): readonly T[] {
+  let first = stack.length;
+  while (first > 0 && stack[first - 1]?.listed === false) first--;
+  const found = first === stack.length ? NONE : stack.slice(first);
+  for (const level of found) level.listed = true;
+  return found;
+}
+
+const NONE: readonly never[] = [];
+
 function* ancestors(stack: readonly Level[]): Generator<Listed, void, undefined> {
-  let unlisted = stack.length;
-  while (unlisted > 0 && stack[unlisted - 1]?.listed === false) unlisted--;
-  for (const level of stack.slice(unlisted)) {
-    level.listed = true;
-    yield { kind: 'modify', path: level.path as ByteString, stat: level.stat };
-  }
+  for (const { path, stat } of unlisted(stack)) yield { kind: 'modify', path: path as ByteString, stat };
 }
 
 /** What a name shows; undefined for nothing, and for a whiteout that a plain layer directory shows as a device. */

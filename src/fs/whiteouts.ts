@@ -63,9 +63,9 @@ const NO_MARKS: OverlayMarks = {
 export function overlayMarks(fd: number, style: WhiteoutStyle, attributes?: readonly ByteString[]): OverlayMarks {
   const prefix = overlayPrefix(style);
   if (prefix === undefined) return NO_MARKS;
-  const names = new Set((attributes ?? flistxattr(fd)).filter((name) => name.startsWith(prefix)));
-  if (names.size === 0) return NO_MARKS;
-  const has = (mark: string): boolean => names.has(`${prefix}${mark}` as ByteString);
+  const names = (attributes ?? flistxattr(fd)).filter((name) => name.startsWith(prefix) && isMarked([name]));
+  if (names.length === 0) return NO_MARKS;
+  const has = (mark: string): boolean => names.includes(`${prefix}${mark}` as ByteString);
   const opaque = has('opaque') ? fgetxattr(fd, `${prefix}opaque` as ByteString)?.toString('latin1') : undefined;
   return {
     opaque: opaque === OPAQUE,

@@ -1,0 +1,199 @@
+import type { ByteString } from '../base/bytes.ts';
+import type { Change } from '../base/values.ts';
+import { Descent } from '../fs/descent.ts';
+import { isDirectory, isWhiteout } from '../fs/stat.ts';
+import { overlayMarks, showsItself, type WhiteoutStyle } from '../fs/whiteouts.ts';
+import {
+  type DirectoryEntry,
+  DT_CHR,
+  DT_DIR,
+  DT_UNKNOWN,
+  fstat,
+  lstatat,
+  readDirectory,
+  type Stat,
+} from '../linux/inode.ts';
+import { ENOENT, located } from '../linux/libc.ts';
+import { flistxattr } from '../linux/xattr.ts';
+import { Comparer, LinkGroups, SELF, sameInodeFields } from './compare.ts';
+import { ofReading } from './reading.ts';
+import type { Listing } from './types.ts';
+import { unlisted } from './walk.ts';
+
+type Entry = Pick<DirectoryEntry, 'name' | 'type'>;
+
+/** As a type: a name that the base alone has, in an opaque directory. */
+const ABSENT = -1;
+
+/** A directory on the way from the root to where the walk is. */
+interface Level {
+  readonly path: string;
+  /** Sorted by bytes. */
+  readonly entries: readonly Entry[];
+  next: number;
+  readonly attributes: readonly ByteString[];
+  readonly holdsXattrWhiteouts: boolean;
+  /** What the base has here, where that is a directory. */
+  readonly before: Stat | undefined;
+  /** The view shows nothing of the base here or below. */
+  readonly opaque: boolean;
+  listed: boolean;
+}
+
+export interface BriefOptions {
+  readonly upper: ByteString;
+  readonly style: Exclude<WhiteoutStyle, 'none'>;
+  /** Called for each directory, before anything in it is looked at; what it throws ends the walk. */
+  readonly entering: (fd: number, path: ByteString, listing: Listing) => void;
+  /** Called at every entry; what it throws ends the walk. */
+  readonly check: () => void;
+}
+
+/**
+ * As `walkChanges` by a guide in Docker's rendering, for an upper in which no directory was moved, but kinds and paths
+ * alone: of what is added the name is enough, and of a directory in which something is listed nothing more is asked.
+ */
+export function* walkBriefly(
+  viewRoot: ByteString,
+  baseRoot: ByteString,
+  options: BriefOptions,
+): Generator<Change, void, undefined> {
+  /** For errors. */
+  const here = { path: '/' as ByteString };
+  try {
+    using view = Descent.open(viewRoot);
+    using base = Descent.open(baseRoot);
+    using upper = Descent.open(options.upper);
+    yield* changesBelow({ view, base, upper }, options, here);
+  } catch (error) {
+    throw ofReading(located(error, here.path), here.path, viewRoot, options.upper);
+  }
+}
+
+interface Trees {
+  readonly view: Descent;
+  readonly base: Descent;
+  readonly upper: Descent;
+}
+
+function* changesBelow(
+  { view, base, upper }: Trees,
+  { style, entering, check }: BriefOptions,
+  here: { path: ByteString },
+): Generator<Change, void, undefined> {
+  const comparer = new Comparer('docker');
+  const groups = new LinkGroups();
+
+  /** What is in the present directory. */
+  const levelOf = (path: string, above: Level | undefined, before: Stat | undefined, listed: boolean): Level => {
+    const { fd } = upper;
+    const attributes = flistxattr(fd);
+    const marks = overlayMarks(fd, above === undefined ? 'none' : style, attributes); // the kernel ignores the root's
+    const entries: Entry[] = readDirectory(fd, path);
+    const listing = {
+      attributes,
+      marks,
+      get names() {
+        return entries.map(({ name }) => name);
+      },
+    };
+    entering(fd, (path || '/') as ByteString, listing);
+    const opaque = above !== undefined && (above.opaque || marks.opaque);
+    if (opaque && before !== undefined) {
+      const own = new Set(listing.names);
+      for (const name of base.names()) if (!own.has(name)) entries.push({ name, type: ABSENT });
+    }
+    entries.sort((one, other) => (one.name < other.name ? -1 : 1));
+    const { holdsXattrWhiteouts } = marks;
+    return { path, entries, next: 0, attributes, holdsXattrWhiteouts, before, opaque, listed };
+  };
+
+  /** What the view shows under a name that has something else than a directory in the upper. */
+  const shown = (path: ByteString, own: Stat | undefined): Stat | undefined => {
+    if (own !== undefined && isWhiteout(own)) return undefined;
+    if (own !== undefined && showsItself(own)) return own;
+    view.moveTo(namesOf(path).slice(0, -1));
+    const stat = view.stat(nameOf(path), ENOENT);
+    return stat === undefined || isWhiteout(stat) ? undefined : stat;
+  };
+
+  const isEqual = (path: ByteString, now: Stat, before: Stat): boolean => {
+    if (now.nlink > 1 && !isDirectory(now) && groups.joins(now, before)) return false;
+    const name = nameOf(path);
+    const contents = {
+      get fd(): number {
+        view.moveTo(namesOf(path).slice(0, -1));
+        return view.fd;
+      },
+    };
+    return comparer.equal({ at: upper, name, stat: now, contents }, { at: base, name, stat: before }, true);
+  };
+
+  const isEqualDirectory = ({ before, attributes }: Level): boolean => {
+    const now = fstat(upper.fd);
+    if (before === undefined || !sameInodeFields(now, before)) return false;
+    const name = SELF;
+    return comparer.equal({ at: upper, name, stat: now, attributes }, { at: base, name, stat: before }, false);
+  };
+
+  /** What a name is that leads to no directory of the upper; `own`: what is there, where that was asked. */
+  const kindOf = (path: ByteString, own: Stat | undefined, before: Stat | undefined): Change['kind'] | undefined => {
+    const now = shown(path, own);
+    if (now === undefined) return before === undefined ? undefined : 'delete';
+    if (before === undefined) return 'add';
+    return isEqual(path, now, before) ? undefined : 'modify';
+  };
+
+  const stack = [levelOf('', undefined, fstat(base.fd), true)];
+  for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
+    const entry = level.entries[level.next++];
+    if (entry === undefined) {
+      here.path = level.path as ByteString;
+      if (!level.listed && !isEqualDirectory(level)) yield* unlisted(stack).map(modified);
+      stack.pop();
+      if (stack.length === 0) return;
+      upper.leave();
+      if (level.before !== undefined) base.leave();
+      continue;
+    }
+    const { name, type } = entry;
+    const path = `${level.path}/${name}` as ByteString;
+    here.path = path;
+    check();
+    const found = level.before === undefined ? undefined : base.stat(name, ENOENT);
+    const before = found === undefined || isWhiteout(found) ? undefined : found;
+    const isBelow = before !== undefined && isDirectory(before);
+    // What is no device and no file that an attribute may make a whiteout is shown.
+    const isShown = type !== ABSENT && type !== DT_UNKNOWN && type !== DT_CHR && !level.holdsXattrWhiteouts;
+    let kind: Change['kind'] | undefined;
+    let entered = type === DT_DIR;
+    if (type === ABSENT) kind = before === undefined ? undefined : 'delete';
+    else if (isShown && before === undefined) kind = 'add';
+    else if (!entered) {
+      const own = lstatat(upper.fd, name, ENOENT);
+      entered = own !== undefined && isDirectory(own);
+      if (!entered) kind = kindOf(path, own, before);
+    }
+    if (entered && !isBelow) kind = before === undefined ? 'add' : 'modify';
+    if (kind !== undefined) {
+      for (const above of unlisted(stack)) yield modified(above);
+      yield { kind, path };
+    }
+    if (!entered) continue;
+    upper.enter(name);
+    if (isBelow) base.enterLater(name);
+    stack.push(levelOf(path, level, isBelow ? before : undefined, kind !== undefined));
+  }
+}
+
+function modified({ path }: Level): Change {
+  return { kind: 'modify', path: path as ByteString };
+}
+
+function namesOf(path: ByteString): ByteString[] {
+  return path.slice(1).split('/') as ByteString[];
+}
+
+function nameOf(path: ByteString): ByteString {
+  return path.slice(path.lastIndexOf('/') + 1) as ByteString;
+}
