@@ -4,12 +4,12 @@ import { Descent } from '../fs/descent.ts';
 import { isDirectory, isWhiteout } from '../fs/stat.ts';
 import { overlayMarks, showsItself, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import {
+  type BriefStat,
   type DirectoryEntry,
-  DT_CHR,
   DT_DIR,
-  DT_UNKNOWN,
   fstat,
   lstatat,
+  lstatBriefly,
   readDirectory,
   type Stat,
 } from '../linux/inode.ts';
@@ -32,7 +32,6 @@ interface Level {
   readonly entries: readonly Entry[];
   next: number;
   readonly attributes: readonly ByteString[];
-  readonly holdsXattrWhiteouts: boolean;
   /** What the base has here, where that is a directory. */
   readonly before: Stat | undefined;
   /** The view shows nothing of the base here or below. */
@@ -51,7 +50,7 @@ export interface BriefOptions {
 
 /**
  * As `walkChanges` by a guide in Docker's rendering, for an upper in which no directory was moved, but kinds and paths
- * alone: of what is added the name is enough, and of a directory in which something is listed nothing more is asked.
+ * alone: of what is added little is asked, and of a directory in which something is listed nothing.
  */
 export function* walkBriefly(
   viewRoot: ByteString,
@@ -104,12 +103,11 @@ function* changesBelow(
       for (const name of base.names()) if (!own.has(name)) entries.push({ name, type: ABSENT });
     }
     entries.sort((one, other) => (one.name < other.name ? -1 : 1));
-    const { holdsXattrWhiteouts } = marks;
-    return { path, entries, next: 0, attributes, holdsXattrWhiteouts, before, opaque, listed };
+    return { path, entries, next: 0, attributes, before, opaque, listed };
   };
 
   /** What the view shows under a name that has something else than a directory in the upper. */
-  const shown = (path: ByteString, own: Stat | undefined): Stat | undefined => {
+  const shown = <T extends BriefStat>(path: ByteString, own: T | undefined): T | Stat | undefined => {
     if (own !== undefined && isWhiteout(own)) return undefined;
     if (own !== undefined && showsItself(own)) return own;
     view.moveTo(namesOf(path).slice(0, -1));
@@ -136,11 +134,10 @@ function* changesBelow(
     return comparer.equal({ at: upper, name, stat: now, attributes }, { at: base, name, stat: before }, false);
   };
 
-  /** What a name is that leads to no directory of the upper; `own`: what is there, where that was asked. */
-  const kindOf = (path: ByteString, own: Stat | undefined, before: Stat | undefined): Change['kind'] | undefined => {
+  /** What a name is that leads to no directory of the upper; `own`: what it leads to there. */
+  const kindOf = (path: ByteString, own: Stat | undefined, before: Stat): Change['kind'] | undefined => {
     const now = shown(path, own);
-    if (now === undefined) return before === undefined ? undefined : 'delete';
-    if (before === undefined) return 'add';
+    if (now === undefined) return 'delete';
     return isEqual(path, now, before) ? undefined : 'modify';
   };
 
@@ -163,13 +160,14 @@ function* changesBelow(
     const found = level.before === undefined ? undefined : base.stat(name, ENOENT);
     const before = found === undefined || isWhiteout(found) ? undefined : found;
     const isBelow = before !== undefined && isDirectory(before);
-    // What is no device and no file that an attribute may make a whiteout is shown.
-    const isShown = type !== ABSENT && type !== DT_UNKNOWN && type !== DT_CHR && !level.holdsXattrWhiteouts;
     let kind: Change['kind'] | undefined;
     let entered = type === DT_DIR;
     if (type === ABSENT) kind = before === undefined ? undefined : 'delete';
-    else if (isShown && before === undefined) kind = 'add';
-    else if (!entered) {
+    else if (!entered && before === undefined) {
+      const own = lstatBriefly(upper.fd, name, ENOENT);
+      entered = own !== undefined && isDirectory(own);
+      if (!entered && shown(path, own) !== undefined) kind = 'add';
+    } else if (!entered && before !== undefined) {
       const own = lstatat(upper.fd, name, ENOENT);
       entered = own !== undefined && isDirectory(own);
       if (!entered) kind = kindOf(path, own, before);

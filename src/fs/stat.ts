@@ -18,7 +18,7 @@ export function typeOf(mode: number): InodeType {
   return TYPES[mode & S_IFMT] as InodeType;
 }
 
-export function isDirectory(stat: Stat): boolean {
+export function isDirectory(stat: Pick<Stat, 'mode'>): boolean {
   return (stat.mode & S_IFMT) === S_IFDIR;
 }
 
@@ -31,12 +31,12 @@ export function isSocket(stat: Stat): boolean {
 }
 
 /** A character device 0:0: what overlay leaves in an upper directory for a deleted name, whatever its mode and owner. */
-export function isWhiteout(stat: Stat): boolean {
+export function isWhiteout(stat: Pick<Stat, 'mode' | 'rdevMajor' | 'rdevMinor'>): boolean {
   return (stat.mode & S_IFMT) === S_IFCHR && stat.rdevMajor === 0 && stat.rdevMinor === 0;
 }
 
 /** What its data take on disk: less than its size where it has holes, or where they lie elsewhere. */
-export function allocatedBytes(stat: Stat): number {
+export function allocatedBytes(stat: Pick<Stat, 'blocks'>): number {
   return stat.blocks * 512;
 }
 

@@ -1,5 +1,5 @@
 import type { ByteString } from '../base/bytes.ts';
-import { fstat, futimens, lstatat, mknodat, S_IFCHR, S_IFSOCK, type Stat } from '../linux/inode.ts';
+import { type BriefStat, fstat, futimens, lstatat, mknodat, S_IFCHR, S_IFSOCK, type Stat } from '../linux/inode.ts';
 import { EEXIST, ENOENT } from '../linux/libc.ts';
 import { fgetxattr, flistxattr, fsetxattr } from '../linux/xattr.ts';
 import { allocatedBytes, isDirectory, isFile, isSocket, isWhiteout } from './stat.ts';
@@ -82,7 +82,7 @@ export function overlayMarks(fd: number, style: WhiteoutStyle, attributes?: read
  * overlay's to count; an empty file may be a whiteout by attribute, and one with fewer blocks than bytes have its data
  * elsewhere (metacopy).
  */
-export function showsItself(stat: Stat): boolean {
+export function showsItself(stat: BriefStat): boolean {
   if (isDirectory(stat)) return true;
   if (stat.nlink !== 1) return false;
   return !isFile(stat) || (stat.sizeBytes > 0 && allocatedBytes(stat) >= stat.sizeBytes);

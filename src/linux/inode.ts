@@ -268,6 +268,24 @@ export function lstatat(dir: number, path: ByteString, ...tolerated: number[]): 
   return statx(dir, path, AT_SYMLINK_NOFOLLOW, tolerated);
 }
 
+/** What little of an inode tells whether it is what an overlay shows. */
+export type BriefStat = Pick<Stat, 'mode' | 'nlink' | 'sizeBytes' | 'blocks' | 'rdevMajor' | 'rdevMinor'>;
+
+/** As `lstatat`, for who asks of many names nothing more. */
+export function lstatBriefly(dir: number, path: ByteString, ...tolerated: number[]): BriefStat | undefined {
+  const result = libc.statx(dir, scratchPath(path), AT_SYMLINK_NOFOLLOW, STATX_BASIC_AND_MNT_ID, STATX);
+  if (judge(result, 'stat', path, tolerated) < 0) return undefined;
+  const u32 = STATX_32;
+  return {
+    nlink: u32[4]!,
+    mode: u32[7]! & 0xffff,
+    sizeBytes: uint64(u32, 10),
+    blocks: uint64(u32, 12),
+    rdevMajor: u32[32]!,
+    rdevMinor: u32[33]!,
+  };
+}
+
 /** statx(2) of an open descriptor (O_PATH ones too). */
 export function fstat(fd: number): Stat {
   return statx(fd, '' as ByteString, AT_EMPTY_PATH, []) as Stat;
