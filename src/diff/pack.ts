@@ -2,7 +2,7 @@ import { type ByteString, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
 import { IDENTITY, toContainer } from '../base/id-map.ts';
 import { Descent } from '../fs/descent.ts';
-import { ReadAhead } from '../fs/read-ahead.ts';
+import { doAll, NO_PIECES, type Pieces, ReadAhead } from '../fs/read-ahead.ts';
 import { allocatedBytes, inodeKey, isDirectory, isFile, isSocket, isWhiteout, sameInode, typeOf } from '../fs/stat.ts';
 import { readSome } from '../fs/transfer.ts';
 import { isMarked, showsItself, WHITEOUT_PREFIX } from '../fs/whiteouts.ts';
@@ -40,8 +40,8 @@ import type { Packable, PackOptions } from './types.ts';
 
 const BUFFER_BYTES = 1024 * 1024;
 const SECOND = 1_000_000_000n;
-/** Smaller files are read as they are. */
-const HOLES_FROM = 1024 * 1024;
+/** Files up to this are read at once, and as they are. */
+const PIECE_BYTES = 1024 * 1024;
 const SEEK_SET = 0;
 const READING = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
 const NO_XATTRS: Xattrs = new Map();
@@ -52,17 +52,25 @@ const EMPTY = '' as ByteString;
  * trees and differences give equal bytes (driver-behaviour D8). `out` is called with up to 1 MiB at a time; the view is
  * borrowed until it returns. A file that cannot be read, or that is written to meanwhile, fails the whole archive.
  */
-export function packTree(
+export function packTree(...what: Parameters<typeof packPieces>): void {
+  doAll(packPieces(...what));
+}
+
+/** As `packTree`, piece by piece: after each entry, and each MiB of a large one. */
+export function* packPieces(
   root: ByteString,
   differences: Iterable<Packable>,
   options: PackOptions,
   out: (bytes: Uint8Array) => void,
-): void {
+): Generator<void, void, undefined> {
   using view = Descent.open(root);
   using upper = options.upper === undefined ? undefined : Descent.open(options.upper);
   using packer = new Packer(root, { view, upper }, options, out);
-  for (const difference of differences) packer.add(difference);
-  packer.finish();
+  for (const difference of differences) {
+    yield* packer.add(difference);
+    yield;
+  }
+  yield* packer.finish();
 }
 
 class Packer implements Disposable {
@@ -95,13 +103,13 @@ class Packer implements Disposable {
     this.#ahead[Symbol.dispose]();
   }
 
-  add(difference: Packable): void {
+  add(difference: Packable): Pieces {
     try {
       this.#add(difference);
     } catch (error) {
       throw ofReading(located(error, difference.path), difference.path, this.#root);
     }
-    this.#ahead.advance(); // its errors are of other paths
+    return this.#ahead.advance(); // its errors are of other paths
   }
 
   #add(difference: Packable): void {
@@ -122,8 +130,8 @@ class Packer implements Disposable {
     }
   }
 
-  finish(): void {
-    this.#ahead.drain();
+  *finish(): Generator<void, void, undefined> {
+    yield* this.#ahead.drain();
     this.#output.write(trailer());
     this.#output.flush();
   }
@@ -244,18 +252,36 @@ class Packer implements Disposable {
     const { sizeBytes } = stat;
     this.#header('file', archived, stat, xattrsNamed(fd, xattrs, this.#keep), { sizeBytes });
     const file = { fd, sizeBytes, [Symbol.dispose]: () => close(fd) };
-    this.#ahead.file(file, () => {
-      try {
-        this.#content(fd, archived, stat);
-      } catch (error) {
-        const path = `/${archived}` as ByteString;
-        throw ofReading(located(error, path), path, this.#root);
-      }
-    });
+    this.#ahead.file(file, () => this.#content(fd, archived, stat));
   }
 
-  #content(fd: number, archived: ByteString, stat: Stat): void {
-    if (!this.#read(fd, stat, archived)) throw changed(archived, 'it shrank');
+  #content(fd: number, archived: ByteString, stat: Stat): Pieces {
+    if (stat.sizeBytes > PIECE_BYTES) return this.#large(fd, archived, stat);
+    try {
+      if (!this.#output.copy(fd, stat.sizeBytes, archived)) throw changed(archived, 'it shrank');
+      this.#ended(fd, archived, stat);
+      return NO_PIECES;
+    } catch (error) {
+      throw this.#located(error, archived);
+    }
+  }
+
+  *#large(fd: number, archived: ByteString, stat: Stat): Generator<void, void, undefined> {
+    try {
+      yield* this.#read(fd, stat, archived);
+      this.#ended(fd, archived, stat);
+    } catch (error) {
+      throw this.#located(error, archived);
+    }
+  }
+
+  #located(error: unknown, archived: ByteString): unknown {
+    const path = `/${archived}` as ByteString;
+    return ofReading(located(error, path), path, this.#root);
+  }
+
+  /** It is still what its header says. */
+  #ended(fd: number, archived: ByteString, stat: Stat): void {
     const after = fstat(fd);
     if (!sameInode(stat, after)) throw changed(archived, 'another file took its place');
     if (after.sizeBytes !== stat.sizeBytes) {
@@ -265,25 +291,38 @@ class Packer implements Disposable {
     this.#output.zeros(paddingOf(stat.sizeBytes));
   }
 
-  /** False where it ends before. Holes are not read: their zeros would only fill the page cache. */
-  #read(fd: number, stat: Stat, archived: ByteString): boolean {
+  /** Holes are not read: their zeros would only fill the page cache. */
+  *#read(fd: number, stat: Stat, archived: ByteString): Generator<void, void, undefined> {
     const { sizeBytes } = stat;
-    if (sizeBytes < HOLES_FROM || allocatedBytes(stat) >= sizeBytes) {
-      return this.#output.copy(fd, sizeBytes, archived);
+    if (allocatedBytes(stat) >= sizeBytes) {
+      yield* this.#copy(fd, sizeBytes, archived);
+      return;
     }
     for (let at = 0; at < sizeBytes; ) {
       const found = lseek(fd, at, SEEK_DATA, ENXIO, EINVAL);
-      if (found === -EINVAL) return this.#output.copy(fd, sizeBytes - at, archived); // not of this filesystem
+      if (found === -EINVAL) {
+        yield* this.#copy(fd, sizeBytes - at, archived); // not of this filesystem
+        return;
+      }
       const data = found < 0 ? sizeBytes : Math.min(found, sizeBytes);
-      this.#output.zeros(data - at);
+      for (const bytes of inPieces(data - at)) {
+        this.#output.zeros(bytes);
+        yield;
+      }
       if (data === sizeBytes) break;
       const hole = lseek(fd, data, SEEK_HOLE, ENXIO);
-      if (hole < 0) return false; // cut off meanwhile
+      if (hole < 0) throw changed(archived, 'it shrank'); // cut off meanwhile
       at = Math.min(hole, sizeBytes);
       lseek(fd, data, SEEK_SET);
-      if (!this.#output.copy(fd, at - data, archived)) return false;
+      yield* this.#copy(fd, at - data, archived);
     }
-    return true;
+  }
+
+  *#copy(fd: number, sizeBytes: number, archived: ByteString): Generator<void, void, undefined> {
+    for (const bytes of inPieces(sizeBytes)) {
+      if (!this.#output.copy(fd, bytes, archived)) throw changed(archived, 'it shrank');
+      yield;
+    }
   }
 
   #whiteout(prefix: string, name: ByteString): void {
@@ -381,6 +420,10 @@ class Output {
     if (this.#used > 0) this.#out(this.#buffer.subarray(0, this.#used));
     this.#used = 0;
   }
+}
+
+function* inPieces(sizeBytes: number): Generator<number, void, undefined> {
+  for (let left = sizeBytes; left > 0; left -= PIECE_BYTES) yield Math.min(left, PIECE_BYTES);
 }
 
 function wholeSeconds(ns: bigint): bigint {

@@ -68,21 +68,21 @@ export interface CheckedUpper {
 }
 
 /**
- * Reads all directories of an upper; `check` is called for each, and may throw.
+ * Reads all directories of an upper; `check` is called for each, with what is in it, and may throw.
  * `corrupt`: one shows a directory that the mounted `base` does not have; the kernel would show it empty.
  * `unsupported`: a foreign upper has marks of fuse-overlayfs.
  */
 export function checkUpper(
   base: ByteString,
   { upper, style, foreign = false }: UpperReading,
-  check: () => void = () => {},
+  check: (directory: Pick<UpperDirectory, 'fd' | 'names'>) => void = () => {},
 ): CheckedUpper {
   using below = Descent.open(base);
   const listings = new Map<ByteString, Listing>();
   let room = LISTED_MAX;
   let redirects = false;
   for (const { fd, path, names, attributes, marks, from } of directoriesOf(upper, style)) {
-    check();
+    check({ fd, names });
     if (foreign) refuseFuseMarks(fd, path, { names, attributes });
     room -= names.length + 1;
     if (room >= 0) listings.set(path, { names, attributes, marks });

@@ -16,15 +16,28 @@ export interface AskedFile extends Disposable {
   readonly sizeBytes: number;
 }
 
+/** Work that is done as it is iterated. */
+export type Pieces = Iterable<void>;
+
+/** All is done. */
+export const NO_PIECES: Pieces = [];
+
+/** Does all of it now. */
+export function doAll(pieces: Pieces): void {
+  for (const _ of pieces) {
+    // Nobody else has to be heard.
+  }
+}
+
 interface Waiting {
   readonly file: AskedFile;
-  readonly read: () => void;
+  readonly read: () => Pieces;
 }
 
 /**
  * Bytes and the contents of files on their way out, in order: the kernel is asked for the files (posix_fadvise) while
- * those before them are read. Nothing is read but by `advance` and `drain`, so that their errors are those of the files
- * before. Disposal closes what was not read.
+ * those before them are read. Nothing is read but by `advance` and `drain` and what they answer, so that their errors are those
+ * of the files before. Disposal closes what was not read.
  */
 export class ReadAhead implements Disposable {
   readonly #out: (bytes: Uint8Array) => void;
@@ -48,39 +61,62 @@ export class ReadAhead implements Disposable {
     this.#bytes += bytes.length;
   }
 
-  /** Takes `file` over and disposes of it after `read`, which is called when all before it is out. */
-  file(file: AskedFile, read: () => void): void {
+  /** Takes `file` over and disposes of it after what `read` answers, which is called when all before it is out. */
+  file(file: AskedFile, read: () => Pieces): void {
     if (file.sizeBytes > 0 && this.#disk.happen()) readAhead(file.fd, Math.min(file.sizeBytes, AHEAD_BYTES));
     this.#waiting.push({ file, read });
     this.#files++;
   }
 
   /** Reads what is one too many. */
-  advance(): void {
-    while (this.#files > FILES_MAX || this.#bytes > BYTES_MAX) this.#next();
+  advance(): Pieces {
+    while (this.#isFull()) {
+      const pieces = this.#next();
+      if (pieces !== NO_PIECES) return this.#onwards(pieces);
+    }
+    return NO_PIECES;
   }
 
   /** Nothing waits afterwards. */
-  drain(): void {
-    while (this.#waiting.length > 0) this.#next();
+  *drain(): Generator<void, void, undefined> {
+    while (this.#waiting.length > 0) yield* this.#next();
   }
 
-  #next(): void {
+  #isFull(): boolean {
+    return this.#files > FILES_MAX || this.#bytes > BYTES_MAX;
+  }
+
+  *#onwards(first: Pieces): Generator<void, void, undefined> {
+    yield* first;
+    while (this.#isFull()) yield* this.#next();
+  }
+
+  #next(): Pieces {
     const next = this.#waiting.shift();
-    if (next === undefined) return;
+    if (next === undefined) return NO_PIECES;
     if (next instanceof Uint8Array) {
       this.#bytes -= next.length;
       this.#out(next);
-      return;
+      return NO_PIECES;
     }
     this.#files--;
-    using _ = next.file;
-    next.read();
+    let pieces = NO_PIECES;
+    try {
+      pieces = next.read();
+    } finally {
+      if (pieces === NO_PIECES) next.file[Symbol.dispose]();
+    }
+    return pieces === NO_PIECES ? NO_PIECES : disposing(next.file, pieces);
   }
 
   [Symbol.dispose](): void {
     for (const next of this.#waiting.splice(0)) if (!(next instanceof Uint8Array)) next.file[Symbol.dispose]();
   }
+}
+
+function* disposing(file: AskedFile, pieces: Pieces): Generator<void, void, undefined> {
+  using _ = file;
+  yield* pieces;
 }
 
 /** Whether this process waits for disks: where all is in the kernel's cache, asking for it takes longer than it gains. */

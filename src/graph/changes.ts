@@ -1,7 +1,8 @@
 import type { Job } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
 import type { Change } from '../base/values.ts';
-import { type ChangesRequest, readChanges } from './jobs/compare.ts';
+import { readChanges } from './jobs/change-records.ts';
+import type { ChangesRequest } from './jobs/compare.ts';
 import { jobStream } from './streams.ts';
 import type { Threads } from './threads.ts';
 

@@ -1,4 +1,5 @@
 import { awake } from '../base/awake.ts';
+import { nowMs } from '../base/clock.ts';
 import { isStorageError } from '../base/errors.ts';
 import type { Job, Pool, RunOptions } from '../base/pool.ts';
 import { abortRing, type RingMemory, RingReader, ringMemory } from '../base/ring.ts';
@@ -6,6 +7,7 @@ import type { Lending, Noting, Watched } from './apply.ts';
 import type { CompressOptions, Crew } from './crew.ts';
 import { watch } from './fill.ts';
 import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
+import type { StepRings } from './jobs/steps.ts';
 import type { Threads } from './threads.ts';
 
 /** Who works with the job. */
@@ -78,4 +80,38 @@ export function noting({ onNote }: Noting): Pick<Company, 'onAnswer'> {
       for (const note of skipped as readonly string[]) onNote(note);
     },
   };
+}
+
+/** For the jobs `steps` and `pack` beside each other. */
+export function stepRings(): StepRings {
+  const ring = (): RingMemory => ringMemory({ slots: 16, slotBytes: 16 * 1024 });
+  return { steps: ring(), links: ring() };
+}
+
+const TOLD_MS = 100;
+
+/** As `chunks`, with `onBytes` told. */
+export async function* watched<T>(
+  chunks: AsyncGenerator<Uint8Array, T, undefined>,
+  { onBytes }: Watched,
+): AsyncGenerator<Uint8Array, T, undefined> {
+  if (onBytes === undefined) return yield* chunks;
+  let bytes = 0;
+  let since = nowMs();
+  try {
+    for (;;) {
+      const { done, value } = await chunks.next();
+      if (done === true) {
+        onBytes(bytes);
+        return value;
+      }
+      yield value;
+      bytes += value.length;
+      if (nowMs() - since < TOLD_MS) continue;
+      onBytes(bytes);
+      since = nowMs();
+    }
+  } finally {
+    await chunks.return(undefined as T);
+  }
 }

@@ -196,6 +196,16 @@ for (const name of Object.keys(CALLS) as CallName[]) {
 
 export const libc: Readonly<Record<CallName, Call>> = calls;
 
+/** Calls a function of libc in another thread; answers what it answers, and nobody knows the errno. */
+export function beside(prototype: string, ...args: readonly unknown[]): Promise<number> {
+  const { promise, resolve, reject } = Promise.withResolvers<number>();
+  process_.func(prototype).async(...args, (error: unknown, result: number) => {
+    if (error == null) resolve(result);
+    else reject(error);
+  });
+  return promise;
+}
+
 /** System call numbers that libc has no function for everywhere; the same on x64 and arm64 where not told apart. */
 export const NR: { readonly openat2: number; readonly renameat2: number; readonly getdents64: number } = {
   openat2: 437,

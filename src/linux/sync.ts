@@ -1,10 +1,16 @@
 import type { ByteString } from '../base/bytes.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_RDONLY, openat } from './inode.ts';
-import { EAGAIN, judge, libc } from './libc.ts';
+import { beside, EAGAIN, judge, libc } from './libc.ts';
 
 /** Writes back everything of the filesystem that `fd` lies on; `path` is what errors name. */
 export function syncfs(fd: number, path: ByteString): void {
   judge(libc.syncfs(fd), 'sync the filesystem of', path, []);
+}
+
+/** Begins to write the filesystem of the directory `path` back, in another thread. What fails is told to who syncs it. */
+export async function syncfsBeside(path: ByteString): Promise<void> {
+  using at = new Witness(path);
+  await beside('int syncfs(int)', at.fd);
 }
 
 /**

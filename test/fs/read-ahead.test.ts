@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type AskedFile, ReadAhead } from '../../src/fs/read-ahead.ts';
+import { type AskedFile, doAll, NO_PIECES, ReadAhead } from '../../src/fs/read-ahead.ts';
 
 /** A file of no descriptor that tells when it is closed. */
 function asked(closed: number[], number: number): AskedFile {
@@ -26,16 +26,28 @@ test('ReadAhead gives bytes and files in their order, with few files open and fe
         });
         for (const [i, part] of given.entries()) {
           if (part === 'file') {
-            ahead.file(asked(closed, i), () => void seen.push(i));
+            ahead.file(asked(closed, i), () => {
+              if (i % 5 !== 0) {
+                seen.push(i);
+                return NO_PIECES;
+              }
+              // A large one, piece by piece.
+              return (function* () {
+                yield;
+                assert.ok(!closed.includes(i));
+                seen.push(i);
+                yield;
+              })();
+            });
           } else {
             waiting += part;
             ahead.bytes(borrowed.subarray(0, part).fill(i % 251));
           }
-          ahead.advance();
+          doAll(ahead.advance());
           const files = given.slice(0, i + 1).filter((one) => one === 'file').length;
           assert.ok(files - closed.length <= 16 && waiting <= 256 * 1024);
         }
-        ahead.drain();
+        doAll(ahead.drain());
       }
       const expected = given.map((part, i) => (part === 'file' ? i : `${part} of ${part === 0 ? 0 : i % 251}`));
       assert.deepEqual(seen, expected);
@@ -56,10 +68,31 @@ test('ReadAhead closes every file once, also where reading one fails or nobody r
     for (let i = 0; i < 10; i++) {
       ahead.file(asked(closed, i), () => {
         if (i === 2) throw failure;
+        return i === 1 ? [undefined, undefined] : NO_PIECES;
       });
     }
-    assert.throws(() => ahead.drain(), failure);
+    assert.throws(() => doAll(ahead.drain()), failure);
     assert.deepEqual(closed, [0, 1, 2]);
   }
   assert.deepEqual(closed, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+});
+
+test('ReadAhead leaves a large file in the middle, and closes it', () => {
+  const closed: number[] = [];
+  const seen: string[] = [];
+  {
+    using ahead = new ReadAhead(() => {});
+    for (let i = 0; i < 20; i++) {
+      ahead.file(asked(closed, i), function* () {
+        yield;
+        seen.push(`rest of ${i}`);
+      });
+    }
+    const pieces = ahead.advance()[Symbol.iterator]();
+    assert.deepEqual([pieces.next().done, closed.length, pieces.next().done, closed], [false, 0, false, [0]]);
+    pieces.return?.();
+    assert.deepEqual(closed, [0, 1]);
+  }
+  assert.deepEqual(seen, ['rest of 0']);
+  assert.equal(closed.length, 20);
 });

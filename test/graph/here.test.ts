@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import {
   chmodSync,
@@ -8,6 +9,7 @@ import {
   readlinkSync,
   renameSync,
   rmSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -17,7 +19,8 @@ import { fromText, toText } from '../../src/base/bytes.ts';
 import { openLayerDriver } from '../../src/driver/open.ts';
 import { storageDriver } from '../../src/graph/storage-driver.ts';
 import { openThreads } from '../../src/graph/threads.ts';
-import type { LayerId, StorageDriver } from '../../src/index.ts';
+import { isStorageError, type LayerId, type StorageDriver } from '../../src/index.ts';
+import { AT_FDCWD, mknodat, S_IFSOCK } from '../../src/linux/inode.ts';
 import { openHouse } from '../contract/driver-house.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
@@ -123,5 +126,94 @@ for (const [name, mode] of [...DRIVERS.map((driver) => [driver, undefined] as co
     await looked.next();
     assert.deepEqual(standing(disk.path), before);
     await looked.return?.();
+  });
+}
+
+/** Reads all of it; what is given is valid until the next is asked for. */
+async function hashed(tar: AsyncIterable<Uint8Array>, each: () => void = () => {}): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of tar) {
+    each();
+    hash.update(chunk);
+  }
+  return hash.digest('hex');
+}
+
+for (const mode of [undefined, MODE]) {
+  test(`diff() and transfer() of the asker's thread give what threads give, and leave it where it was: overlay2${mode ? ', redirect_dir, metacopy' : ''}`, async (t) => {
+    if (!need(t, 'root', 'mount')) return;
+    await using disk = await filesystem('tmpfs', 512);
+    await using house = await openHouse(fromText(disk.path), (settings) => openLayerDriver('overlay2', settings));
+    await using threads = await openThreads(2);
+    await using none = await openThreads(2, { here: true });
+    for (const scratch of ['one', 'other']) mkdirSync(join(disk.path, scratch));
+    const driver = storageDriver(house.driver, threads, fromText(join(disk.path, 'one')));
+    const here = storageDriver(house.driver, none, fromText(join(disk.path, 'other')));
+    const [base, id] = await layerIn(driver, mode);
+    const written = mode === undefined ? {} : { mode };
+    const at = async (change: (at: string) => unknown): Promise<void> => {
+      await using mounted = await driver.mount(id, written);
+      change(toText(mounted.path));
+    };
+    await at((path) => mknodat(AT_FDCWD, fromText(join(path, 'kept/socket')), S_IFSOCK | 0o640, 0, 0));
+    const before = standing(disk.path);
+    let made = 0;
+    /** What threads give and what the asker gives, of its tar and of the layer that is made of it. */
+    const both = async (ofThreads: 'diff' | 'neither' | 'both'): Promise<void> => {
+      const started = none.jobs.idle;
+      const [told, alsoTold]: string[][] = [[], []];
+      const expected = await hashed(driver.diff(id, base, { ...written, onNote: (note) => told?.push(note) }));
+      const bytes: number[] = [];
+      const tar = here.diff(id, base, {
+        ...written,
+        lend: true,
+        onNote: (note) => alsoTold?.push(note),
+        onBytes: (done) => bytes.push(done),
+      });
+      assert.equal(await hashed(tar, () => assert.deepEqual(standing(disk.path), before)), expected);
+      assert.deepEqual(alsoTold, told);
+      assert.match(String(told), /socket/);
+      assert.ok((bytes.at(-1) ?? 0) > 0 && bytes.every((one, i) => one >= (bytes[i - 1] ?? 0)));
+      assert.equal(none.jobs.idle > started, ofThreads !== 'neither', `threads for ${ofThreads}`);
+      const filled: unknown[] = [];
+      for (const one of [driver, here]) {
+        const to = `made${made++}` as string as LayerId;
+        await one.create(to, { parent: base, writable: false });
+        const { diffId, entries, notes } = await one.transfer(id, to, { ...written, fresh: true });
+        filled.push({ diffId, entries, notes });
+        assert.deepEqual(standing(disk.path), before);
+      }
+      assert.deepEqual(filled[1], filled[0]);
+      assert.equal((filled[0] as { diffId: string }).diffId, `sha256:${expected}`);
+    };
+    await both(mode === undefined ? 'neither' : 'both');
+    if (mode !== undefined) return;
+
+    // Who stops in the middle, or gives up, leaves it as well.
+    const open = readdirSync('/proc/self/fd').length;
+    await at((path) => writeFileSync(join(path, 'large'), randomBytes(12 << 20)));
+    for await (const _ of here.diff(id, base)) break;
+    assert.deepEqual(standing(disk.path), before);
+    const giving = new AbortController();
+    const reason = new Error('enough');
+    const tar = here.diff(id, base, { signal: giving.signal });
+    await assert.rejects(
+      hashed(tar, () => giving.abort(reason)),
+      (error) => error === reason,
+    );
+    assert.deepEqual(standing(disk.path), before);
+    assert.equal(readdirSync('/proc/self/fd').length, open);
+    await both('neither');
+    // What fails names what it is of, and leaves it too.
+    await at((path) => writeFileSync(join(path, '.wh.name'), ''));
+    await assert.rejects(hashed(here.diff(id, base)), (error) => isStorageError(error, 'unsupported'));
+    const lost = 'lost' as string as LayerId;
+    await here.create(lost, { parent: base, writable: false });
+    await assert.rejects(here.transfer(id, lost, { fresh: true }), (error) => isStorageError(error, 'unsupported'));
+    assert.deepEqual(standing(disk.path), before);
+    await at((path) => rmSync(join(path, '.wh.name')));
+    // Holes are skipped, and much is for threads.
+    await at((path) => truncateSync(join(path, 'large'), 30 << 20));
+    await both('diff');
   });
 }

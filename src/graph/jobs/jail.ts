@@ -64,6 +64,7 @@ export class Jail {
 
   /** Runs `task` where another thread of this process is, as it told by `standing`. */
   beside<T>(other: Standing, task: () => T): T {
+    unshare(CLONE_FS); // threads that were started meanwhile (a compressor's) have the root of who started them
     const own = standing();
     try {
       try {

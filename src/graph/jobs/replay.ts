@@ -5,7 +5,7 @@ import type { Digest } from '../../base/digest.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
 import { Inflater } from '../../codec/inflate.ts';
-import { ReadAhead } from '../../fs/read-ahead.ts';
+import { doAll, NO_PIECES, ReadAhead } from '../../fs/read-ahead.ts';
 import { located } from '../../linux/libc.ts';
 import { SplitReader } from '../../tar/split.ts';
 import type { Extent } from '../../tar/types.ts';
@@ -36,7 +36,7 @@ export function replay(request: ReplayRequest, context: JobContext): PackedBlob 
   const split = new SplitReader({
     onRaw(bytes) {
       ahead.bytes(bytes);
-      ahead.advance();
+      doAll(ahead.advance());
     },
     onFile(name, payloadBytes, extents) {
       const file = files.open(name);
@@ -54,15 +54,16 @@ export function replay(request: ReplayRequest, context: JobContext): PackedBlob 
           throw located(error, name);
         }
         context.done(out.bytes);
+        return NO_PIECES;
       });
-      ahead.advance();
+      doAll(ahead.advance());
     },
     onEnd() {
       ended = true;
     },
   });
   feedRecord(request.record, split);
-  ahead.drain();
+  doAll(ahead.drain());
   const digest = out.digest();
   if (!ended || digest !== request.diffId) {
     throw new StorageError(

@@ -1,11 +1,12 @@
 import type { ByteString } from '../../base/bytes.ts';
 import type { JobContext } from '../../base/pool.ts';
-import { type RingMemory, RingReader, RingWriter, ringMemory } from '../../base/ring.ts';
+import { type RingMemory, RingReader, RingWriter } from '../../base/ring.ts';
 import { countLinks, type Linked, type Links, see } from '../../diff/links.ts';
 import type { Packable } from '../../diff/types.ts';
 import { walkDifferences } from '../../diff/walk.ts';
 import type { WhiteoutStyle } from '../../fs/whiteouts.ts';
 import { closeAll, type Jail, type Standing, standing } from './jail.ts';
+import type { Packed } from './packing.ts';
 import { type Views, walkOptions, withViews } from './views.ts';
 
 // A large comparison is walked beside the packer, in a thread of its own: each of the two asks as much of the kernel as
@@ -24,11 +25,6 @@ export interface StepRings {
   readonly links: RingMemory;
 }
 
-export function stepRings(): StepRings {
-  const ring = (): RingMemory => ringMemory({ slots: 16, slotBytes: 16 * 1024 });
-  return { steps: ring(), links: ring() };
-}
-
 /** Begins what asks the packer to count its share; no step does. */
 const COUNT = '?';
 
@@ -44,12 +40,6 @@ const CODES: Readonly<Record<Packable['kind'], string>> = {
 };
 const KINDS = new Map(Object.entries(CODES).map(([kind, code]) => [code, kind as Packable['kind']]));
 
-/** What comes before the steps, with the walker's `Standing` where it has mounts of its own. */
-interface Walked {
-  readonly view: ByteString;
-  readonly upper: ByteString | undefined;
-}
-
 /** Job: what differs, for `withSteps`. */
 export function steps({ views, to }: StepsRequest, context: JobContext, jail: Jail): void {
   const writer = new RingWriter(to.steps);
@@ -63,8 +53,8 @@ export function steps({ views, to }: StepsRequest, context: JobContext, jail: Ja
     const own = places.mounted === true ? standing() : undefined;
     try {
       const { view, base, upper } = places;
-      const walked = [view, upper?.upper ?? '', ...(own ?? [])];
-      writer.write(Buffer.from(walked.join('\0'), 'latin1'));
+      const header = [view, upper?.upper ?? '', ...(own ?? [])]; // with where this thread is, if it has mounts of its own
+      writer.write(Buffer.from(header.join('\0'), 'latin1'));
       let records = '';
       for (const step of walkDifferences(view, base, walkOptions(views, places, context, { count }))) {
         records += encode(step);
@@ -130,7 +120,7 @@ function encode({ kind, itself, stat, path }: Packable): string {
 export function withSteps<T>(
   from: StepRings,
   { jail, check }: { readonly jail: Jail; readonly check: () => void },
-  task: (walked: Walked, steps: Iterable<Packable>) => T,
+  task: (trees: Packed, steps: Iterable<Packable>) => T,
 ): T {
   const reader = new RingReader(from.steps);
   const [view, upper, ...other] = textOf(reader.next()).split('\0') as [ByteString, ByteString, ...string[]];

@@ -16,7 +16,8 @@ export const command: Command = defineCommand({
     checkDestination(context, given.output);
     const compress = compressionGiven(given.compress);
     const name = textOf(operands[0]!, 'the name');
-    await using store = await openStoreOf(context, { create: false, brief: true, ahead: { jobs: 1 } });
+    const ahead = compress === undefined ? { jobs: 0, here: true } : { jobs: 1 };
+    await using store = await openStoreOf(context, { create: false, brief: true, ahead });
     await using layer = await store.layers.get(name);
     const { signal } = context;
     const how = { signal, ...(compress === undefined ? {} : { compress }) };

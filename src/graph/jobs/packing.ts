@@ -1,0 +1,143 @@
+import { setImmediate as turn } from 'node:timers/promises';
+import type { ByteString } from '../../base/bytes.ts';
+import { nowMs } from '../../base/clock.ts';
+import type { IdMaps } from '../../base/id-map.ts';
+import type { Abortable } from '../../base/values.ts';
+import { packPieces } from '../../diff/pack.ts';
+import type { Packable } from '../../diff/types.ts';
+import { checkUpper } from '../../diff/upper.ts';
+import { walkDifferences } from '../../diff/walk.ts';
+import { isFile } from '../../fs/stat.ts';
+import { lstatBriefly } from '../../linux/inode.ts';
+import { ENOENT } from '../../linux/libc.ts';
+import { Jail } from './jail.ts';
+import { type EnteredViews, enterViews, type Views } from './views.ts';
+
+/** What is packed how. */
+export interface Packing {
+  readonly ids: IdMaps;
+  readonly xattrs: 'all' | 'docker';
+}
+
+/** What an archive cannot hold is told of so many. */
+const SKIPPED_MAX = 100;
+
+/** The trees to read. */
+export interface Packed {
+  readonly view: ByteString;
+  readonly upper: ByteString | undefined;
+}
+
+/** The pieces of the layer tar of what differs, and what it cannot hold, once all of them are done. */
+export function packed(
+  { view, upper }: Packed,
+  packing: Packing,
+  differences: Iterable<Packable>,
+  out: (bytes: Uint8Array) => void,
+): { readonly pieces: Generator<void, void, undefined>; readonly skipped: readonly string[] } {
+  const skipped: string[] = [];
+  const options = {
+    xattrs: packing.xattrs,
+    ids: packing.ids,
+    ...(upper === undefined ? {} : { upper }),
+    skipped: (path: ByteString, because: string) => {
+      if (skipped.length < SKIPPED_MAX) skipped.push(`${because}: ${path}`);
+    },
+  };
+  return { pieces: packPieces(view, differences, options, out), skipped };
+}
+
+/** So long nobody else hears anything in this thread. */
+const AWAY_MS = 50;
+/** Where it is longer before the first byte, a thread is to do it; where more is in the upper, two are faster. */
+const DEAF_MS = 250;
+const NAMES_MAX = 4000;
+const BYTES_MAX = 16 * 1024 * 1024;
+
+/** Ends a look at an upper. */
+const TOO_LONG = new Error('a tar takes a thread');
+
+/**
+ * As the job `pack`, in the thread that asks, for a program that does this alone: to start a thread takes longer than to
+ * pack most changes. Whoever is heard meanwhile, or given bytes, finds this thread among the mounts of the process.
+ */
+export class PackingHere implements Disposable {
+  readonly #entered: EnteredViews;
+  readonly #options: Packing & Abortable;
+  readonly #walk: () => Iterable<Packable>;
+
+  private constructor(entered: EnteredViews, options: Packing & Abortable, walk: () => Iterable<Packable>) {
+    this.#entered = entered;
+    this.#options = options;
+    this.#walk = walk;
+  }
+
+  /**
+   * undefined where a thread is to do it: whole trees are to be compared, or the upper holds much. `bytes`: whether many
+   * bytes are much, because nobody else takes them on.
+   */
+  static begin(
+    views: Views,
+    { bytes: limited, ...options }: Packing & Abortable & { readonly bytes: boolean },
+  ): PackingHere | undefined {
+    const { upper: reading, whole, base: below } = views;
+    if (reading?.noIndex !== true || whole !== undefined || below === undefined) return undefined;
+    const entered = enterViews(views, new Jail({ keepsUmask: true }));
+    try {
+      const { view, base, upper } = entered.places;
+      const since = nowMs();
+      let count = 0;
+      let sizeBytes = 0;
+      const check = ({ fd, names }: { readonly fd: number; readonly names: readonly ByteString[] }): void => {
+        options.signal?.throwIfAborted();
+        count += names.length;
+        for (const name of limited && count <= NAMES_MAX ? names : []) {
+          const stat = lstatBriefly(fd, name, ENOENT);
+          if (stat !== undefined && isFile(stat)) sizeBytes += stat.sizeBytes;
+        }
+        if (count > NAMES_MAX || sizeBytes > BYTES_MAX || nowMs() - since > DEAF_MS) throw TOO_LONG;
+      };
+      const found = base === undefined || upper === undefined ? undefined : checkUpper(base, upper, check);
+      if (upper !== undefined && found?.redirects === false) {
+        const how = { upper: upper.upper, guide: upper.style, listings: found.listings };
+        entered.leave();
+        return new PackingHere(entered, options, () => walkDifferences(view, base, how));
+      }
+    } catch (error) {
+      entered[Symbol.dispose]();
+      if (error !== TOO_LONG) throw error;
+      return undefined;
+    }
+    entered[Symbol.dispose]();
+    return undefined;
+  }
+
+  /** The tar; answers what it cannot hold. */
+  async *stream(): AsyncGenerator<Uint8Array, readonly string[], undefined> {
+    const { places, enter, leave } = this.#entered;
+    const { view, upper } = places;
+    const done: Buffer[] = [];
+    const trees = { view, upper: upper?.upper };
+    const { pieces, skipped } = packed(trees, this.#options, this.#walk(), (bytes) => done.push(Buffer.from(bytes)));
+    try {
+      await turn(); // who is to do something with the bytes begins now
+      for (let ended = false; !ended; ) {
+        enter();
+        const since = nowMs();
+        while (!ended && done.length === 0 && nowMs() - since < AWAY_MS) ended = pieces.next().done === true;
+        leave();
+        yield* done.splice(0);
+        await turn();
+        this.#options.signal?.throwIfAborted();
+      }
+      return skipped;
+    } finally {
+      leave();
+      pieces.return();
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#entered[Symbol.dispose]();
+  }
+}
