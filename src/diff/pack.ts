@@ -67,7 +67,8 @@ export function* packPieces(
   using upper = options.upper === undefined ? undefined : Descent.open(options.upper);
   using packer = new Packer(root, { view, upper }, options, out);
   for (const difference of differences) {
-    yield* packer.add(difference);
+    const pieces = packer.add(difference);
+    if (pieces !== NO_PIECES) yield* pieces;
     yield;
   }
   yield* packer.finish();

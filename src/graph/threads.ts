@@ -32,13 +32,13 @@ export interface Threads extends AsyncDisposable {
 
 /** Threads that are started at once, for a caller who knows what comes. */
 export interface ThreadsAhead {
-  /** For jobs: one to compare or to pack, two to unpack or to commit. */
+  /** For jobs: one to compare or to pack, two to unpack or to commit, less with `here`. */
   readonly jobs?: number;
   /** For mounting and unmounting. */
   readonly mounts?: boolean;
   /**
-   * Short lists of changes are made without a thread: for a program that does this alone. Its main thread gets a root and
-   * a working directory of its own, and other mounts meanwhile.
+   * Short lists and tars of changes are made without a thread (a commit unpacks in one): for a program that does this
+   * alone. Its main thread gets a root and a working directory of its own, and other mounts meanwhile.
    */
   readonly here?: boolean;
 }

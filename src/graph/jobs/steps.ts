@@ -5,6 +5,7 @@ import { countLinks, type Linked, type Links, see } from '../../diff/links.ts';
 import type { Packable } from '../../diff/types.ts';
 import { walkDifferences } from '../../diff/walk.ts';
 import type { WhiteoutStyle } from '../../fs/whiteouts.ts';
+import { MNT_DETACH, umount } from '../../linux/mount.ts';
 import { closeAll, type Jail, type Standing, standing } from './jail.ts';
 import type { Packed } from './packing.ts';
 import { type Views, walkOptions, withViews } from './views.ts';
@@ -63,6 +64,8 @@ export function steps({ views, to }: StepsRequest, context: JobContext, jail: Ja
         records = '';
       }
       writer.write(Buffer.from(records, 'latin1'));
+      // To forget what was looked up in it takes long: it is done while the packer is at work.
+      if (own !== undefined && base !== undefined) umount(base, MNT_DETACH);
       writer.drain(); // by then the packer is where these descriptors lead
     } finally {
       if (own !== undefined) closeAll(own);
