@@ -4,7 +4,6 @@ import { IDENTITY, toContainer } from '../base/id-map.ts';
 import { Descent } from '../fs/descent.ts';
 import { doAll, NO_PIECES, type Pieces, ReadAhead } from '../fs/read-ahead.ts';
 import { allocatedBytes, inodeKey, isDirectory, isFile, isSocket, isWhiteout, sameInode, typeOf } from '../fs/stat.ts';
-import { readSome } from '../fs/transfer.ts';
 import { isMarked, showsItself, WHITEOUT_PREFIX } from '../fs/whiteouts.ts';
 import {
   CAPABILITY,
@@ -35,10 +34,10 @@ import { flistxattr } from '../linux/xattr.ts';
 import { paddingOf } from '../tar/header.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
 import { encodeEntry, trailer } from '../tar/write.ts';
+import { Output } from './output.ts';
 import { ofReading } from './reading.ts';
 import type { Packable, PackOptions } from './types.ts';
 
-const BUFFER_BYTES = 1024 * 1024;
 const SECOND = 1_000_000_000n;
 /** Files up to this are read at once, and as they are. */
 const PIECE_BYTES = 1024 * 1024;
@@ -67,8 +66,7 @@ export function* packPieces(
   using upper = options.upper === undefined ? undefined : Descent.open(options.upper);
   using packer = new Packer(root, { view, upper }, options, out);
   for (const difference of differences) {
-    const pieces = packer.add(difference);
-    if (pieces !== NO_PIECES) yield* pieces;
+    yield* packer.add(difference);
     yield;
   }
   yield* packer.finish();
@@ -373,54 +371,6 @@ class Packer implements Disposable {
 
   readonly #keep = (name: ByteString): boolean =>
     this.#options.xattrs === 'docker' ? name === CAPABILITY : keepXattr(name);
-}
-
-/** Gathers small pieces, so that the receiver sees few large ones; files are read straight into the buffer. */
-class Output {
-  readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
-  readonly #out: (bytes: Uint8Array) => void;
-  #used = 0;
-
-  constructor(out: (bytes: Uint8Array) => void) {
-    this.#out = out;
-  }
-
-  write(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length; ) {
-      if (this.#used === BUFFER_BYTES) this.flush();
-      const part = bytes.subarray(at, at + BUFFER_BYTES - this.#used);
-      this.#buffer.set(part, this.#used);
-      this.#used += part.length;
-      at += part.length;
-    }
-  }
-
-  /** `sizeBytes` from the descriptor; false when it ends before. */
-  copy(fd: number, sizeBytes: number, path: ByteString): boolean {
-    for (let left = sizeBytes; left > 0; ) {
-      if (this.#used === BUFFER_BYTES) this.flush();
-      const read = readSome(fd, this.#buffer, this.#used, Math.min(left, BUFFER_BYTES - this.#used), path);
-      if (read === 0) return false;
-      this.#used += read;
-      left -= read;
-    }
-    return true;
-  }
-
-  zeros(count: number): void {
-    for (let left = count; left > 0; ) {
-      if (this.#used === BUFFER_BYTES) this.flush();
-      const part = Math.min(left, BUFFER_BYTES - this.#used);
-      this.#buffer.fill(0, this.#used, this.#used + part);
-      this.#used += part;
-      left -= part;
-    }
-  }
-
-  flush(): void {
-    if (this.#used > 0) this.#out(this.#buffer.subarray(0, this.#used));
-    this.#used = 0;
-  }
 }
 
 function* inPieces(sizeBytes: number): Generator<number, void, undefined> {

@@ -1,11 +1,10 @@
 import { type ByteString, joinBytes, quote } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
+import { copyFileRange, ficlone } from '../linux/copy.ts';
 import {
   close,
-  copyFileRange,
   fchmod,
   fchmodat,
-  ficlone,
   fstat,
   ftruncate,
   futimens,

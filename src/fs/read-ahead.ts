@@ -1,4 +1,4 @@
-import { readAhead } from '../linux/inode.ts';
+import { readAhead } from '../linux/copy.ts';
 
 /** Files that are open and asked for at a time. On a disk here 8 halve the time of a cold tree, 128 give no more. */
 const FILES_MAX = 16;

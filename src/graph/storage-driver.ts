@@ -8,18 +8,18 @@ import type { Abortable, ByteStream, Change, LayerId } from '../base/values.ts';
 import type { Rendering } from '../diff/types.ts';
 import type { LayerContent, LayerDriver, LayerMode } from '../driver/driver.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat } from '../linux/inode.ts';
-import { LOCK_EX, syncfsBeside, tryFlock } from '../linux/sync.ts';
+import { LOCK_EX, tryFlock } from '../linux/sync.ts';
 import type { Mount } from '../mount/mount.ts';
 import type { ApplyOptions, ApplyReport, Lending, Noting, SettledChain, Unpacked, Watched } from './apply.ts';
 import { listedBy } from './changes.ts';
 import type { CompressOptions } from './crew.ts';
 import { DelegatingDriver } from './delegating-driver.ts';
 import { fill, unpackPacked, unpackTar, watch } from './fill.ts';
+import { packingHere, unpackHere } from './here.ts';
 import type { AuditAnswer, AuditRequest } from './jobs/audit.ts';
 import type { DiffSizeRequest, PackRequest, WhyWalkRequest } from './jobs/compare.ts';
 import type { FileRange } from './jobs/inflate.ts';
 import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
-import type { PackingHere } from './jobs/packing.ts';
 import type { ReplayRequest } from './jobs/replay.ts';
 import type { StepsRequest } from './jobs/steps.ts';
 import type { Views } from './jobs/views.ts';
@@ -194,8 +194,11 @@ class Graph extends DelegatingDriver implements StorageDriver {
     options: Omit<ApplyOptions, 'parent'> & Written = {},
   ): Promise<ApplyReport> {
     const views = await this.#views(from, await this.#driver.parent(from), options);
-    using here = await this.#packingHere(views, { xattrs: 'all', bytes: false }, options);
-    if (here !== undefined) return await this.#transferHere(here, to, options);
+    const { home, idMaps: ids } = this.#driver;
+    using here = await packingHere(this.#threads, views, { ids, xattrs: 'all', bytes: false }, options);
+    if (here !== undefined) {
+      return await unpackHere(this.#threads, here, { target: await this.#target(to, options.fresh), home }, options);
+    }
     const packing = (ring: RingMemory): PackRequest => ({
       of: views,
       ids: this.#driver.idMaps,
@@ -209,36 +212,6 @@ class Graph extends DelegatingDriver implements StorageDriver {
     return unpacked.settle();
   }
 
-  async #transferHere(packing: PackingHere, to: LayerId, options: Omit<ApplyOptions, 'parent'>): Promise<ApplyReport> {
-    let skipped: readonly string[] = [];
-    let written: Promise<void> | undefined;
-    const { home } = this.#driver;
-    async function* tar(): AsyncGenerator<Uint8Array> {
-      skipped = yield* packing.stream();
-      written = syncfsBeside(home);
-    }
-    try {
-      const unpacked = await fill(this.#threads, await this.#target(to, options.fresh), options, (request) =>
-        unpackTar(this.#threads, tar(), (from) => ({ ...request(from), zerosAreHoles: true }), options),
-      );
-      const report = await unpacked.settle();
-      return { ...report, notes: [...skipped, ...report.notes] };
-    } finally {
-      await written;
-    }
-  }
-
-  /** undefined where a thread is to pack. */
-  async #packingHere(
-    views: Views,
-    how: { readonly xattrs: 'all' | 'docker'; readonly bytes: boolean },
-    { signal }: Abortable,
-  ): Promise<PackingHere | undefined> {
-    if (!this.#threads.here) return undefined;
-    const { PackingHere } = await import('./jobs/packing.ts');
-    return PackingHere.begin(views, { ids: this.#driver.idMaps, ...how, ...(signal === undefined ? {} : { signal }) });
-  }
-
   /** A fresh layer's lowers are looked up when it is settled, if nobody knows them by then. */
   async #target(id: LayerId, fresh = false): Promise<FillTarget> {
     const content = await this.#driver.content(id, { lowers: !fresh });
@@ -250,7 +223,8 @@ class Graph extends DelegatingDriver implements StorageDriver {
   async *diff(id: LayerId, parent: LayerId | undefined, options: DiffOptions = {}): AsyncGenerator<Uint8Array> {
     const views = await this.#views(id, parent, options);
     const { xattrs = 'all', compress = 'none' } = options;
-    using here = compress === 'none' ? await this.#packingHere(views, { xattrs, bytes: true }, options) : undefined;
+    const how = { ids: this.#driver.idMaps, xattrs, bytes: true };
+    using here = compress === 'none' ? await packingHere(this.#threads, views, how, options) : undefined;
     if (here !== undefined) {
       const skipped = yield* watched(here.stream(), options);
       for (const note of skipped) options.onNote?.(note);

@@ -186,11 +186,21 @@ async function untilOpened(parent: number, path: string): Promise<void> {
     for (const pid of children.filter((one) => one !== '')) {
       const open = spawnSync(
         'readlink',
-        readdirSync(`/proc/${pid}/fd`).map((fd) => `/proc/${pid}/fd/${fd}`),
+        descriptorsOf(pid).map((fd) => `/proc/${pid}/fd/${fd}`),
       );
       if (open.stdout.toString().split('\n').includes(path)) return;
     }
     await sleep(5);
+  }
+}
+
+/** None of one that has ended: strace has children of its own when it starts. */
+function descriptorsOf(pid: string): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/fd`);
+  } catch (error) {
+    if (!['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    return [];
   }
 }
 

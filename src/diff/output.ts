@@ -1,0 +1,52 @@
+import type { ByteString } from '../base/bytes.ts';
+import { readSome } from '../fs/transfer.ts';
+
+const BUFFER_BYTES = 1024 * 1024;
+
+/** Gathers small pieces, so that the receiver sees few large ones; files are read straight into the buffer. */
+export class Output {
+  readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  readonly #out: (bytes: Uint8Array) => void;
+  #used = 0;
+
+  constructor(out: (bytes: Uint8Array) => void) {
+    this.#out = out;
+  }
+
+  write(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; ) {
+      if (this.#used === BUFFER_BYTES) this.flush();
+      const part = bytes.subarray(at, at + BUFFER_BYTES - this.#used);
+      this.#buffer.set(part, this.#used);
+      this.#used += part.length;
+      at += part.length;
+    }
+  }
+
+  /** `sizeBytes` from the descriptor; false when it ends before. */
+  copy(fd: number, sizeBytes: number, path: ByteString): boolean {
+    for (let left = sizeBytes; left > 0; ) {
+      if (this.#used === BUFFER_BYTES) this.flush();
+      const read = readSome(fd, this.#buffer, this.#used, Math.min(left, BUFFER_BYTES - this.#used), path);
+      if (read === 0) return false;
+      this.#used += read;
+      left -= read;
+    }
+    return true;
+  }
+
+  zeros(count: number): void {
+    for (let left = count; left > 0; ) {
+      if (this.#used === BUFFER_BYTES) this.flush();
+      const part = Math.min(left, BUFFER_BYTES - this.#used);
+      this.#buffer.fill(0, this.#used, this.#used + part);
+      this.#used += part;
+      left -= part;
+    }
+  }
+
+  flush(): void {
+    if (this.#used > 0) this.#out(this.#buffer.subarray(0, this.#used));
+    this.#used = 0;
+  }
+}

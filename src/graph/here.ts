@@ -1,0 +1,47 @@
+import type { ByteString } from '../base/bytes.ts';
+import type { Abortable } from '../base/values.ts';
+import { syncfsBeside } from '../linux/sync.ts';
+import type { ApplyOptions, ApplyReport } from './apply.ts';
+import { fill, unpackTar } from './fill.ts';
+import type { Packing, PackingHere } from './jobs/packing.ts';
+import type { Views } from './jobs/views.ts';
+import type { Threads } from './threads.ts';
+import type { FillTarget } from './unpacked.ts';
+
+// Tars that the asker's thread packs, where `threads` have it so.
+
+/** undefined where a thread is to pack. */
+export async function packingHere(
+  threads: Threads,
+  views: Views,
+  how: Packing & { readonly bytes: boolean },
+  { signal }: Abortable,
+): Promise<PackingHere | undefined> {
+  if (!threads.here) return undefined;
+  const { PackingHere } = await import('./jobs/packing.ts');
+  return PackingHere.begin(views, { ...how, ...(signal === undefined ? {} : { signal }) });
+}
+
+/** Fills a layer from it. The filesystem of `home` is written back from when all is packed. */
+export async function unpackHere(
+  threads: Threads,
+  packing: PackingHere,
+  { target, home }: { readonly target: FillTarget; readonly home: ByteString },
+  options: ApplyOptions,
+): Promise<ApplyReport> {
+  let skipped: readonly string[] = [];
+  let written: Promise<void> | undefined;
+  async function* tar(): AsyncGenerator<Uint8Array> {
+    skipped = yield* packing.stream();
+    written = syncfsBeside(home).catch(() => {}); // who seals the layer is told
+  }
+  try {
+    const unpacked = await fill(threads, target, options, (request) =>
+      unpackTar(threads, tar(), (from) => ({ ...request(from), zerosAreHoles: true }), options),
+    );
+    const report = await unpacked.settle();
+    return { ...report, notes: [...skipped, ...report.notes] };
+  } finally {
+    await written;
+  }
+}
