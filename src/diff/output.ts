@@ -2,11 +2,16 @@ import type { ByteString } from '../base/bytes.ts';
 import { readSome } from '../fs/transfer.ts';
 
 const BUFFER_BYTES = 1024 * 1024;
+const FIRST_BYTES = 16 * 1024;
 
-/** Gathers small pieces, so that the receiver sees few large ones; files are read straight into the buffer. */
+/**
+ * Gathers small pieces, so that the receiver sees few large ones; files are read straight into the buffer. The first
+ * ones are smaller, each twice as large as the one before: the receiver is to have something to do early.
+ */
 export class Output {
   readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
   readonly #out: (bytes: Uint8Array) => void;
+  #room = FIRST_BYTES;
   #used = 0;
 
   constructor(out: (bytes: Uint8Array) => void) {
@@ -15,8 +20,8 @@ export class Output {
 
   write(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; ) {
-      if (this.#used === BUFFER_BYTES) this.flush();
-      const part = bytes.subarray(at, at + BUFFER_BYTES - this.#used);
+      if (this.#used === this.#room) this.flush();
+      const part = bytes.subarray(at, at + this.#room - this.#used);
       this.#buffer.set(part, this.#used);
       this.#used += part.length;
       at += part.length;
@@ -26,8 +31,8 @@ export class Output {
   /** `sizeBytes` from the descriptor; false when it ends before. */
   copy(fd: number, sizeBytes: number, path: ByteString): boolean {
     for (let left = sizeBytes; left > 0; ) {
-      if (this.#used === BUFFER_BYTES) this.flush();
-      const read = readSome(fd, this.#buffer, this.#used, Math.min(left, BUFFER_BYTES - this.#used), path);
+      if (this.#used === this.#room) this.flush();
+      const read = readSome(fd, this.#buffer, this.#used, Math.min(left, this.#room - this.#used), path);
       if (read === 0) return false;
       this.#used += read;
       left -= read;
@@ -37,8 +42,8 @@ export class Output {
 
   zeros(count: number): void {
     for (let left = count; left > 0; ) {
-      if (this.#used === BUFFER_BYTES) this.flush();
-      const part = Math.min(left, BUFFER_BYTES - this.#used);
+      if (this.#used === this.#room) this.flush();
+      const part = Math.min(left, this.#room - this.#used);
       this.#buffer.fill(0, this.#used, this.#used + part);
       this.#used += part;
       left -= part;
@@ -48,5 +53,6 @@ export class Output {
   flush(): void {
     if (this.#used > 0) this.#out(this.#buffer.subarray(0, this.#used));
     this.#used = 0;
+    this.#room = Math.min(BUFFER_BYTES, this.#room * 2);
   }
 }

@@ -48,8 +48,9 @@ const EMPTY = '' as ByteString;
 
 /**
  * Writes the layer archive of `differences` (in their order: see there), reading what they name below `root`. Equal
- * trees and differences give equal bytes (driver-behaviour D8). `out` is called with up to 1 MiB at a time; the view is
- * borrowed until it returns. A file that cannot be read, or that is written to meanwhile, fails the whole archive.
+ * trees and differences give equal bytes (driver-behaviour D8). `out` is called with up to 1 MiB at a time, first with
+ * less; the view is borrowed until it returns. A file that cannot be read, or that is written to meanwhile, fails the
+ * whole archive.
  */
 export function packTree(...what: Parameters<typeof packPieces>): void {
   doAll(packPieces(...what));
