@@ -68,10 +68,20 @@ export class LayerTree implements Disposable {
     if (path === '') return this.root;
     const last = this.#last;
     if (last !== undefined && last.asked === path) return last.place;
+    const place = this.#below(last?.place ?? this.root, path) ?? this.#known(path) ?? this.#descend(path, forMark);
     this.#forget();
-    const place = this.#known(path) ?? this.#descend(path, forMark);
     this.#last = { asked: path, place };
     return place;
+  }
+
+  /** `path` where it is a directory in that one, which most are that follow on it. */
+  #below(place: Place, path: ByteString): Place | undefined {
+    const nameAt = place.path === '' ? 0 : place.path.length + 1;
+    if (path.indexOf('/', nameAt) >= 0 || path.length <= nameAt) return undefined;
+    if (nameAt > 0 && !(path.startsWith(place.path) && path[nameAt - 1] === '/')) return undefined;
+    const name = path.slice(nameAt) as ByteString;
+    const row = this.directories.child(place.row, name);
+    return row === undefined ? undefined : { fd: openat(place.fd, name, DIRECTORY), path, row };
   }
 
   /** A directory of this tree by its path without symlinks. The caller closes `fd`. */
@@ -86,7 +96,7 @@ export class LayerTree implements Disposable {
 
   /** Opens a path without symlinks, in as few calls as it takes. */
   #openDirect(path: ByteString): number {
-    let fd = openat(this.root.fd, HERE, DIRECTORY);
+    let fd = this.root.fd;
     try {
       for (let at = 0; at < path.length; ) {
         let end = path.length;
@@ -95,13 +105,13 @@ export class LayerTree implements Disposable {
         if (end < 0) end = path.length;
         const next = this.#step(fd, path.slice(at, end) as ByteString);
         if (next < 0) continue; // again, by components
-        close(fd);
+        if (fd !== this.root.fd) close(fd);
         fd = next;
         at = end + 1;
       }
       return fd;
     } catch (error) {
-      close(fd);
+      if (fd !== this.root.fd) close(fd);
       throw error;
     }
   }
