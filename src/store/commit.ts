@@ -39,12 +39,11 @@ export async function commitWritable(
     });
   config(`sha256:${'0'.repeat(64)}`);
   options.signal?.throwIfAborted();
-  const { pin } = await database.pin(chainIds(diffIds));
+  const { pin } = await database.pin(chainIds(diffIds), newLayerMakings(id));
   let committed: Committed;
   let notes: readonly string[];
   try {
     using durable = await Durable.open(context); // before the first byte
-    await database.begin(newLayerMakings(id));
     await driver.create(id, { writable: false, ...parentOf(writable) });
     const report = await driver.transfer(writable.driverId, id, {
       mode: writable.overlayMode,
@@ -113,19 +112,13 @@ export async function commitWritable(
 }
 
 /** The stored layers that a writable layer lies on, bottom first. */
-async function layersBelow(context: StoreContext, writable: WritableRow): Promise<LayerRow[]> {
-  const layers: LayerRow[] = [];
-  for (let at = writable.parent; at !== undefined; ) {
-    const layer: LayerRow | undefined = await context.database.layerByDriverId(at);
-    if (layer?.diffId === undefined) {
-      throw new StorageError('corrupt', `Cannot commit "${writable.name}": a layer below it is not in the store`, {
-        layer: at,
-      });
-    }
-    layers.unshift(layer);
-    at = layer.parent;
-  }
-  return layers;
+async function layersBelow({ database }: StoreContext, writable: WritableRow): Promise<LayerRow[]> {
+  const layers = await database.layersBelow(writable.driverId);
+  const whole = layers.at(-1)?.driverId === writable.parent && layers[0]?.parent === undefined;
+  if (whole && layers.every((layer) => layer.diffId !== undefined)) return layers;
+  throw new StorageError('corrupt', `Cannot commit "${writable.name}": a layer below it is not in the store`, {
+    layer: writable.driverId,
+  });
 }
 
 function parentOf(writable: WritableRow): { readonly parent?: LayerId } {

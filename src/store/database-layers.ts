@@ -80,6 +80,12 @@ export function chainRows(db: Connection, top: number): LayerRow[] {
     .map(toLayer);
 }
 
+/** What the layer lies on, bottom first. */
+export function layersBelow(db: Connection, driverId: string): LayerRow[] {
+  const found = db.first<{ parent: number | null }>('SELECT parent FROM layers WHERE driver_id = ?', driverId);
+  return found?.parent == null ? [] : chainRows(db, found.parent);
+}
+
 /** Row of the oldest layer of that chain id. */
 export function rowOfChain(db: Connection, chainId: Digest): number | undefined {
   return (

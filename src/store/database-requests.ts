@@ -92,11 +92,16 @@ export function answering(): Requests {
     removeImages: (keys, force) => shrink((db) => images.removeImages(db, keys, force)),
 
     layer: (driverId) => read((db) => layers.layer(db, driverId)),
+    layersBelow: (driverId) => read((db) => layers.layersBelow(db, driverId)),
     imageLayers: (key) => read((db) => images.imageLayers(db, key)),
     layersByChain: (chainIds) => read((db) => layers.layersByChain(db, chainIds)),
     chainsFrom: (prefix) => read((db) => layers.chainsFrom(db, prefix)),
     storedLayers: (key) => read((db) => images.storedLayers(db, key)),
-    pin: (pin, chainIds) => grow((db) => layers.pin(db, pin, chainIds)),
+    pin: (pin, chainIds, makings, maker) =>
+      grow((db) => {
+        layers.begin(db, makings, maker);
+        return layers.pin(db, pin, chainIds);
+      }),
     unpin: (pin) => shrink((db) => layers.unpin(db, pin)),
     createWritable: (writable) => grow((db) => layers.createWritable(db, writable)),
     writable: (text) => read((db) => layers.writable(db, text)),

@@ -252,6 +252,11 @@ export class Database implements AsyncDisposable {
     return this.#ask('removeImages', names.map(imageKey), options.force ?? false);
   }
 
+  /** What the layer lies on, bottom first. */
+  layersBelow(driverId: string): Promise<LayerRow[]> {
+    return this.#ask('layersBelow', driverId);
+  }
+
   layerByDriverId(driverId: string): Promise<LayerRow | undefined> {
     return this.#ask('layer', driverId);
   }
@@ -267,10 +272,17 @@ export class Database implements AsyncDisposable {
     return prefix === undefined ? [] : this.#ask('chainsFrom', prefix);
   }
 
-  /** As `layersByChain`, and none of them is removed until `commitImages` with this pin, `unpin`, or this handle's end. */
-  async pin(chainIds: readonly Digest[]): Promise<{ readonly pin: string; readonly layers: LayerRow[] }> {
-    const pin = `${this.#maker().session}/${this.#use.pins++}`;
-    return { pin, layers: await this.#ask('pin', pin, chainIds) };
+  /**
+   * As `layersByChain`, and none of them is removed until `commitImages` with this pin, `unpin`, or this handle's end.
+   * `makings`: announced with it, as `begin` does.
+   */
+  async pin(
+    chainIds: readonly Digest[],
+    makings: readonly Making[] = [],
+  ): Promise<{ readonly pin: string; readonly layers: LayerRow[] }> {
+    const maker = this.#maker();
+    const pin = `${maker.session}/${this.#use.pins++}`;
+    return { pin, layers: await this.#ask('pin', pin, chainIds, makings, maker) };
   }
 
   unpin(pin: string): Promise<void> {

@@ -201,8 +201,10 @@ class OpenStore implements Store {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sweeper[Symbol.asyncDispose]();
-    await this.#driver[Symbol.asyncDispose]();
-    await this.#database[Symbol.asyncDispose]();
+    const isIdle = this.#threads.jobs.busy === 0;
+    const ended = this.#driver[Symbol.asyncDispose]();
+    if (!isIdle) await ended; // what fails by that takes back what it did
+    await Promise.all([ended, this.#database[Symbol.asyncDispose]()]);
     await this.#threads[Symbol.asyncDispose]();
   }
 }

@@ -190,11 +190,12 @@ export interface Requests {
   removeImages(keys: readonly ImageKey[], force: boolean): Removal;
 
   layer(driverId: string): LayerRow | undefined;
+  layersBelow(driverId: string): LayerRow[];
   imageLayers(key: ImageKey): LayerRow[];
   layersByChain(chainIds: readonly Digest[]): LayerRow[];
   chainsFrom(prefix: string): Digest[];
   storedLayers(key: ImageKey | undefined): StoredLayer[];
-  pin(pin: string, chainIds: readonly Digest[]): LayerRow[];
+  pin(pin: string, chainIds: readonly Digest[], makings: readonly Making[], maker: Maker): LayerRow[];
   unpin(pin: string): void;
   createWritable(writable: NewWritable): WritableRow;
   writable(text: string): WritableRow;

@@ -21,7 +21,7 @@ const COMMANDS: readonly (readonly [transactions: number, ...args: readonly stri
   [5, 'load', '-i', 'two.tar'], // one of its layers is: pinned, pinned anew when it has its turn, unpinned, announced, registered
   [1, 'tag', 'one:1', 'other:1'],
   [2, 'create', '--name', 'work', 'one:1'], // announced, registered
-  [3, 'commit', 'work', 'next:1'], // pinned, announced, registered
+  [2, 'commit', 'work', 'next:1'], // pinned and announced, registered
   [0, 'mount', 'work'],
   [0, 'diff', 'work', '-o', 'diff.tar'],
   [0, 'umount', 'work'],
