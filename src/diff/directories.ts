@@ -1,5 +1,4 @@
 import type { ByteString } from '../base/bytes.ts';
-import { randomBytes } from '../base/crypto.ts';
 import { StorageError } from '../base/errors.ts';
 
 // The directories that a layer makes while it is unpacked, in columns of numbers: an object with a map of its children
@@ -59,8 +58,8 @@ export class Directories {
   #namesLive = 0;
   /** Rows by parent and name: open addressing, at most half full, NONE where free. */
   #table = new Int32Array(ROWS_AT_FIRST * 2).fill(NONE);
-  /** Names come from an archive: it must not be able to choose where they fall. */
-  readonly #seed = randomBytes(4).readInt32LE(0);
+  /** Names come from an archive: it must not be able to choose where they fall. What this gives it never learns. */
+  readonly #seed = Math.floor(Math.random() * 2 ** 32) | 0;
   readonly #acls = new Map<DirectoryRow, Buffer>();
   #aclBytes = 0;
 

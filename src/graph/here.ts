@@ -1,8 +1,10 @@
 import type { ByteString } from '../base/bytes.ts';
+import { sha256 } from '../base/crypto.ts';
 import type { Abortable } from '../base/values.ts';
 import { syncfsBeside } from '../linux/sync.ts';
 import type { ApplyOptions, ApplyReport } from './apply.ts';
 import { fill, unpackTar } from './fill.ts';
+import { digestMemory, putDigest } from './jobs/hash.ts';
 import type { Packing, PackingHere } from './jobs/packing.ts';
 import type { Views } from './jobs/views.ts';
 import type { Threads } from './threads.ts';
@@ -31,14 +33,19 @@ export async function unpackHere(
 ): Promise<ApplyReport> {
   let skipped: readonly string[] = [];
   let written: Promise<void> | undefined;
+  // The thread that unpacks has more to do than this one.
+  const tarSha256 = digestMemory();
   async function* tar(): AsyncGenerator<Uint8Array> {
-    skipped = yield* packing.stream();
+    const hash = sha256();
+    skipped = yield* packing.stream((piece) => hash.update(piece));
+    putDigest(tarSha256, hash.digest());
     written = syncfsBeside(home).catch(() => {}); // who seals the layer is told
   }
   try {
-    const unpacked = await fill(threads, target, options, (request) =>
-      unpackTar(threads, tar(), (from) => ({ ...request(from), zerosAreHoles: true }), options),
-    );
+    const unpacked = await fill(threads, target, options, (request) => {
+      const ofRing: typeof request = (from) => request(from.kind === 'ring' ? { ...from, tarSha256 } : from);
+      return unpackTar(threads, tar(), (from) => ({ ...ofRing(from), zerosAreHoles: true }), options);
+    });
     const report = await unpacked.settle();
     return { ...report, notes: [...skipped, ...report.notes] };
   } finally {

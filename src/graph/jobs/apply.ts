@@ -8,6 +8,7 @@ import { type RingMemory, RingReader } from '../../base/ring.ts';
 import type { Finding } from '../../base/values.ts';
 import { Deflater } from '../../codec/deflate.ts';
 import type { InflateLimits } from '../../codec/inflate.ts';
+import { CODECS, type Codec } from '../../codec/warm.ts';
 import { type ApplierOptions, LayerApplier } from '../../diff/apply.ts';
 import { settle as settleLayer } from '../../diff/fix-ups.ts';
 import { LayerTree } from '../../diff/layer-tree.ts';
@@ -81,8 +82,8 @@ export function apply(request: ApplyRequest, context: JobContext, jail: Jail): A
   const record = request.record === undefined ? undefined : new RecordFile(request.record);
   try {
     requireNoEntries(request);
-    using applier = jail.inside(request.root, () => new LayerApplier(ROOT, request.ids, request));
-    const { tarBytes, tarSha256, inflated, unsettled } = jail.inside(request.root, () => {
+    using applier = jail.inside(request.root, [], () => new LayerApplier(ROOT, request.ids, request));
+    const { tarBytes, tarSha256, inflated, unsettled } = jail.inside(request.root, codecsOf(request), () => {
       const ended = feed(request, new Unpacking(applier, record?.split, context), context);
       record?.split.end(ended.tarBytes, ended.tarSha256);
       return { ...ended, unsettled: encodeUnsettled(applier.finish(() => context.check())) };
@@ -101,6 +102,14 @@ export function apply(request: ApplyRequest, context: JobContext, jail: Jail): A
   } finally {
     record?.close();
   }
+}
+
+function codecsOf({ from, record }: ApplyRequest): readonly Codec[] {
+  if (from.kind === 'file') return CODECS;
+  return [
+    ...(record === undefined ? [] : ['zstd' as const]),
+    ...(from.tarSha256 === undefined ? ['sha256' as const] : []),
+  ];
 }
 
 /** A second archive would meet the first one's entries as if they were its own. */
@@ -188,7 +197,7 @@ function settleOne(
   const notes = new Notes();
   const check = (): void => context.check();
   const rootPair = { uid: toHost(0, ids.uid, 'user'), gid: toHost(0, ids.gid, 'group') };
-  jail.inside(root, () => {
+  jail.inside(root, [], () => {
     using tree = new LayerTree(ROOT, marksOf(style), directories);
     settleLayer({ tree, placeholders, rootPair, notes, check }, below);
   });

@@ -1,5 +1,5 @@
 import type { ByteString } from '../../base/bytes.ts';
-import { warm } from '../../codec/warm.ts';
+import { type Codec, warm } from '../../codec/warm.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_PATH, openat } from '../../linux/inode.ts';
 import { EPERM } from '../../linux/libc.ts';
 import { MS_REC, MS_SLAVE, mount } from '../../linux/mount.ts';
@@ -24,7 +24,7 @@ const ROOT = '/' as ByteString;
  * never jailed.
  */
 export class Jail {
-  #warmed = false;
+  readonly #warmed = new Set<Codec>();
 
   constructor({ keepsUmask = false }: { readonly keepsUmask?: boolean } = {}) {
     unshare(CLONE_FS);
@@ -33,11 +33,11 @@ export class Jail {
 
   /**
    * Runs `task` with `directory` as this thread's root. Whatever it does by path stays inside; it must be synchronous
-   * and load no code (a module, a name service, local time), or files of the layer would be taken for the host's.
+   * and load no code (a module, a name service, local time), or files of the layer would be taken for the host's:
+   * `codecs` are those that it uses.
    */
-  inside<T>(directory: ByteString, task: () => T): T {
-    if (!this.#warmed) warm(); // nothing that the codecs have not loaded by then is loaded in there
-    this.#warmed = true;
+  inside<T>(directory: ByteString, codecs: readonly Codec[], task: () => T): T {
+    this.warm(codecs);
     const hostRoot = openat(AT_FDCWD, ROOT, O_PATH | O_DIRECTORY);
     try {
       chdir(directory);
@@ -50,6 +50,14 @@ export class Jail {
       }
     } finally {
       close(hostRoot);
+    }
+  }
+
+  /** Has them load what they load late. */
+  warm(codecs: readonly Codec[]): void {
+    for (const codec of codecs) {
+      if (!this.#warmed.has(codec)) warm(codec);
+      this.#warmed.add(codec);
     }
   }
 

@@ -112,8 +112,8 @@ export class PackingHere implements Disposable {
     return undefined;
   }
 
-  /** The tar; answers what it cannot hold. */
-  async *stream(): AsyncGenerator<Uint8Array, readonly string[], undefined> {
+  /** The tar; answers what it cannot hold. `seen`: called with each piece once whoever wanted it has it. */
+  async *stream(seen: (piece: Buffer) => void = () => {}): AsyncGenerator<Uint8Array, readonly string[], undefined> {
     const { places, enter, leave } = this.#entered;
     const { view, upper } = places;
     const done: Buffer[] = [];
@@ -126,7 +126,10 @@ export class PackingHere implements Disposable {
         const since = nowMs();
         while (!ended && done.length === 0 && nowMs() - since < AWAY_MS) ended = pieces.next().done === true;
         leave();
-        yield* done.splice(0);
+        for (const piece of done.splice(0)) {
+          yield piece;
+          seen(piece);
+        }
         await turn();
         this.#options.signal?.throwIfAborted();
       }
