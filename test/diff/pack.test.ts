@@ -324,3 +324,15 @@ test('packTree() writes what a file is when its turn comes, however long the wal
   });
   assert.match(Buffer.concat(parts).toString('latin1'), /short and more/);
 });
+
+test('packTree() gives its first bytes early, and later ones in pieces of a MiB', async () => {
+  await using dir = await scratch();
+  for (let i = 0; i < 60; i++) writeFileSync(`${dir.path}/f${i}`, 'x'.repeat(100_000));
+  const sizes: number[] = [];
+  packTree(b(dir.path), walkDifferences(b(dir.path), undefined), {}, (bytes) => sizes.push(bytes.length));
+  assert.ok(sizes[0]! <= 16 * 1024, String(sizes[0]));
+  for (const [i, size] of sizes.entries())
+    assert.ok(size <= Math.min(2 ** 20, 2 * (sizes[i - 1] ?? size)), sizes.join());
+  assert.equal(Math.max(...sizes), 2 ** 20);
+  assert.ok(sizes.length < 14, sizes.join());
+});
