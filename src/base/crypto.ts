@@ -9,11 +9,3 @@ function loaded(): typeof import('node:crypto') {
 export function sha256(): Hash {
   return loaded().createHash('sha256');
 }
-
-export function randomBytes(size: number): Buffer {
-  return loaded().randomBytes(size);
-}
-
-export function randomUUID(): string {
-  return loaded().randomUUID();
-}

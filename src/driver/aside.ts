@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ByteString } from '../base/bytes.ts';
-import { randomUUID } from '../base/crypto.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat, renameat } from '../linux/inode.ts';
 import { ENOENT } from '../linux/libc.ts';
+import { randomUUID } from '../linux/random.ts';
 import { LOCK_EX, tryFlock } from '../linux/sync.ts';
 import type { CountedMounts } from './counted.ts';
 import type { DriverSettings, Performer, SweepOptions } from './driver.ts';

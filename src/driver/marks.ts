@@ -1,9 +1,9 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { type ByteString, toBytes } from '../base/bytes.ts';
-import { randomUUID } from '../base/crypto.ts';
 import type { Finding } from '../base/values.ts';
 import { marksOf } from '../fs/whiteouts.ts';
 import { AT_FDCWD } from '../linux/inode.ts';
+import { randomUUID } from '../linux/random.ts';
 import { statfs } from '../linux/statfs.ts';
 import { PROBE_PREFIX } from './overlay/probe.ts';
 

@@ -1,5 +1,4 @@
 import type { ByteString } from '../base/bytes.ts';
-import { randomBytes } from '../base/crypto.ts';
 import {
   AT_FDCWD,
   close,
@@ -18,6 +17,7 @@ import {
   unlinkat,
 } from '../linux/inode.ts';
 import { EEXIST, ENOENT } from '../linux/libc.ts';
+import { randomBytes } from '../linux/random.ts';
 import { fsync } from '../linux/sync.ts';
 import { writeAll } from './transfer.ts';
 

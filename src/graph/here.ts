@@ -36,9 +36,12 @@ export async function unpackHere(
   // The thread that unpacks has more to do than this one.
   const tarSha256 = digestMemory();
   async function* tar(): AsyncGenerator<Uint8Array> {
-    const hash = sha256();
-    skipped = yield* packing.stream((piece) => hash.update(piece));
-    putDigest(tarSha256, hash.digest());
+    let hash: ReturnType<typeof sha256> | undefined; // loaded once somebody has something to do
+    skipped = yield* packing.stream((piece) => {
+      hash ??= sha256();
+      hash.update(piece);
+    });
+    putDigest(tarSha256, (hash ?? sha256()).digest());
     written = syncfsBeside(home).catch(() => {}); // who seals the layer is told
   }
   try {

@@ -51,6 +51,7 @@ type CallName =
   | 'fchdir'
   | 'umask'
   | 'getpagesize'
+  | 'getrandom'
   | 'openat2'
   | 'open_by_handle_at'
   | 'renameat2'
@@ -117,6 +118,7 @@ const CALLS: Readonly<Record<CallName, Defining>> = {
   fchdir:     func('int fchdir(int)'),
   umask:      func('uint32_t umask(uint32_t)'),
   getpagesize: func('int getpagesize()'),
+  getrandom:  func('long getrandom(uint8_t *, size_t, uint32_t)'),
   open_by_handle_at: func('int open_by_handle_at(int, uint8_t *, int)'),
   openat2:    syscall(['long', 'int', 'uint8_t *', 'uint8_t *', 'size_t']),
   renameat2:  syscall(['long', 'int', 'uint8_t *', 'int', 'uint8_t *', 'uint32_t']),

@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs';
 import { type ByteString, fromBytes, quote, toBytes } from '../base/bytes.ts';
-import { randomUUID } from '../base/crypto.ts';
 import { StorageError } from '../base/errors.ts';
 import { writeFully } from '../fs/atomic.ts';
 import {
@@ -22,6 +21,7 @@ import {
 } from '../linux/inode.ts';
 import { mountNamespace, processStart } from '../linux/kernel.ts';
 import { EEXIST, ENOENT, ENOTEMPTY } from '../linux/libc.ts';
+import { randomUUID } from '../linux/random.ts';
 import { LOCK_EX, LOCK_SH, tryFlock } from '../linux/sync.ts';
 import { formatHold, type HoldRecord, parseHold } from './hold.ts';
 

@@ -1,7 +1,7 @@
 import { type Digest, digestOf } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
-import { chainId, chainIds } from '../oci/chain-id.ts';
+import { chainId } from '../oci/chain-id.ts';
 import { parseConfig } from '../oci/config.ts';
 import { commitConfig } from '../oci/image.ts';
 import { formatPlatform } from '../oci/platform.ts';
@@ -28,6 +28,7 @@ export async function commitWritable(
   const below = await layersBelow(context, writable);
   const base = writable.image === undefined ? undefined : await database.image(writable.image);
   const diffIds = below.map((layer) => layer.diffId as Digest);
+  const chains = below.map((layer) => layer.chainId as Digest);
   const id = newLayerId();
   // Refused before anything is packed, where the new config would be refused.
   const config = (diffId: Digest): Buffer =>
@@ -39,7 +40,7 @@ export async function commitWritable(
     });
   config(`sha256:${'0'.repeat(64)}`);
   options.signal?.throwIfAborted();
-  const { pin } = await database.pin(chainIds(diffIds), newLayerMakings(id));
+  const { pin } = await database.pin(chains, newLayerMakings(id));
   let committed: Committed;
   let notes: readonly string[];
   try {
@@ -58,7 +59,7 @@ export async function commitWritable(
     options.signal?.throwIfAborted();
     const bytes = config(report.diffId);
     const parsed = parseConfig(bytes, 'the new config');
-    const chain = chainId(chainIds(diffIds).at(-1), report.diffId);
+    const chain = chainId(chains.at(-1), report.diffId);
     notes = report.notes;
     const { lowersMax } = await driver.capabilities();
     const depth = below.length + 1;
@@ -115,7 +116,7 @@ export async function commitWritable(
 async function layersBelow({ database }: StoreContext, writable: WritableRow): Promise<LayerRow[]> {
   const layers = await database.layersBelow(writable.driverId);
   const whole = layers.at(-1)?.driverId === writable.parent && layers[0]?.parent === undefined;
-  if (whole && layers.every((layer) => layer.diffId !== undefined)) return layers;
+  if (whole && layers.every(({ diffId, chainId }) => diffId !== undefined && chainId !== undefined)) return layers;
   throw new StorageError('corrupt', `Cannot commit "${writable.name}": a layer below it is not in the store`, {
     layer: writable.driverId,
   });

@@ -1,9 +1,9 @@
 import { type ByteString, joinBytes } from '../base/bytes.ts';
-import { randomBytes } from '../base/crypto.ts';
 import type { Log } from '../base/log.ts';
 import type { Abortable, LayerId } from '../base/values.ts';
 import type { StorageDriver } from '../graph/storage-driver.ts';
 import type { Threads } from '../graph/threads.ts';
+import { randomBytes } from '../linux/random.ts';
 import type { Database } from './database.ts';
 import type { Making } from './rows.ts';
 import type { Sweeper } from './sweeper.ts';

@@ -1,10 +1,10 @@
 import { fromText } from '../base/bytes.ts';
-import { randomBytes } from '../base/crypto.ts';
 import { isStorageError, record, StorageError } from '../base/errors.ts';
 import { expecting } from '../base/kinds.ts';
 import type { LayerId } from '../base/values.ts';
 import { absolute } from '../base/working-directory.ts';
 import type { Mounted } from '../driver/driver.ts';
+import { randomBytes } from '../linux/random.ts';
 import { commitWritable } from './commit.ts';
 import { heeding, newLayerId, type StoreContext, undoing } from './context.ts';
 import { discard, discardOrWarn, withRoom } from './discard.ts';

@@ -15,10 +15,10 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { type ByteString, fromBytes, fromText, joinBytes, quote, toBytes } from '../base/bytes.ts';
-import { randomUUID } from '../base/crypto.ts';
 import { type ErrorCode, nodeErrno, StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
 import { bootId } from '../linux/kernel.ts';
+import { randomUUID } from '../linux/random.ts';
 
 // Everything here is node:fs, not linux/: the database's thread uses it, and loading the FFI library there would cost
 // more than all its work (facts.md, "A worker starts in…").

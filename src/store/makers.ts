@@ -1,8 +1,8 @@
 import { readdirSync } from 'node:fs';
 import { type ByteString, toBytes } from '../base/bytes.ts';
-import { randomUUID } from '../base/crypto.ts';
 import { AT_FDCWD, close, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, openat, renameat, unlinkat } from '../linux/inode.ts';
 import { ENOENT } from '../linux/libc.ts';
+import { randomUUID } from '../linux/random.ts';
 import { LOCK_EX, LOCK_SH, tryFlock } from '../linux/sync.ts';
 
 /**

@@ -1,9 +1,8 @@
 import { type FileHandle, open, readdir, rename, unlink } from 'node:fs/promises';
 import { type ByteString, fromBytes, toBytes } from '../../base/bytes.ts';
-import { randomBytes } from '../../base/crypto.ts';
-import { digestOf, hexOf } from '../../base/digest.ts';
 import { AT_FDCWD, AT_SYMLINK_FOLLOW, linkat, O_NOFOLLOW, O_NONBLOCK, O_RDWR, O_TMPFILE } from '../../linux/inode.ts';
 import { EEXIST } from '../../linux/libc.ts';
+import { randomBytes } from '../../linux/random.ts';
 import { LOCK_EX, tryFlock } from '../../linux/sync.ts';
 import { isSystemError } from './errors.ts';
 
@@ -22,6 +21,9 @@ export interface PendingOptions {
   readonly named?: boolean;
 }
 
+/** Of the target's name, in those beside it. */
+const NAME_BYTES = 64;
+
 /** open(2), O_TMPFILE: the filesystem cannot; EISDIR from kernels that do not know the flag. */
 const NO_NAMELESS: ReadonlySet<string> = new Set(['EOPNOTSUPP', 'EISDIR', 'EINVAL']);
 
@@ -29,8 +31,9 @@ const NO_NAMELESS: ReadonlySet<string> = new Set(['EOPNOTSUPP', 'EISDIR', 'EINVA
 export async function openPending(path: ByteString, { named = false }: PendingOptions = {}): Promise<PendingFile> {
   const slash = path.lastIndexOf('/') + 1;
   const directory = (slash === 0 ? './' : path.slice(0, slash)) as ByteString;
-  // By a digest: the target's own name may be as long as a name can be.
-  const mark = `.layerstore-${hexOf(digestOf(toBytes(path.slice(slash) as ByteString))).slice(0, 16)}-`;
+  // The target's own name may be as long as a name can be. What another target's has in common with it matters little:
+  // what is swept nobody writes to any more.
+  const mark = `.layerstore-writing-${path.slice(slash, slash + NAME_BYTES)}-`;
   const beside = (): ByteString => `${directory}${mark}${randomBytes(6).toString('hex')}` as ByteString;
   await sweep(directory, mark);
   const nameless = named ? undefined : await openNameless(directory);

@@ -1,11 +1,11 @@
 import { type ByteString, quote } from '../../base/bytes.ts';
-import { randomBytes } from '../../base/crypto.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { LayerId } from '../../base/values.ts';
 import { ensureDirectory, makeDirectory, makeFile, temporaryName } from '../../fs/atomic.ts';
 import { removeTree } from '../../fs/remove.ts';
 import { AT_FDCWD, lstatat, RENAME_NOREPLACE, readlinkat, renameat2, symlinkat, unlinkat } from '../../linux/inode.ts';
 import { EEXIST, EINVAL, ENOENT } from '../../linux/libc.ts';
+import { randomBytes } from '../../linux/random.ts';
 import { exists, isDirectoryAt, listNames, type Owner, readSmall, tampered, withDirectory } from '../home-files.ts';
 import { isLayerId, parseLayerId } from '../ids.ts';
 

@@ -1,6 +1,5 @@
 import { mkdirSync } from 'node:fs';
 import { type ByteString, quote, toBytes } from '../../base/bytes.ts';
-import { randomUUID } from '../../base/crypto.ts';
 import { isStorageError, type StorageError } from '../../base/errors.ts';
 import type { Finding } from '../../base/values.ts';
 import { removeTree } from '../../fs/remove.ts';
@@ -18,6 +17,7 @@ import {
 import { hasFilesystem, inUserNamespace, moduleParameter } from '../../linux/kernel.ts';
 import { ENOENT } from '../../linux/libc.ts';
 import { readMountInfo } from '../../linux/mountinfo.ts';
+import { randomUUID } from '../../linux/random.ts';
 import { statfs } from '../../linux/statfs.ts';
 import { LOCK_EX, tryFlock } from '../../linux/sync.ts';
 import type { OverlayMount } from '../../mount/overlay-options.ts';
