@@ -1,18 +1,19 @@
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, linkSync, mkdirSync, readdirSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { fromText } from '../../src/base/bytes.ts';
+import { type ByteString, fromText } from '../../src/base/bytes.ts';
 import {
   type DriverName,
+  isStorageError,
   type LayerId,
   type LayerMode,
   openDriver,
   type StorageDriver,
   toText,
 } from '../../src/index.ts';
-import { lgetxattr } from '../../src/linux/xattr.ts';
+import { lgetxattr, lsetxattr } from '../../src/linux/xattr.ts';
 import { applyEdits, type Edit, edits, making } from '../kit/edits.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
@@ -133,3 +134,45 @@ async function sizeOf(chunks: AsyncIterable<Uint8Array>): Promise<number> {
   for await (const chunk of chunks) size += chunk.length;
   return size;
 }
+
+test('diff() by two threads fails as the walk does, however soon that is', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 64);
+  await using driver = await openDriver({ root: disk.path, driver: 'overlay2', threads: 2 });
+  const [base, id] = ['base', 'work'] as never[] as [never, never];
+  const mode = { redirect: 'on', metacopy: 'on' } as const;
+  await driver.create(base, { writable: true });
+  {
+    await using mounted = await driver.mount(base);
+    mkdirSync(join(toText(mounted.path), 'a'));
+    // Names that both threads count.
+    for (let i = 0; i < 200; i++) {
+      writeFileSync(join(toText(mounted.path), `a/f${i}`), 'x');
+      linkSync(join(toText(mounted.path), `a/f${i}`), join(toText(mounted.path), `name${i}`));
+    }
+  }
+  await driver.create(id, { parent: base, writable: true });
+  {
+    await using mounted = await driver.mount(id, { mode });
+    renameSync(join(toText(mounted.path), 'a'), join(toText(mounted.path), 'c'));
+  }
+  const upper = toText((await driver.content(id)).root);
+  const whole = await sizeOf(driver.diff(id, base, { mode }));
+  assert.ok(whole > 200 * 512);
+  // A file with its metadata alone, whose data nobody has.
+  writeFileSync(join(upper, 'zz'), '');
+  truncateSync(join(upper, 'zz'), 100);
+  lsetxattr(fromText(join(upper, 'zz')), 'trusted.overlay.metacopy' as ByteString, new Uint8Array());
+  const open = readdirSync('/proc/self/fd').length;
+  // The threads are ready, and go different ways every time.
+  for (let i = 0; i < 60; i++) {
+    await assert.rejects(sizeOf(driver.diff(id, base, { mode })), (error) => {
+      assert.ok(isStorageError(error, 'corrupt'), String(error));
+      assert.match(error.message, /"\/zz": the layer has its metadata alone/);
+      return true;
+    });
+  }
+  rmSync(join(upper, 'zz'));
+  assert.equal(await sizeOf(driver.diff(id, base, { mode })), whole);
+  assert.equal(readdirSync('/proc/self/fd').length, open);
+});

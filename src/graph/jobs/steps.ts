@@ -1,6 +1,7 @@
 import type { ByteString } from '../../base/bytes.ts';
+import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
-import { type RingMemory, RingReader, RingWriter } from '../../base/ring.ts';
+import { abortRing, type RingMemory, RingReader, RingWriter } from '../../base/ring.ts';
 import { countLinks, type Linked, type Links, see } from '../../diff/links.ts';
 import type { Packable } from '../../diff/types.ts';
 import { walkDifferences } from '../../diff/walk.ts';
@@ -28,6 +29,8 @@ export interface StepRings {
 
 /** Begins what asks the packer to count its share; no step does. */
 const COUNT = '?';
+/** In the place of a step: the walk failed, and there will be no more. */
+const FAILED = '!';
 
 /** What is gathered before it is passed on: little, so that the packer begins soon. */
 const PASSED_BYTES = 8192;
@@ -67,11 +70,25 @@ export function steps({ views, to }: StepsRequest, context: JobContext, jail: Ja
       // To forget what was looked up in it takes long: it is done while the packer is at work.
       if (own !== undefined && base !== undefined) umount(base, MNT_DETACH);
       writer.drain(); // by then the packer is where these descriptors lead
+    } catch (error) {
+      tellFailed(writer, to);
+      throw error;
     } finally {
       if (own !== undefined) closeAll(own);
     }
   });
   writer.end();
+}
+
+/** Waits until the packer knows: it may still be on its way to where the descriptors of this thread lead. */
+function tellFailed(writer: RingWriter, { links }: StepRings): void {
+  abortRing(links); // nobody reads it any more, and whoever fills it would wait
+  try {
+    writer.write(Buffer.from(`${FAILED}\0`, 'latin1'));
+    writer.drain();
+  } catch {
+    // The ring was given up: then it comes to nothing there.
+  }
 }
 
 function textOf(bytes: Uint8Array = new Uint8Array()): string {
@@ -141,7 +158,10 @@ export function withSteps<T>(
 }
 
 function* readSteps(reader: RingReader): Generator<Packable, void, undefined> {
-  for (const record of readFields(reader)) yield decode(record);
+  for (const record of readFields(reader)) {
+    if (record === FAILED) throw new StorageError('canceled', 'Cannot pack: the walk failed');
+    yield decode(record);
+  }
 }
 
 function decode(record: string): Packable {
