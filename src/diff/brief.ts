@@ -15,10 +15,10 @@ import {
 } from '../linux/inode.ts';
 import { ENOENT, located } from '../linux/libc.ts';
 import { flistxattr } from '../linux/xattr.ts';
-import { Comparer, LinkGroups, SELF, sameInodeFields } from './compare.ts';
+import { Comparer, decided, LinkGroups, SELF, sameInodeFields, type Verdict } from './compare.ts';
 import { ofReading } from './reading.ts';
 import type { Listing } from './types.ts';
-import { unlisted } from './walk.ts';
+import { BREATH, unlisted } from './walk.ts';
 
 type Entry = Pick<DirectoryEntry, 'name' | 'type'>;
 
@@ -50,13 +50,14 @@ export interface BriefOptions {
 
 /**
  * As `walkChanges` by a guide in Docker's rendering, for an upper in which no directory was moved, but kinds and paths
- * alone: of what is added little is asked, and of a directory in which something is listed nothing.
+ * alone: of what is added little is asked, and of a directory in which something is listed nothing. Undefined now and
+ * then, also where nothing is found for long.
  */
 export function* walkBriefly(
   viewRoot: ByteString,
   baseRoot: ByteString,
   options: BriefOptions,
-): Generator<Change, void, undefined> {
+): Generator<Change | undefined, void, undefined> {
   /** For errors. */
   const here = { path: '/' as ByteString };
   try {
@@ -79,7 +80,7 @@ function* changesBelow(
   { view, base, upper }: Trees,
   { style, entering, check }: BriefOptions,
   here: { path: ByteString },
-): Generator<Change, void, undefined> {
+): Generator<Change | undefined, void, undefined> {
   const comparer = new Comparer('docker');
   const groups = new LinkGroups();
 
@@ -115,7 +116,7 @@ function* changesBelow(
     return stat === undefined || isWhiteout(stat) ? undefined : stat;
   };
 
-  const isEqual = (path: ByteString, now: Stat, before: Stat): boolean => {
+  const compare = (path: ByteString, now: Stat, before: Stat): Verdict => {
     if (now.nlink > 1 && !isDirectory(now) && groups.joins(now, before)) return false;
     const name = nameOf(path);
     const contents = {
@@ -124,24 +125,18 @@ function* changesBelow(
         return view.fd;
       },
     };
-    return comparer.equal({ at: upper, name, stat: now, contents }, { at: base, name, stat: before }, true);
+    return comparer.compare({ at: upper, name, stat: now, contents }, { at: base, name, stat: before }, true);
   };
 
   const isEqualDirectory = ({ before, attributes }: Level): boolean => {
     const now = fstat(upper.fd);
     if (before === undefined || !sameInodeFields(now, before)) return false;
     const name = SELF;
-    return comparer.equal({ at: upper, name, stat: now, attributes }, { at: base, name, stat: before }, false);
-  };
-
-  /** What a name is that leads to no directory of the upper; `own`: what it leads to there. */
-  const kindOf = (path: ByteString, own: Stat | undefined, before: Stat): Change['kind'] | undefined => {
-    const now = shown(path, own);
-    if (now === undefined) return 'delete';
-    return isEqual(path, now, before) ? undefined : 'modify';
+    return comparer.equal({ at: upper, name, stat: now, attributes }, { at: base, name, stat: before });
   };
 
   const stack = [levelOf('', undefined, fstat(base.fd), true)];
+  let count = 0;
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const entry = level.entries[level.next++];
     if (entry === undefined) {
@@ -157,6 +152,7 @@ function* changesBelow(
     const path = `${level.path}/${name}` as ByteString;
     here.path = path;
     check();
+    if (++count % BREATH === 0) yield;
     const found = level.before === undefined ? undefined : base.stat(name, ENOENT);
     const before = found === undefined || isWhiteout(found) ? undefined : found;
     const isBelow = before !== undefined && isDirectory(before);
@@ -170,7 +166,11 @@ function* changesBelow(
     } else if (!entered && before !== undefined) {
       const own = lstatat(upper.fd, name, ENOENT);
       entered = own !== undefined && isDirectory(own);
-      if (!entered) kind = kindOf(path, own, before);
+      const now = entered ? undefined : shown(path, own);
+      if (now !== undefined) {
+        const same = compare(path, now, before);
+        kind = (typeof same === 'boolean' ? same : yield* decided(same, check)) ? undefined : 'modify';
+      } else if (!entered) kind = 'delete';
     }
     if (entered && !isBelow) kind = before === undefined ? 'add' : 'modify';
     if (kind !== undefined) {

@@ -32,6 +32,35 @@ export const SELF = '.' as ByteString;
 const CHUNK_BYTES = 256 * 1024;
 const SECOND = 1_000_000_000n;
 
+/** Contents that are still to be read: gives way again and again, and answers whether they are the same. */
+type Reading = Generator<undefined, boolean, undefined>;
+
+/** Whether two entries are equal, or what has to be read to tell. */
+export type Verdict = boolean | Reading;
+
+/** What the verdict says, by reading where it does not say; `check`: called now and then, what it throws ends it. */
+export function* decided(verdict: Verdict, check: () => void = () => {}): Reading {
+  if (typeof verdict === 'boolean') return verdict;
+  try {
+    for (;;) {
+      const { done, value } = verdict.next();
+      if (done) return value;
+      check();
+      yield;
+    }
+  } finally {
+    verdict.return(false); // what it has open
+  }
+}
+
+/** As `decided`, at once. */
+export function decidedNow(verdict: Verdict): boolean {
+  for (const deciding = decided(verdict); ; ) {
+    const { done, value } = deciding.next();
+    if (done) return value;
+  }
+}
+
 /** Compares entries of a view with entries of its base. Keeps buffers; one for each walk. */
 export class Comparer {
   #a: Buffer | undefined;
@@ -44,14 +73,19 @@ export class Comparer {
 
   /**
    * Whether the rendering sees no difference (driver-behaviour D7). `inDoubt`: metadata alone does not prove that the
-   * contents of two files are equal, so they are read.
+   * contents of two files are equal, so they are read: of large ones by who asks.
    */
-  equal(view: Entry, base: Entry, inDoubt: boolean): boolean {
+  compare(view: Entry, base: Entry, inDoubt: boolean): Verdict {
     if (sameInode(view.stat, base.stat)) return true;
     return this.#rendering === 'core' ? this.#core(view, base, inDoubt) : this.#docker(view, base, inDoubt);
   }
 
-  #core(view: Entry, base: Entry, inDoubt: boolean): boolean {
+  /** As `compare` where nothing is in doubt. */
+  equal(view: Entry, base: Entry): boolean {
+    return this.compare(view, base, false) === true;
+  }
+
+  #core(view: Entry, base: Entry, inDoubt: boolean): Verdict {
     const a = view.stat;
     const b = base.stat;
     if (!sameInodeFields(a, b)) return false;
@@ -60,7 +94,7 @@ export class Comparer {
     return this.#sameContent(view, base, inDoubt);
   }
 
-  #docker(view: Entry, base: Entry, inDoubt: boolean): boolean {
+  #docker(view: Entry, base: Entry, inDoubt: boolean): Verdict {
     const a = view.stat;
     const b = base.stat;
     if (!sameInodeFields(a, b)) return false;
@@ -71,13 +105,15 @@ export class Comparer {
     return this.#sameContent(view, base, inDoubt || a.mtimeNs !== b.mtimeNs);
   }
 
-  #sameContent(view: Entry, base: Entry, inDoubt: boolean): boolean {
+  #sameContent(view: Entry, base: Entry, inDoubt: boolean): Verdict {
     const type = typeOf(view.stat.mode);
     if (type === 'symlink') return readlinkat(view.at.fd, view.name) === readlinkat(base.at.fd, base.name);
-    return type !== 'file' || !inDoubt || view.stat.sizeBytes === 0 || this.#sameBytes(view, base);
+    if (type !== 'file' || !inDoubt || view.stat.sizeBytes === 0) return true;
+    const reading = this.#sameBytes(view, base);
+    return view.stat.sizeBytes < CHUNK_BYTES ? decidedNow(reading) : reading;
   }
 
-  #sameBytes(view: Entry, base: Entry): boolean {
+  *#sameBytes(view: Entry, base: Entry): Reading {
     this.#a ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
     this.#b ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
     const flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
@@ -90,6 +126,7 @@ export class Comparer {
           const b = readFully(other, this.#b, base.name);
           if (a !== b || this.#a.compare(this.#b, 0, b, 0, a) !== 0) return false;
           if (a < CHUNK_BYTES) return true;
+          yield;
         }
       } finally {
         close(other);

@@ -48,18 +48,17 @@ const EMPTY = '' as ByteString;
 
 /**
  * Writes the layer archive of `differences` (in their order: see there), reading what they name below `root`. Equal
- * trees and differences give equal bytes (driver-behaviour D8). `out` is called with up to 1 MiB at a time, first with
- * less; the view is borrowed until it returns. A file that cannot be read, or that is written to meanwhile, fails the
- * whole archive.
+ * trees and differences give equal bytes (driver-behaviour D8). `out` is called with up to 1 MiB at a time, first less;
+ * the view is borrowed until it returns. A file that cannot be read, or is written to meanwhile, fails the whole archive.
  */
 export function packTree(...what: Parameters<typeof packPieces>): void {
   doAll(packPieces(...what));
 }
 
-/** As `packTree`, piece by piece: after each entry, and each MiB of a large one. */
+/** As `packTree`, piece by piece: after each entry or undefined, and each MiB of a large one. */
 export function* packPieces(
   root: ByteString,
-  differences: Iterable<Packable>,
+  differences: Iterable<Packable | undefined>,
   options: PackOptions,
   out: (bytes: Uint8Array) => void,
 ): Generator<void, void, undefined> {
@@ -67,7 +66,7 @@ export function* packPieces(
   using upper = options.upper === undefined ? undefined : Descent.open(options.upper);
   using packer = new Packer(root, { view, upper }, options, out);
   for (const difference of differences) {
-    yield* packer.add(difference);
+    if (difference !== undefined) yield* packer.add(difference);
     yield;
   }
   yield* packer.finish();

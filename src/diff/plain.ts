@@ -3,13 +3,10 @@ import type { Change } from '../base/values.ts';
 import { walkBriefly } from './brief.ts';
 import type { Listing, Rendering, WalkOptions } from './types.ts';
 import { checkUpper, refuseFuseMarks, type UpperReading } from './upper.ts';
-import { walkChanges } from './walk.ts';
+import { walkChangesInPieces } from './walk.ts';
 
 /** Changes held back at most. */
 export const HELD_MAX = 20_000;
-
-/** After so many changes the asker is heard of. */
-const BREATH = 64;
 
 /** Ends a walk. */
 const MOVED = new Error('a directory was moved');
@@ -34,18 +31,17 @@ export function* walkPlain(
     if (listing.marks.redirect) throw MOVED;
   };
   const { check = () => {} } = options;
-  const walked: Iterable<Change> =
+  const walked: Iterable<Change | undefined> =
     rendering === 'docker'
       ? walkBriefly(view, base, { upper: reading.upper, style, entering, check })
-      : walkChanges(view, base, rendering, { ...options, guide: style, entering });
+      : walkChangesInPieces(view, base, rendering, { ...options, guide: style, entering });
   try {
     for (const change of walked) {
-      if (held === undefined) {
+      if (held === undefined || change === undefined) {
         yield change;
         continue;
       }
       held.push({ kind: change.kind, path: change.path }); // what else is known of it is more than the rest
-      if (held.length % BREATH === 0) yield undefined;
       if (held.length < HELD_MAX) continue;
       if (checkUpper(base, reading, options.check).redirects) return false;
       yield* held;

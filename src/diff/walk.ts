@@ -1,24 +1,18 @@
 import type { ByteString } from '../base/bytes.ts';
 import { Descent } from '../fs/descent.ts';
-import { inodeKey, isDirectory, isWhiteout, sameInode } from '../fs/stat.ts';
+import { isDirectory, isWhiteout, sameInode } from '../fs/stat.ts';
 import { isRedirected, overlayMarks, showsItself, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import { xattrsOfFd } from '../fs/xattrs.ts';
 import { fstat, lstatat, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
 import { flistxattr } from '../linux/xattr.ts';
-import { Comparer, LinkGroups, SELF } from './compare.ts';
+import { carryLinked, isLinked, type Unlisted } from './carry.ts';
+import { Comparer, decided, LinkGroups, SELF } from './compare.ts';
 import { ofReading } from './reading.ts';
 import type { Difference, Listed, Listing, Rendering, WalkOptions } from './types.ts';
 
-/** A file of the view that is no change, but has other names: whether the archive carries it, they decide. */
-export interface Unlisted {
-  readonly kind: 'unlisted';
-  readonly path: ByteString;
-  readonly stat: Stat;
-}
-
-/** Steps held back while it is open whether a file is carried; beyond, a second walk finds out. */
-const WAITING_MAX = 20_000;
+/** After so many names the asker may do something else. */
+export const BREATH = 64;
 
 /** The kernel stamps inodes with a clock that ticks every 1 to 10 ms (ktime_get_coarse): this much behind ours, at most. */
 const TICK_NS = 20_000_000n;
@@ -34,57 +28,32 @@ export function* walkChanges(
   rendering: Rendering,
   options: WalkOptions = {},
 ): Generator<Listed, void, undefined> {
+  for (const step of walkChangesInPieces(view, base, rendering, options)) if (step !== undefined) yield step;
+}
+
+/** As `walkChanges`; undefined now and then, also where nothing is found for long. */
+export function* walkChangesInPieces(
+  ...[view, base, rendering, options = {}]: Parameters<typeof walkChanges>
+): Generator<Listed | undefined, void, undefined> {
   for (const step of walkSteps(view, base, rendering, options)) {
-    if (step.kind !== 'carried' && step.kind !== 'unlisted') yield step;
+    if (step?.kind !== 'carried' && step?.kind !== 'unlisted') yield step;
   }
 }
 
 /** As `walkChanges` in the core rendering, with everything else that the archive of the changes holds. */
-export function walkDifferences(
+export function* walkDifferences(
   view: ByteString,
   base: ByteString | undefined,
   options: WalkOptions = {},
 ): Generator<Difference, void, undefined> {
+  for (const step of walkDifferencesInPieces(view, base, options)) if (step !== undefined) yield step;
+}
+
+/** As `walkDifferences`; undefined now and then, also where nothing is found for long. */
+export function walkDifferencesInPieces(
+  ...[view, base, options = {}]: Parameters<typeof walkDifferences>
+): Generator<Difference | undefined, void, undefined> {
   return carryLinked(() => walkSteps(view, base, 'core', options));
-}
-
-/** Turns each unlisted file that has a listed name, earlier or later, into a carried one; drops the others. */
-export function* carryLinked(walk: () => Iterable<Difference | Unlisted>): Generator<Difference, void, undefined> {
-  const listed = new Set<string>();
-  const note = (step: Difference | Unlisted): void => {
-    if ((step.kind === 'add' || step.kind === 'modify') && step.stat !== undefined && isLinked(step.stat)) {
-      listed.add(inodeKey(step.stat));
-    }
-  };
-  const decide = (step: Difference | Unlisted): Difference | undefined => {
-    if (step.kind !== 'unlisted') return step;
-    if (!listed.has(inodeKey(step.stat))) return undefined;
-    return { kind: 'carried', because: 'linked', path: step.path, stat: step.stat };
-  };
-  let waiting: (Difference | Unlisted)[] = [];
-  let complete = false;
-  for (const step of walk()) {
-    note(step);
-    if (complete || (waiting.length === 0 && step.kind !== 'unlisted')) {
-      const difference = decide(step);
-      if (difference !== undefined) yield difference;
-      continue;
-    }
-    waiting.push(step);
-    if (waiting.length < WAITING_MAX) continue;
-    for (const other of walk()) note(other);
-    complete = true;
-    yield* waiting.map(decide).filter((difference) => difference !== undefined);
-    waiting = [];
-  }
-  for (const step of waiting) {
-    const difference = decide(step);
-    if (difference !== undefined) yield difference;
-  }
-}
-
-function isLinked(stat: Stat): boolean {
-  return stat.nlink > 1 && !isDirectory(stat);
 }
 
 /** A directory on the way from the root to where the walk is. */
@@ -114,7 +83,7 @@ function* walkSteps(
   baseRoot: ByteString | undefined,
   rendering: Rendering,
   options: WalkOptions,
-): Generator<Difference | Unlisted, void, undefined> {
+): Generator<Difference | Unlisted | undefined, void, undefined> {
   /** For errors. */
   const here = { path: '/' as ByteString };
   try {
@@ -144,7 +113,7 @@ function* stepsBelow(
   rendering: Rendering,
   options: WalkOptions & { readonly baseRoot: ByteString | undefined },
   here: { path: ByteString },
-): Generator<Difference | Unlisted, void, undefined> {
+): Generator<Difference | Unlisted | undefined, void, undefined> {
   const movedAway = new Set(options.renames?.values());
   const comparer = new Comparer(rendering);
   const groups = new LinkGroups();
@@ -184,6 +153,7 @@ function* stepsBelow(
     listed: true,
   };
   const stack = [first];
+  let count = 0;
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const name = level.names[level.next++];
     if (name === undefined) {
@@ -197,6 +167,7 @@ function* stepsBelow(
     const path = `${level.path}/${name}` as ByteString;
     here.path = path;
     options.check?.();
+    if (++count % BREATH === 0) yield;
     const own = level.told && upper !== undefined ? lstatat(upper.fd, name, ENOENT) : undefined;
     const itself = own !== undefined && showsItself(own);
     const now = itself ? unlessWhiteout(own) : present(view, name);
@@ -237,8 +208,9 @@ function* stepsBelow(
         contents: view,
       };
       const other = { at: base, name: entered ? SELF : name, stat: before };
-      const equal = (!itself && untouched(now, before, name, level)) || comparer.equal(one, other, inDoubt(now, level));
-      if (joins || !equal) {
+      const same =
+        (!itself && untouched(now, before, name, level)) || comparer.compare(one, other, inDoubt(now, level));
+      if (joins || !(typeof same === 'boolean' ? same : yield* decided(same, options.check))) {
         step = { kind: 'modify', path, stat: now, itself };
       } else if (isLinked(now)) step = { kind: 'unlisted', path, stat: now };
       else if (isDirectory(now) && now.mtimeNs !== before.mtimeNs) {
@@ -295,7 +267,7 @@ function* renamed(
   rendering: Rendering,
   options: WalkOptions & { readonly baseRoot: ByteString | undefined },
   here: { path: ByteString },
-): Generator<Difference | Unlisted, void, undefined> {
+): Generator<Difference | Unlisted | undefined, void, undefined> {
   const { name, path, from } = moved;
   const open = (at: Descent): Descent => new Descent(openat(at.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
   using base = Descent.open(options.baseRoot as ByteString);
@@ -303,7 +275,7 @@ function* renamed(
   using view = open(moved.view);
   using upper = moved.upper === undefined ? undefined : open(moved.upper);
   const before = { at: base, name: SELF, stat: fstat(base.fd) };
-  if (!new Comparer(rendering).equal({ at: view, name: SELF, stat: now }, before, false)) {
+  if (!new Comparer(rendering).equal({ at: view, name: SELF, stat: now }, before)) {
     yield { kind: 'modify', path, stat: now };
   }
   yield* stepsBelow({ view, base, upper, path, basePath: from }, rendering, options, here);
@@ -366,7 +338,7 @@ function rootDiffers(view: Descent, base: Descent | undefined, options: WalkOpti
   const stat = fstat(view.fd);
   if (base !== undefined) {
     const before = { at: base, name, stat: fstat(base.fd) };
-    return !new Comparer('core').equal({ at: view, name, stat }, before, false);
+    return !new Comparer('core').equal({ at: view, name, stat }, before);
   }
   // What an archive without `./` makes (driver-behaviour D9b).
   const { uid, gid } = options.rootPair ?? { uid: 0, gid: 0 };

@@ -14,8 +14,8 @@ import { tmpfs } from './overlay.ts';
 
 const b = fromText;
 
-function told(changes: Iterable<{ readonly kind: string; readonly path: ByteString }>): string[] {
-  return [...changes].map(({ kind, path }) => `${kind} ${path}`);
+function told(changes: Iterable<{ readonly kind: string; readonly path: ByteString } | undefined>): string[] {
+  return [...changes].flatMap((change) => (change === undefined ? [] : [`${change.kind} ${change.path}`]));
 }
 
 test('walkBriefly() takes no whiteout by attribute for a file, at the root and below, over something and over nothing', async (t) => {

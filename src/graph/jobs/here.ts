@@ -12,7 +12,7 @@ const BATCH = 256;
 const BREATH = 16;
 const TURN_MS = 10;
 const AWAY_MS = 100;
-/** Where it is longer, because nothing is found meanwhile, and nothing was given out, a thread is to do it. */
+/** Where it is longer, because all directories are looked through first, and nothing was given out, a thread is to do it. */
 const DEAF_MS = 250;
 
 /** Ends a list. */
@@ -51,7 +51,7 @@ export async function* changesHere(
           found.push(from === undefined ? { kind, path } : ({ kind, path, from } as Change));
           given = true;
         }
-        if (found.length % BREATH === 0 && nowMs() - since > AWAY_MS) return { found };
+        if ((value === undefined || found.length % BREATH === 0) && nowMs() - since > AWAY_MS) return { found };
       }
     } catch (error) {
       if (error !== TOO_LONG) throw error;

@@ -1,5 +1,5 @@
 import type { ByteString } from '../../base/bytes.ts';
-import { Comparer } from '../../diff/compare.ts';
+import { Comparer, decidedNow } from '../../diff/compare.ts';
 import { type IndexPlace, readIndex, refuseIndexed } from '../../diff/indexed.ts';
 import { Descent } from '../../fs/descent.ts';
 import { inodeKey } from '../../fs/stat.ts';
@@ -29,10 +29,12 @@ export function showIndexed(place: IndexPlace, view: ByteString, scratch: ByteSt
     if (named === undefined) {
       const copy = { at: copies, name, stat };
       const isLike = (stray: (typeof strays)[number]): boolean =>
-        comparer.equal(
-          copy,
-          { at: { fd: parentOf(at, stray.path) }, name: nameOf(stray.path), stat: stray.stat },
-          !metacopy,
+        decidedNow(
+          comparer.compare(
+            copy,
+            { at: { fd: parentOf(at, stray.path) }, name: nameOf(stray.path), stat: stray.stat },
+            !metacopy,
+          ),
         );
       if (strays.every(isLike)) continue;
       if (metacopy || strays.length > 1) throw refuseIndexed(indexed.index);

@@ -3,7 +3,7 @@ import type { Change } from '../../base/values.ts';
 import { walkPlain } from '../../diff/plain.ts';
 import { renamedDirectories } from '../../diff/renames.ts';
 import type { Rendering } from '../../diff/types.ts';
-import { walkChanges } from '../../diff/walk.ts';
+import { walkChangesInPieces } from '../../diff/walk.ts';
 import { type Places, type Views, walkOptions } from './views.ts';
 
 export interface Wanted {
@@ -13,7 +13,7 @@ export interface Wanted {
 }
 
 /**
- * The changes, in the cheapest way that finds them all; undefined for each that is held back. Ends with false, and
+ * The changes, in the cheapest way that finds them all; undefined now and then. Ends with false, and
  * nothing, where whole trees are to be compared and `onlyGuided` was asked for.
  */
 export function* listChanges(
@@ -32,6 +32,6 @@ export function* listChanges(
   if (onlyGuided && options.guide === undefined) return false;
   const moved = renames && upper !== undefined && base !== undefined;
   const renamed = moved ? { renames: renamedDirectories(upper.upper, base, upper.style) } : {};
-  yield* walkChanges(view, base, rendering, { ...options, ...renamed });
+  yield* walkChangesInPieces(view, base, rendering, { ...options, ...renamed });
   return true;
 }

@@ -6,7 +6,7 @@ import type { Abortable } from '../../base/values.ts';
 import { packPieces } from '../../diff/pack.ts';
 import type { Packable } from '../../diff/types.ts';
 import { checkUpper } from '../../diff/upper.ts';
-import { walkDifferences } from '../../diff/walk.ts';
+import { walkDifferencesInPieces } from '../../diff/walk.ts';
 import { isFile } from '../../fs/stat.ts';
 import { lstatBriefly } from '../../linux/inode.ts';
 import { ENOENT } from '../../linux/libc.ts';
@@ -32,7 +32,7 @@ export interface Packed {
 export function packed(
   { view, upper }: Packed,
   packing: Packing,
-  differences: Iterable<Packable>,
+  differences: Iterable<Packable | undefined>,
   out: (bytes: Uint8Array) => void,
 ): { readonly pieces: Generator<void, void, undefined>; readonly skipped: readonly string[] } {
   const skipped: string[] = [];
@@ -64,9 +64,9 @@ const TOO_LONG = new Error('a tar takes a thread');
 export class PackingHere implements Disposable {
   readonly #entered: EnteredViews;
   readonly #options: Packing & Abortable;
-  readonly #walk: () => Iterable<Packable>;
+  readonly #walk: () => Iterable<Packable | undefined>;
 
-  private constructor(entered: EnteredViews, options: Packing & Abortable, walk: () => Iterable<Packable>) {
+  private constructor(entered: EnteredViews, options: Packing & Abortable, walk: () => Iterable<Packable | undefined>) {
     this.#entered = entered;
     this.#options = options;
     this.#walk = walk;
@@ -101,7 +101,7 @@ export class PackingHere implements Disposable {
       if (upper !== undefined && found?.redirects === false) {
         const how = { upper: upper.upper, guide: upper.style, listings: found.listings };
         entered.leave();
-        return new PackingHere(entered, options, () => walkDifferences(view, base, how));
+        return new PackingHere(entered, options, () => walkDifferencesInPieces(view, base, how));
       }
     } catch (error) {
       entered[Symbol.dispose]();
