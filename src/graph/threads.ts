@@ -5,6 +5,7 @@ import { Pool } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
 import { unlessAborted } from '../base/until.ts';
 import type { Performer } from '../driver/driver.ts';
+import { CLONE_FS, unshare } from '../linux/namespace.ts';
 import { type CompressOptions, type Crew, Crews } from './crew.ts';
 import type { HashRequest } from './jobs/hash.ts';
 import type { MountRequest, UnmountRequest } from './jobs/mounting.ts';
@@ -37,10 +38,27 @@ export interface ThreadsAhead {
   /** For mounting and unmounting. */
   readonly mounts?: boolean;
   /**
-   * Short lists and tars of changes are made without a thread (a commit unpacks in one): for a program that does this
-   * alone. Its main thread gets a root and a working directory of its own, and other mounts meanwhile.
+   * Short lists and tars of changes are made without a thread (a commit unpacks in one), and so are mounts: for a program
+   * that does this alone. Its main thread gets a root and a working directory of its own, and other mounts meanwhile.
    */
   readonly here?: boolean;
+}
+
+/** In the asker's thread, which gets a working directory of its own with the first mount. */
+function mountingHere(): Pick<Performer, 'mount' | 'unmount'> {
+  let isApart = false;
+  return {
+    async mount(plan, target) {
+      const { performMount } = await import('../mount/perform.ts');
+      if (!isApart) unshare(CLONE_FS);
+      isApart = true;
+      performMount(plan, target);
+    },
+    async unmount(target, how) {
+      const { performUnmount } = await import('../mount/perform.ts');
+      return performUnmount(target, how);
+    },
+  };
 }
 
 /** Nothing is started before it is needed, but `ahead`. `size`: threads that unpack at a time, at least 1. */
@@ -60,10 +78,13 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
   // Starting a thread takes longer than most of these calls.
   const light = (): Pool => (jobs.free && control.idle === 0 ? jobs : control);
   const sync = (pool: Pool, request: SyncRequest): Promise<void> => pool.run({ name: 'sync', request });
-  const perform: Performer = {
+  const mounting: Pick<Performer, 'mount' | 'unmount'> = {
     mount: (plan, target) => light().run({ name: 'mount', request: { plan, target } satisfies MountRequest }),
     unmount: (target, { detach }) =>
       light().run({ name: 'unmount', request: { target, detach } satisfies UnmountRequest }),
+  };
+  const perform: Performer = {
+    ...(ahead.here === true ? mountingHere() : mounting),
     removeTree: (path, { signal } = {}) => removal.run({ name: 'remove', request: path }, { signal }),
     copyTree: (from, to, { signal } = {}) =>
       jobs.run({ name: 'copy', request: { from, to } satisfies CopyRequest }, { signal }),

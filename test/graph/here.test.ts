@@ -3,24 +3,28 @@ import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import {
   chmodSync,
+  closeSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
   renameSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import { fromText, toText } from '../../src/base/bytes.ts';
+import { type ByteString, fromText, toText } from '../../src/base/bytes.ts';
 import { openLayerDriver } from '../../src/driver/open.ts';
 import { storageDriver } from '../../src/graph/storage-driver.ts';
 import { openThreads } from '../../src/graph/threads.ts';
 import { isStorageError, type LayerId, type StorageDriver } from '../../src/index.ts';
 import { AT_FDCWD, mknodat, S_IFSOCK } from '../../src/linux/inode.ts';
+import type { Mount } from '../../src/mount/mount.ts';
 import { openHouse } from '../contract/driver-house.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
@@ -217,3 +221,54 @@ for (const mode of [undefined, MODE]) {
     await both('diff');
   });
 }
+
+test('mounts of the asker’s thread take no other one, and leave it where it was', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 64);
+  await using here = await openThreads(2, { here: true });
+  await using threads = await openThreads(2);
+  const at = (...names: string[]): ByteString => fromText(join(disk.path, ...names));
+  for (const name of ['upper', 'work', 'merged']) mkdirSync(join(disk.path, name));
+  // More than a page of options: by paths that are relative to another working directory.
+  const lowers = Array.from({ length: 100 }, (_, i) => `lower-${'x'.repeat(60)}-${i}`);
+  for (const name of lowers) {
+    mkdirSync(join(disk.path, 'home', name), { recursive: true });
+    writeFileSync(join(disk.path, 'home', name, name), '');
+  }
+  const short = lowers.map((_, i) => `l${i}` as ByteString);
+  for (const [i, name] of lowers.entries()) symlinkSync(name, join(disk.path, 'home', `l${i}`));
+  const plan: Mount = {
+    type: 'overlay',
+    lower: lowers.map((name) => at('home', name)),
+    upper: at('upper'),
+    work: at('work'),
+    userxattr: false,
+    short: { base: at('home'), lower: short, upper: '../upper' as ByteString, work: '../work' as ByteString },
+  };
+  const target = at('merged');
+  const before = standing(disk.path);
+  const tasks = readdirSync('/proc/self/task').length;
+  await here.perform.mount(plan, target);
+  const [mounts, ...places] = standing(disk.path).toReversed();
+  assert.deepEqual(places.toReversed(), before.slice(0, -1));
+  assert.equal((mounts as string[]).length, (before.at(-1) as string[]).length + 1);
+  assert.equal(readdirSync(join(disk.path, 'merged')).length, 100);
+  assert.equal(readdirSync('/proc/self/task').length, tasks);
+  const fd = openSync(join(disk.path, 'merged'), 'r');
+  assert.equal(await here.perform.unmount(target, { detach: false }), false); // it is in use
+  closeSync(fd);
+  assert.equal(await here.perform.unmount(target, { detach: false }), true);
+  assert.deepEqual(standing(disk.path), before);
+  assert.equal(readdirSync('/proc/self/task').length, tasks);
+  // What fails says the same.
+  const { upper: _, work: __, short: ___, ...rest } = plan;
+  const bad: Mount = { ...rest, lower: [at('home', 'nothing'), at('home')] };
+  const said: unknown[] = [];
+  for (const { perform } of [here, threads]) {
+    await assert.rejects(perform.mount(bad, target), (error) => {
+      assert.ok(isStorageError(error, 'not-found'));
+      return said.push([error.message, error.errno, error.path]) > 0;
+    });
+  }
+  assert.deepEqual(said[0], said[1]);
+});

@@ -12,7 +12,7 @@ export const command: Command = defineCommand({
   async run(context, given, operands) {
     const name = textOf(operands[0]!, 'the name');
     const options = { hold: true, signal: context.signal };
-    await using store = await openStoreOf(context, { create: false, brief: true, ahead: { mounts: true } });
+    await using store = await openStoreOf(context, { create: false, brief: true, ahead: { here: true } });
     // Not disposed of: the mount stays until `umount`.
     const { path } = given['read-only']
       ? await store.layers.view(name, options)

@@ -13,7 +13,7 @@ export const command: Command = defineCommand({
   async run(context, _given, operands) {
     const operand = operands[0] as ByteString;
     const name = textOf(operand, 'the name');
-    await using store = await openStoreOf(context, { create: false, brief: true, ahead: { mounts: true } });
+    await using store = await openStoreOf(context, { create: false, brief: true, ahead: { here: true } });
     if (await letGo(store, name)) return 0;
     throw new StorageError(
       'failed-precondition',
