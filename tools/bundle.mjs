@@ -1,6 +1,7 @@
 // Joins the modules of the command line and of its threads into few files: Node takes about half a millisecond to find,
 // read and link each one, in every thread anew, and a command is some 60 modules, a job thread as many
 // (docs/decisions/22-bundle.md).
+import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,20 +15,21 @@ const SOURCE = join(ROOT, 'src');
  */
 export const JOINED = 'dist/doors/cli/joined';
 /** Each whole in one file: what of it a command does not import is not run, nor the modules of Node's that only that needs. */
-const FILES = {
-  start: 'doors/cli/start.ts',
-  main: 'doors/cli/main.ts',
+const MAIN = 'doors/cli/main.ts';
+const START = 'doors/cli/start.ts';
+const THREADS = {
   'jobs/thread': 'graph/jobs/thread.ts',
   'jobs/control': 'graph/jobs/control.ts',
   'database-thread': 'store/database-thread.ts',
 };
 
-const ALWAYS_USED = new Set(['node:fs', 'node:path', 'node:module']);
+const ALWAYS_USED = new Set(['node:fs', 'node:path', 'node:module', 'node:vm']);
 
 /** Writes the joined modules of this checkout's source into the package at `target`. Needs esbuild. */
 export async function bundle(target) {
   const { build, stop } = await import('esbuild');
-  const write = ([out, file]) =>
+  const plugins = [loadedLate(importedNames())];
+  const write = (out, file, more = {}) =>
     build({
       absWorkingDir: ROOT,
       entryPoints: [{ out, in: join(SOURCE, file) }],
@@ -38,10 +40,22 @@ export async function bundle(target) {
       target: 'node24',
       charset: 'ascii', // one character of another set, and V8 keeps all of the file in two bytes each
       logLevel: 'silent',
-      plugins: [loadedLate(importedNames())],
+      plugins,
+      ...more,
     });
+  // A script: of a module V8 keeps no code that was compiled while it ran.
+  const program = async () => {
+    await write('main', MAIN, {
+      format: 'cjs',
+      outExtension: { '.js': '.cjs' },
+      define: { 'import.meta.url': 'importMetaUrl' }, // src/doors/cli/compiled.ts
+    });
+    const joined = readFileSync(join(target, JOINED, 'main.cjs'));
+    const state = createHash('sha256').update(joined).digest('hex').slice(0, 16);
+    await write('start', START, { external: ['./main.ts'], define: { JOINED_STATE: JSON.stringify(state) } });
+  };
   try {
-    await Promise.all(Object.entries(FILES).map(write));
+    await Promise.all([program(), ...Object.entries(THREADS).map(([out, file]) => write(out, file))]);
   } finally {
     await stop();
   }

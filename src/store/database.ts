@@ -1,4 +1,3 @@
-import { extname } from 'node:path';
 import type { Worker } from 'node:worker_threads';
 import type { ByteString } from '../base/bytes.ts';
 import type { Digest } from '../base/digest.ts';
@@ -113,7 +112,8 @@ class Thread implements Asked {
   constructor(root: ByteString) {
     this.#root = root;
     // The file beside this one: `.ts` in a checkout, `.js` as published.
-    const module = new URL(`./database-thread${extname(new URL(import.meta.url).pathname)}`, import.meta.url);
+    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+    const module = new URL(`./database-thread.${extension}`, import.meta.url);
     // Nothing of the caller's enters: no preload, no coverage, no profile (facts.md, hazard 6).
     this.#worker = startWorker(module, { name: 'layerstore database', env: {}, execArgv: [] });
     this.#worker.unref();

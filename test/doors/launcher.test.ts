@@ -158,7 +158,7 @@ test('bin/layerstore starts in a checkout whose path means something in URLs, fo
     join(copies, copy, name),
   );
   for (const file of files) assert.equal(statSync(file).mode & 0o044, 0o044, file);
-  for (const name of ['sizes.json', 'package.json', ...['start.js', 'main.js', 'jobs/thread.js'].map(joined)]) {
+  for (const name of ['sizes.json', 'package.json', ...['start.js', 'main.cjs', 'jobs/thread.js'].map(joined)]) {
     const file = join(copies, copy, name);
     const { size } = statSync(file);
     for (const left of [0, Math.floor(size / 9), Math.floor(size / 2), size - 1]) {

@@ -30,7 +30,7 @@ const COPIES = join(ROOT, 'node_modules', '.cache', 'layerstore');
 const JOINED = 'dist/doors/cli/joined';
 const START = `${JOINED}/start.js`;
 const THREADS = ['jobs/thread.js', 'jobs/control.js', 'database-thread.js'];
-const FILES = ['package.json', START, ...['main.js', ...THREADS].map((file) => `${JOINED}/${file}`)];
+const FILES = ['package.json', START, ...['main.cjs', ...THREADS].map((file) => `${JOINED}/${file}`)];
 /** Of a copy: the sizes of its files. */
 const SIZES = 'sizes.json';
 const HOUR_MS = 3_600_000;

@@ -27,8 +27,8 @@ const INTERNAL = 70;
 const INTERRUPTED = 130;
 const IMPATIENCE_MS = 1000;
 
-/** Runs the command line of this process and ends it with the exit code. */
-export async function main(): Promise<never> {
+/** Runs the command line of this process and ends it with the exit code; `named`: told which command it is. */
+export async function main(named: (command: string) => void = () => {}): Promise<never> {
   const giving = new AbortController();
   let since = 0;
   giving.signal.addEventListener('abort', () => {
@@ -56,7 +56,7 @@ export async function main(): Promise<never> {
   let code: number;
   try {
     writeSync(1, new Uint8Array(0)); // closed: said before anything is done
-    code = await run(readArguments(process.argv), { out, errors, signal: giving.signal });
+    code = await run(readArguments(process.argv), { out, errors, signal: giving.signal, named });
     await out.flush();
     if (out.isCut) throw giving.signal.reason; // with the last bytes
   } catch (error) {
@@ -89,6 +89,7 @@ interface Ends {
   readonly out: Output;
   readonly errors: StandardError;
   readonly signal: AbortSignal;
+  readonly named: (command: string) => void;
 }
 
 async function run(args: readonly ByteString[], ends: Ends): Promise<number> {
@@ -97,6 +98,7 @@ async function run(args: readonly ByteString[], ends: Ends): Promise<number> {
   if (name === '') return withoutCommand(before, out);
   const entry = findCommand(name);
   if (entry === undefined) return notACommand(name, before, rest, out);
+  ends.named(name);
   const { command } = await entry.load();
   try {
     const { given, operands } = parseOptions(rest, { ...GLOBAL_OPTIONS, ...command.options });

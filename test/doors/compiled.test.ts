@@ -1,0 +1,151 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import {
+  appendFileSync,
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { need } from '../kit/require.ts';
+import { scratch } from '../kit/scratch.ts';
+
+// The compiled code that the joined program keeps. A user of its own has it in a directory of its own.
+
+const ROOT = new URL('../..', import.meta.url).pathname;
+const NOBODY = 65534;
+const DAY_MS = 86_400_000;
+
+/** The joined program, and a cache that is `NOBODY`'s. */
+async function program(path: string): Promise<{
+  readonly main: string;
+  readonly cache: string;
+  run(args: readonly string[], env?: Readonly<Record<string, string>>): [number | null, string];
+  /** What is kept, by state of the program. */
+  kept(): Record<string, string[]>;
+}> {
+  const { bundle, JOINED } = (await import(pathToFileURL(join(ROOT, 'tools/bundle.mjs')).href)) as {
+    bundle(target: string): Promise<void>;
+    JOINED: string;
+  };
+  await bundle(path);
+  copyFileSync(join(ROOT, 'package.json'), join(path, 'package.json'));
+  chmodSync(path, 0o755);
+  const home = join(path, 'home');
+  mkdirSync(home);
+  chmodSync(home, 0o777);
+  const cache = join(home, 'layerstore');
+  return {
+    main: join(path, JOINED, 'main.cjs'),
+    cache,
+    run(args, env = {}) {
+      const { status, stdout, stderr } = spawnSync(process.execPath, [join(path, JOINED, 'start.js'), ...args], {
+        encoding: 'utf8',
+        uid: NOBODY,
+        env: { XDG_CACHE_HOME: home, ...env },
+        timeout: 60_000,
+      });
+      return [status, stdout || stderr];
+    },
+    kept() {
+      const states = readdirSync(cache).filter((name) => name.startsWith('compiled-'));
+      return Object.fromEntries(states.map((state) => [state, readdirSync(join(cache, state)).toSorted()]));
+    },
+  };
+}
+
+test('the joined program keeps compiled code of each command that ends well, and of no other', async (t) => {
+  if (!need(t, 'root')) return;
+  await using dir = await scratch('compiled');
+  const { cache, run, kept, main } = await program(dir.path);
+  const [status, version] = run(['version']);
+  assert.equal(status, 0);
+  assert.match(version, /^layerstore \d/);
+  const [state = '', ...others] = Object.keys(kept());
+  assert.deepEqual(others, []);
+  assert.deepEqual(kept(), { [state]: ['version'] });
+  const file = join(cache, state, 'version');
+  for (const path of [cache, join(cache, state), file]) assert.equal(statSync(path).mode & 0o077, 0, path);
+  const first = statSync(file);
+  assert.deepEqual(run(['version']), [0, version]);
+  assert.equal(statSync(file).ino, first.ino); // V8 took it
+  // Not what fails, what is no command, and what is no command's name.
+  assert.equal(run(['nothing'])[0], 2);
+  assert.equal(run(['version', '--nothing'])[0], 2);
+  assert.equal(run(['--root', 'help', 'version'])[0], 0);
+  assert.equal(run(['--version'])[0], 0);
+  assert.equal(run(['version'], { NODE_DISABLE_COMPILE_CACHE: '1' })[0], 0);
+  assert.deepEqual(kept(), { [state]: ['version'] });
+  assert.equal(run(['help'])[0], 0);
+  assert.deepEqual(kept(), { [state]: ['help', 'version'] });
+
+  // What is damaged is done without, and made anew.
+  const whole = readFileSync(file);
+  const damage: readonly (() => void)[] = [
+    () => truncateSync(file, 0),
+    () => truncateSync(file, whole.length - 1),
+    () => truncateSync(file, whole.length / 2),
+    () => writeFileSync(file, Buffer.alloc(whole.length)),
+    () =>
+      writeFileSync(
+        file,
+        whole.map((byte, i) => (i === 100_000 ? byte ^ 1 : byte)),
+      ),
+    () =>
+      writeFileSync(
+        file,
+        whole.map((byte, i) => (i % 4096 === 7 && i > whole.length / 2 ? 0 : byte)),
+      ),
+  ];
+  for (const [i, act] of damage.entries()) {
+    act();
+    assert.deepEqual(run(['version']), [0, version], `damage ${i}`);
+    const made = readFileSync(file);
+    const half = made.length / 2;
+    assert.ok(half > 50_000 && made.compare(made, half, made.length, 0, half) === 0, `damage ${i}`);
+    const { ino } = statSync(file);
+    assert.deepEqual(run(['version']), [0, version]);
+    assert.equal(statSync(file).ino, ino, `after damage ${i}`);
+  }
+
+  // A program that was changed, if only by hand, has nothing of another; what is old goes.
+  appendFileSync(main, '\n//');
+  utimesSync(join(cache, state), new Date(Date.now() - 2 * DAY_MS), new Date(Date.now() - 2 * DAY_MS));
+  assert.deepEqual(run(['version']), [0, version]);
+  const [other = '', ...more] = Object.keys(kept());
+  assert.deepEqual([other === state, more, kept()[other]], [false, [], ['version']]);
+});
+
+test('the joined program keeps nothing where others may write, and runs all the same', async (t) => {
+  if (!need(t, 'root')) return;
+  await using dir = await scratch('compiled');
+  const { cache, run } = await program(dir.path);
+  mkdirSync(cache); // root's
+  assert.equal(run(['version'])[0], 0);
+  assert.deepEqual(readdirSync(cache), []);
+  chmodSync(cache, 0o777);
+  assert.equal(run(['version'])[0], 0);
+  assert.deepEqual(readdirSync(cache), []);
+});
+
+test('the joined program is as strict as its modules', async () => {
+  await using dir = await scratch('compiled');
+  const { main, run } = await program(dir.path);
+  // In its first function: what a module may not do.
+  const text = readFileSync(main, 'utf8');
+  const at = text.indexOf('async function main(');
+  assert.ok(at > 0);
+  const open = text.indexOf('{', text.indexOf(') {', at)) + 1;
+  writeFileSync(main, `${text.slice(0, open)} undeclared = 1; ${text.slice(open)}`);
+  const [status, said] = run(['version']);
+  assert.notEqual(status, 0);
+  assert.match(said, /ReferenceError: undeclared is not defined/);
+});
