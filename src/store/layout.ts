@@ -18,7 +18,6 @@ import { type ByteString, fromBytes, fromText, joinBytes, quote, toBytes } from 
 import { type ErrorCode, nodeErrno, StorageError } from '../base/errors.ts';
 import type { DriverName } from '../base/values.ts';
 import { bootId } from '../linux/kernel.ts';
-import { randomUUID } from '../linux/random.ts';
 
 // Everything here is node:fs, not linux/: the database's thread uses it, and loading the FFI library there would cost
 // more than all its work (facts.md, "A worker starts in…").
@@ -65,9 +64,9 @@ export function homeOf(root: ByteString, driver: DriverName): ByteString {
   return below(root, driver);
 }
 
-/** Where a new database is built before it gets its name. */
+/** Where a new database is built before it gets its name: made anew, whoever has the number of this process too. */
 export function newDatabasePath(root: ByteString): ByteString {
-  return below(root, `${NEW_DATABASE}${randomUUID()}`);
+  return below(root, `${NEW_DATABASE}${process.pid}-${Math.random().toString(36).slice(2)}`);
 }
 
 /** What may lie in a directory that becomes a store: homes of drivers used without one (D5), and left-overs of us. */

@@ -1,8 +1,8 @@
 import { closeSync, openSync, readdirSync, rmSync, statfsSync, statSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type ByteString, toBytes } from '../base/bytes.ts';
+import { randomBytes } from '../base/crypto.ts';
 import { isStorageError, nodeErrno } from '../base/errors.ts';
-import { randomBytes } from '../linux/random.ts';
 import { type Layout, newDatabasePath } from './layout.ts';
 
 // A file that only takes space. SQLite can neither open nor write a database on a full disk, so without it nothing could

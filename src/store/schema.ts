@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite';
+import { randomUUID } from '../base/crypto.ts';
 import type { DriverName } from '../base/values.ts';
-import { randomUUID } from '../linux/random.ts';
 
 /** The format of a store, kept as SQLite's `user_version`: readable whatever else a later version changes. */
 export const FORMAT = 1;
