@@ -43,12 +43,14 @@ export async function bundle(target) {
       plugins,
       ...more,
     });
-  // A script: of a module V8 keeps no code that was compiled while it ran.
+  // A script, run by src/doors/cli/compiled.ts: of a module V8 keeps no code that was compiled while it ran.
   const program = async () => {
     await write('main', MAIN, {
       format: 'cjs',
       outExtension: { '.js': '.cjs' },
-      define: { 'import.meta.url': 'importMetaUrl' }, // src/doors/cli/compiled.ts
+      define: { 'import.meta.url': 'importMetaUrl' },
+      banner: { js: '(function (exports, require, module, __filename, __dirname, importMetaUrl) {' },
+      footer: { js: '})' },
     });
     const joined = readFileSync(join(target, JOINED, 'main.cjs'));
     const state = createHash('sha256').update(joined).digest('hex').slice(0, 16);

@@ -1,7 +1,6 @@
 import {
   closeSync,
   fstatSync,
-  fsyncSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -17,7 +16,8 @@ import { constants, Script } from 'node:vm';
 
 // Runs the joined program from compiled code. What Node keeps of a module by itself is made before the module is run, and
 // so has none of the functions that only a call compiles: of a `changes` these are 600, and take 8 ms every time. Here it
-// is made at the end of a command, and kept for each: it has what that command calls.
+// is made at the end of a command, and kept for each: it has what that command called. A run that goes other ways compiles
+// more, so it is made again now and then, of what was kept and that.
 
 /** In the joined files, what they are made of. */
 declare const JOINED_STATE: string;
@@ -38,14 +38,14 @@ export function runCompiled(file: string, url: URL, cache: string | undefined): 
   const { source, state } = read(file);
   const guess = process.argv.slice(2).find((arg) => /^[a-z]{2,16}$/.test(arg));
   const kept = cache === undefined || guess === undefined ? undefined : new Kept(cache, state, guess);
-  const cachedData = kept?.read();
+  const { code: cachedData, isDue = true } = kept?.read() ?? {};
   const script = new Script(source, {
     filename: file,
     importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
     ...(cachedData === undefined ? {} : { cachedData }),
   });
   let command = '';
-  if (kept !== undefined && (cachedData === undefined || script.cachedDataRejected === true)) {
+  if (kept !== undefined && (isDue || script.cachedDataRejected === true)) {
     process.once('exit', (code) => {
       if (code === 0 && command === guess) kept.write(script.createCachedData());
     });
@@ -65,22 +65,25 @@ function read(file: string): { readonly source: string; readonly state: string }
     const { size, mtimeMs } = fstatSync(fd);
     // V8 itself looks at the length of the source alone.
     const state = [JOINED_STATE, size, Math.round(mtimeMs), process.version, process.arch].join('-');
-    const text = readFileSync(fd, 'latin1');
-    return { source: `(function (exports, require, module, __filename, __dirname, importMetaUrl) {${text}\n})`, state };
+    return { source: readFileSync(fd, 'latin1'), state };
   } finally {
     closeSync(fd);
   }
 }
 
+/** By how often it was made: after so long it is made again. */
+const LASTS_MS = [0, 0, 60_000, 3_600_000, DAY_MS];
+
 /**
  * Compiled code of one command. What cannot be read or written is done without. It is there twice: V8 does not look
  * whether it is damaged, and ends the process where it is. A comparison is all that takes no time: sums in JavaScript take
- * 2 ms, and Node's are in modules that take as long to load.
+ * 2 ms, and Node's are in modules that take as long to load. The last byte says how often it was made.
  */
 class Kept {
   readonly #home: string;
   readonly #directory: string;
   readonly #file: string;
+  #times = 0;
 
   constructor(home: string, state: string, command: string) {
     this.#home = home;
@@ -88,18 +91,26 @@ class Kept {
     this.#file = `${this.#directory}/${command}`;
   }
 
-  read(): Buffer | undefined {
+  /** `isDue`: it is to be made again. */
+  read(): { readonly code: Buffer; readonly isDue: boolean } | undefined {
     try {
-      const both = readFileSync(this.#file);
-      const half = both.length / 2;
-      const isWhole = both.compare(both, half, both.length, 0, half) === 0;
-      return isWhole ? both.subarray(0, half) : undefined;
+      const fd = openSync(this.#file, 'r');
+      try {
+        const { mtimeMs } = fstatSync(fd);
+        const bytes = readFileSync(fd);
+        const half = (bytes.length - 1) / 2;
+        if (bytes.compare(bytes, half, 2 * half, 0, half) !== 0) return undefined;
+        this.#times = bytes[2 * half] as number;
+        const age = Date.now() - mtimeMs;
+        return { code: bytes.subarray(0, half), isDue: age > (LASTS_MS[this.#times] ?? DAY_MS) || age < 0 };
+      } finally {
+        closeSync(fd);
+      }
     } catch {
       return undefined;
     }
   }
 
-  /** Whole or not at all, also after a power cut. */
   write(code: Buffer): void {
     const draft = `${this.#file}.${process.pid}`;
     try {
@@ -107,8 +118,7 @@ class Kept {
       mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
       const fd = openSync(draft, 'wx', 0o600);
       try {
-        for (let copies = 0; copies < 2; copies++) writeFileSync(fd, code);
-        fsyncSync(fd);
+        for (const part of [code, code, Buffer.of(Math.min(this.#times + 1, LASTS_MS.length))]) writeFileSync(fd, part);
       } finally {
         closeSync(fd);
       }

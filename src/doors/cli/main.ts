@@ -98,7 +98,6 @@ async function run(args: readonly ByteString[], ends: Ends): Promise<number> {
   if (name === '') return withoutCommand(before, out);
   const entry = findCommand(name);
   if (entry === undefined) return notACommand(name, before, rest, out);
-  ends.named(name);
   const { command } = await entry.load();
   try {
     const { given, operands } = parseOptions(rest, { ...GLOBAL_OPTIONS, ...command.options });
@@ -110,6 +109,7 @@ async function run(args: readonly ByteString[], ends: Ends): Promise<number> {
     }
     checkCount(operands, command.operands);
     if (!WITHOUT_STORE.has(name)) checkMachine(name);
+    ends.named(name);
     const context = makeContext(globals, command, ends);
     return (await command.run(context, given as never, operands)) ?? 0;
   } catch (error) {
