@@ -46,18 +46,20 @@ export interface BriefOptions {
   readonly entering: (fd: number, path: ByteString, listing: Listing) => void;
   /** Called at every entry; what it throws ends the walk. */
   readonly check: () => void;
+  /** Takes what is found, in order. */
+  readonly found: Change[];
 }
 
 /**
  * As `walkChanges` by a guide in Docker's rendering, for an upper in which no directory was moved, but kinds and paths
- * alone: of what is added little is asked, and of a directory in which something is listed nothing. Undefined now and
+ * alone: of what is added little is asked, and of a directory in which something is listed nothing. Gives way now and
  * then, also where nothing is found for long.
  */
 export function* walkBriefly(
   viewRoot: ByteString,
   baseRoot: ByteString,
   options: BriefOptions,
-): Generator<Change | undefined, void, undefined> {
+): Generator<undefined, void, undefined> {
   /** For errors. */
   const here = { path: '/' as ByteString };
   try {
@@ -78,9 +80,9 @@ interface Trees {
 
 function* changesBelow(
   { view, base, upper }: Trees,
-  { style, entering, check }: BriefOptions,
+  { style, entering, check, found: changes }: BriefOptions,
   here: { path: ByteString },
-): Generator<Change | undefined, void, undefined> {
+): Generator<undefined, void, undefined> {
   const comparer = new Comparer('docker');
   const groups = new LinkGroups();
 
@@ -141,7 +143,7 @@ function* changesBelow(
     const entry = level.entries[level.next++];
     if (entry === undefined) {
       here.path = level.path as ByteString;
-      if (!level.listed && !isEqualDirectory(level)) yield* unlisted(stack).map(modified);
+      if (!level.listed && !isEqualDirectory(level)) changes.push(...unlisted(stack).map(modified));
       stack.pop();
       if (stack.length === 0) return;
       upper.leave();
@@ -174,8 +176,8 @@ function* changesBelow(
     }
     if (entered && !isBelow) kind = before === undefined ? 'add' : 'modify';
     if (kind !== undefined) {
-      for (const above of unlisted(stack)) yield modified(above);
-      yield { kind, path };
+      for (const above of unlisted(stack)) changes.push(modified(above));
+      changes.push({ kind, path });
     }
     if (!entered) continue;
     upper.enter(name);

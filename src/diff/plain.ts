@@ -14,7 +14,7 @@ const MOVED = new Error('a directory was moved');
 /**
  * As `walkChanges` by a guide, for an upper in which no directory was moved: it is read once, not looked through before.
  * Holds back what it found until no directory is left that it could refuse, and answers undefined now and then; then
- * all of that. Ends with false, having answered nothing else, where a directory was moved. Errors: as `checkUpper`.
+ * all of that, in arrays of the asker's own. Ends with false, having answered nothing else, where a directory was moved. Errors: as `checkUpper`.
  */
 export function* walkPlain(
   view: ByteString,
@@ -22,35 +22,40 @@ export function* walkPlain(
   rendering: Rendering,
   reading: UpperReading,
   options: Omit<WalkOptions, 'guide' | 'renames'> = {},
-): Generator<Change | undefined, boolean, undefined> {
+): Generator<Change[] | undefined, boolean, undefined> {
   const { style, foreign = false } = reading;
-  let held: Change[] | undefined = [];
+  let held = true;
   const entering = (fd: number, path: ByteString, listing: Listing): void => {
-    if (held === undefined) return;
+    if (!held) return;
     if (foreign) refuseFuseMarks(fd, path, listing);
     if (listing.marks.redirect) throw MOVED;
   };
   const { check = () => {} } = options;
-  const walked: Iterable<Change | undefined> =
+  const found: Change[] = [];
+  const walk = (): Iterable<undefined> =>
     rendering === 'docker'
-      ? walkBriefly(view, base, { upper: reading.upper, style, entering, check })
-      : walkChangesInPieces(view, base, rendering, { ...options, guide: style, entering });
+      ? walkBriefly(view, base, { upper: reading.upper, style, entering, check, found })
+      : gather(walkChangesInPieces(view, base, rendering, { ...options, guide: style, entering }), found);
   try {
-    for (const change of walked) {
-      if (held === undefined || change === undefined) {
-        yield change;
-        continue;
+    for (const _ of walk()) {
+      if (held && found.length >= HELD_MAX) {
+        if (checkUpper(base, reading, options.check).redirects) return false;
+        held = false;
       }
-      held.push({ kind: change.kind, path: change.path }); // what else is known of it is more than the rest
-      if (held.length < HELD_MAX) continue;
-      if (checkUpper(base, reading, options.check).redirects) return false;
-      yield* held;
-      held = undefined;
+      yield held || found.length === 0 ? undefined : found.splice(0);
     }
   } catch (error) {
     if (error === MOVED) return false;
     throw error;
   }
-  if (held !== undefined) yield* held;
+  yield found;
   return true;
+}
+
+/** What else is known of a change is more than the rest. */
+function* gather(changes: Iterable<Change | undefined>, to: Change[]): Generator<undefined, void, undefined> {
+  for (const change of changes) {
+    if (change === undefined) yield;
+    else to.push({ kind: change.kind, path: change.path });
+  }
 }

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { type ByteString, fromText } from '../../src/base/bytes.ts';
-import { walkBriefly } from '../../src/diff/brief.ts';
+import { type BriefOptions, walkBriefly } from '../../src/diff/brief.ts';
 import { walkChanges } from '../../src/diff/walk.ts';
-import { isStorageError } from '../../src/index.ts';
+import { type Change, isStorageError } from '../../src/index.ts';
 import { mount, umount } from '../../src/linux/mount.ts';
 import { lsetxattr } from '../../src/linux/xattr.ts';
 import { need } from '../kit/require.ts';
@@ -14,8 +14,15 @@ import { tmpfs } from './overlay.ts';
 
 const b = fromText;
 
-function told(changes: Iterable<{ readonly kind: string; readonly path: ByteString } | undefined>): string[] {
-  return [...changes].flatMap((change) => (change === undefined ? [] : [`${change.kind} ${change.path}`]));
+function told(changes: Iterable<{ readonly kind: string; readonly path: ByteString }>): string[] {
+  return [...changes].map(({ kind, path }) => `${kind} ${path}`);
+}
+
+/** What it finds. */
+function briefly(...[view, base, options]: [ByteString, ByteString, Omit<BriefOptions, 'found'>]): Change[] {
+  const found: Change[] = [];
+  for (const _ of walkBriefly(view, base, { ...options, found }));
+  return found;
 }
 
 test('walkBriefly() takes no whiteout by attribute for a file, at the root and below, over something and over nothing', async (t) => {
@@ -42,7 +49,7 @@ test('walkBriefly() takes no whiteout by attribute for a file, at the root and b
     const options = { upper: b(at('upper')), style: 'overlay', entering() {}, check() {} } as const;
     const expected = told(walkChanges(b(view), b(at('base')), 'docker'));
     assert.ok(expected.includes('delete /d/f') && !expected.includes('add /d/nothing'));
-    assert.deepEqual(told(walkBriefly(b(view), b(at('base')), options)), expected);
+    assert.deepEqual(told(briefly(b(view), b(at('base')), options)), expected);
   } finally {
     umount(b(view));
   }
@@ -62,7 +69,7 @@ test('walkBriefly() lists no file that was added with its metadata alone: it can
   try {
     const options = { upper: b(at('upper')), style: 'overlay', entering() {}, check() {} } as const;
     for (const walk of [
-      () => walkBriefly(b(view), b(at('base')), options),
+      () => briefly(b(view), b(at('base')), options),
       () => walkChanges(b(view), b(at('base')), 'docker', { upper: options.upper }),
     ]) {
       assert.throws(

@@ -12,7 +12,7 @@ import { overlay, tmpfs } from './overlay.ts';
 const b = fromText;
 
 /** What was given out, in order, how often nothing was, and how it ended. */
-function taken(walk: Generator<Change | undefined, boolean>) {
+function taken(walk: Generator<readonly Change[] | undefined, boolean>) {
   const given: string[] = [];
   let held = 0;
   try {
@@ -20,7 +20,7 @@ function taken(walk: Generator<Change | undefined, boolean>) {
       const { done, value } = walk.next();
       if (done) return { given, held, end: value };
       if (value === undefined) held++;
-      else given.push(`${value.kind} ${value.path}`);
+      else given.push(...value.map(({ kind, path }) => `${kind} ${path}`));
     }
   } catch (error) {
     if (!isStorageError(error)) throw error;

@@ -258,7 +258,11 @@ test('overlay verbs refuse in one line what they cannot read, before the first c
 test('upperChanges() by the asker\u2019s thread leaves to a job what nothing is heard in for long', async (t) => {
   await using made = await rig(t);
   if (made === undefined) return;
-  const layer = written(`${made.path}/layer`, [made.base], 'index=off', () => {});
+  mkdirSync(`${made.base}/was`);
+  // Where a directory was moved all of them are looked through first.
+  const layer = written(`${made.path}/layer`, [made.base], 'index=off,redirect_dir=on', (merged) => {
+    renameSync(`${merged}/was`, `${merged}/now`);
+  });
   for (const side of layer.dirs) for (let i = 0; i < 600; i++) mkdirSync(`${side}/z${i}`);
   writeFileSync(`${layer.dirs.at(-1)}/zz`, '');
   const [, lower = '', , upper = ''] = layer.flags;
@@ -274,7 +278,7 @@ test('upperChanges() by the asker\u2019s thread leaves to a job what nothing is 
   process.off('worker', onWorker);
   assert.deepEqual(
     listed.map(({ kind, path }) => `${kind} ${toText(path)}`),
-    ['add /zz'],
+    ['add /now', 'delete /was', 'add /zz'],
   );
   assert.equal(started, 1);
 });

@@ -63,7 +63,9 @@ before(async () => {
   disk = await filesystem('tmpfs', 256);
   root = join(disk.path, 'store');
   other = join(disk.path, 'other.tar');
-  const entries = [directory('etc/'), file('etc/f', 'f'), symlink('l', 'f'), file('implied/f', 'x')];
+  // Back in a directory that was left: that one is opened by its path.
+  const back = [file('implied/f', 'x'), file('etc/g', 'g')];
+  const entries = [directory('etc/'), file('etc/f', 'f'), symlink('l', 'f'), ...back];
   writeFileSync(other, ociTar({ layers: [layer(...entries)], names: ['docker.io/library/loaded:1'] }));
   output = join(disk.path, 'output');
   saved = join(output, 'saved.tar');

@@ -141,7 +141,7 @@ for (const rendering of ['core', 'docker'] as const) {
           const views: Views = { view: { type: 'bind', source: view, readonly: true }, scratch: b(at) };
           const context = { check: () => {}, done: () => {} };
           const given = listChanges(views, { view, base, upper: reading }, context, { rendering, renames: true });
-          const records = [...given].filter((change) => change !== undefined);
+          const records = [...given].flatMap((found) => found ?? []);
           assert.deepEqual(
             records.flatMap(({ kind, path, from }) => (kind === 'rename' ? [[path, from]] : [])).toSorted(),
             [...renames].toSorted(),

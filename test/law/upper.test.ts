@@ -67,7 +67,7 @@ function asked(at: string, reading: UpperReading, indexed: ByteString | undefine
     changes: (rendering: Rendering): string[] | StorageError =>
       tryTo(() => {
         const given = [...listChanges(views, places, CONTEXT, { rendering, renames: false })];
-        return given.flatMap((change) => (change === undefined ? [] : [`${change.kind} ${quote(change.path)}`]));
+        return given.flatMap((found) => (found ?? []).map(({ kind, path }) => `${kind} ${quote(path)}`));
       }),
   };
 }

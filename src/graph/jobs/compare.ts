@@ -72,9 +72,8 @@ export function changes(request: ChangesRequest, context: JobContext, jail: Jail
   const writer = new RingWriter(request.to);
   withViews(request.views, jail, (places) => {
     let records = '';
-    for (const change of listChanges(request.views, places, context, request)) {
-      if (change === undefined) continue;
-      records += recordOf(change);
+    for (const found of listChanges(request.views, places, context, request)) {
+      for (const change of found ?? []) records += recordOf(change);
       if (records.length < 32_768) continue;
       writer.write(Buffer.from(records, 'latin1'));
       records = '';

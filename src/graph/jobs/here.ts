@@ -40,18 +40,18 @@ export async function* changesHere(
   const list = listChanges(views, entered.places, { check, done: () => {} }, request, true);
   /** What it gives in one turn, and how it ended, if it did. */
   const some = (): { readonly found: readonly Change[]; readonly end?: boolean } => {
-    const found: Change[] = [];
+    let found: Change[] = [];
     since = nowMs();
     try {
       for (;;) {
         const { done, value } = list.next();
         if (done) return { found, end: value };
-        if (value !== undefined) {
-          const { kind, path, from } = value;
-          found.push(from === undefined ? { kind, path } : ({ kind, path, from } as Change));
+        if (value !== undefined && value.length > 0) {
+          if (found.length === 0) found = value;
+          else for (const change of value) found.push(change);
           given = true;
         }
-        if ((value === undefined || found.length % BREATH === 0) && nowMs() - since > AWAY_MS) return { found };
+        if (nowMs() - since > AWAY_MS) return { found };
       }
     } catch (error) {
       if (error !== TOO_LONG) throw error;

@@ -3,7 +3,7 @@ import type { Change } from '../../base/values.ts';
 import { walkPlain } from '../../diff/plain.ts';
 import { renamedDirectories } from '../../diff/renames.ts';
 import type { Rendering } from '../../diff/types.ts';
-import { walkChangesInPieces } from '../../diff/walk.ts';
+import { BREATH, walkChangesInPieces } from '../../diff/walk.ts';
 import { type Places, type Views, walkOptions } from './views.ts';
 
 export interface Wanted {
@@ -13,7 +13,7 @@ export interface Wanted {
 }
 
 /**
- * The changes, in the cheapest way that finds them all; undefined now and then. Ends with false, and
+ * The changes, in the cheapest way that finds them all; in arrays of the asker's own, undefined now and then. Ends with false, and
  * nothing, where whole trees are to be compared and `onlyGuided` was asked for.
  */
 export function* listChanges(
@@ -22,7 +22,7 @@ export function* listChanges(
   context: JobContext,
   { rendering, renames }: Wanted,
   onlyGuided = false,
-): Generator<Change | undefined, boolean, undefined> {
+): Generator<Change[] | undefined, boolean, undefined> {
   const { view, base, upper, indexed } = places;
   const check = (): void => context.check();
   if (upper?.noIndex === true && base !== undefined && views.whole === undefined && indexed === undefined) {
@@ -32,6 +32,16 @@ export function* listChanges(
   if (onlyGuided && options.guide === undefined) return false;
   const moved = renames && upper !== undefined && base !== undefined;
   const renamed = moved ? { renames: renamedDirectories(upper.upper, base, upper.style) } : {};
-  yield* walkChangesInPieces(view, base, rendering, { ...options, ...renamed });
+  let found: Change[] = [];
+  for (const change of walkChangesInPieces(view, base, rendering, { ...options, ...renamed })) {
+    if (change !== undefined) {
+      const { kind, path, from } = change;
+      found.push(from === undefined ? { kind, path } : ({ kind, path, from } as Change));
+      if (found.length < BREATH) continue;
+    }
+    yield found;
+    found = [];
+  }
+  yield found;
   return true;
 }
