@@ -46,21 +46,37 @@ export async function bundle(target) {
   // A script, run by src/doors/cli/compiled.ts: of a module V8 keeps no code that was compiled while it ran.
   const program = async () => {
     await write('main', MAIN, {
-      format: 'cjs',
-      outExtension: { '.js': '.cjs' },
-      define: { 'import.meta.url': 'importMetaUrl' },
+      ...ofScript(),
       banner: { js: '(function (exports, require, module, __filename, __dirname, importMetaUrl) {' },
       footer: { js: '})' },
     });
     const joined = readFileSync(join(target, JOINED, 'main.cjs'));
     const state = createHash('sha256').update(joined).digest('hex').slice(0, 16);
-    await write('start', START, { external: ['./main.ts'], define: { JOINED_STATE: JSON.stringify(state) } });
+    const start = { ...ofScript(), external: ['./main.ts'] };
+    start.define.JOINED_STATE = JSON.stringify(state);
+    await write('start', START, {
+      ...start,
+      banner: { js: '"use strict"; const importMetaUrl = process.getBuiltinModule("node:url").pathToFileURL(__filename).href;' },
+    });
   };
   try {
     await Promise.all([program(), ...Object.entries(THREADS).map(([out, file]) => write(out, file))]);
   } finally {
     await stop();
   }
+}
+
+/** Who runs it says what `importMetaUrl` is. */
+function ofScript() {
+  return {
+    format: 'cjs',
+    outExtension: { '.js': '.cjs' },
+    define: {
+      'import.meta.url': 'importMetaUrl',
+      'import.meta.filename': '__filename',
+      'import.meta.dirname': '__dirname',
+    },
+  };
 }
 
 /** By module of Node's: the names that the source imports from it. */

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { command } from '../command.ts';
 import { changeMixed, modify } from '../edits.ts';
 import { type Engine, once, type Session } from '../engine.ts';
+import { installed } from '../installed.ts';
 import { medianOf } from '../statistics.ts';
 
 export const LAUNCHER: string = fileURLToPath(new URL('../../bin/layerstore', import.meta.url));
@@ -18,8 +19,9 @@ export const layerstore: Engine = {
   version: [LAUNCHER, 'version'],
   async open({ directory, fixture }): Promise<Session> {
     const root = join(directory, 'store');
+    const launcher = await installed(join(directory, 'package'));
     const call = async (...args: string[]): Promise<string> =>
-      (await command(LAUNCHER, [...args, '--quiet'], { env: { LAYERSTORE_ROOT: root } })).trim();
+      (await command(launcher, [...args, '--quiet'], { env: { LAYERSTORE_ROOT: root } })).trim();
     const [layers, images]: [string[], string[]] = [[], []];
     /** A writable layer of the image, with what `change` does to it. */
     const make = async (name: string, change: (tree: string) => unknown): Promise<void> => {

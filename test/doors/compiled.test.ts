@@ -47,7 +47,7 @@ async function program(path: string): Promise<{
     main: join(path, JOINED, 'main.cjs'),
     cache,
     run(args, env = {}) {
-      const { status, stdout, stderr } = spawnSync(process.execPath, [join(path, JOINED, 'start.js'), ...args], {
+      const { status, stdout, stderr } = spawnSync(process.execPath, [join(path, JOINED, 'start.cjs'), ...args], {
         encoding: 'utf8',
         uid: NOBODY,
         env: { XDG_CACHE_HOME: home, ...env },

@@ -77,7 +77,7 @@ test('bin/layerstore without the pinned Node takes the first of the system that 
     assert.match(stderr, /^layerstore: Cannot start: it needs Node 24 or newer and finds \S+; run "npm ci" in .*\n$/);
   }
   nodeStub(join(path, 'nodejs'), 'v26.1.0');
-  assert.match(run(launcher, path, 'a b', '').stdout, /nodejs --disable-warning=\S+ .*checkout\.mjs a b \n$/);
+  assert.match(run(launcher, path, 'a b', '').stdout, /nodejs --disable-warning=\S+ .*checkout\.cjs a b \n$/);
   nodeStub(join(path, 'node'), 'v24.0.0');
   assert.match(run(launcher, path).stdout, /\/node --disable-warning/);
 });
@@ -158,7 +158,7 @@ test('bin/layerstore starts in a checkout whose path means something in URLs, fo
     join(copies, copy, name),
   );
   for (const file of files) assert.equal(statSync(file).mode & 0o044, 0o044, file);
-  for (const name of ['sizes.json', 'package.json', ...['start.js', 'main.cjs', 'jobs/thread.js'].map(joined)]) {
+  for (const name of ['sizes.json', 'package.json', ...['start.cjs', 'main.cjs', 'jobs/thread.js'].map(joined)]) {
     const file = join(copies, copy, name);
     const { size } = statSync(file);
     for (const left of [0, Math.floor(size / 9), Math.floor(size / 2), size - 1]) {

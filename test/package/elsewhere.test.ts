@@ -68,7 +68,7 @@ test('layerstore/oci and layerstore/tar read and write archives on another syste
 });
 
 test('layerstore: on another system commands say that they need Linux, in one line with 5; help and version work', () => {
-  const main = join(ROOT, 'src/doors/cli/checkout.mjs');
+  const main = join(ROOT, 'src/doors/cli/checkout.cjs');
   const help = on('darwin', main, 'cp', '--help');
   assert.deepEqual([help.status, help.stderr], [0, '']);
   assert.match(help.stdout, /^Usage: /);

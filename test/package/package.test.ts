@@ -62,8 +62,14 @@ test('npm pack: the package asks for koffi only, and holds what runs and nothing
   assert.equal(Reflect.get(manifest, 'optionalDependencies'), undefined);
   const files = execFileSync('tar', ['tzf', tarball], { encoding: 'utf8' }).trim().split('\n');
   const others = files.filter((file) => !/^package\/dist\/.*\.(js|d\.ts)$/.test(file)).toSorted();
-  const program = 'package/dist/doors/cli/joined/main.cjs';
-  const expected = ['package/LICENSE', 'package/README.md', 'package/bin/layerstore', program, 'package/package.json'];
+  const scripts = ['main', 'start'].map((name) => `package/dist/doors/cli/joined/${name}.cjs`);
+  const expected = [
+    'package/LICENSE',
+    'package/README.md',
+    'package/bin/layerstore',
+    ...scripts,
+    'package/package.json',
+  ];
   assert.deepEqual(others, expected);
 });
 

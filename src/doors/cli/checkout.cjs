@@ -1,5 +1,7 @@
+'use strict';
+
 // The one file of a checkout that Node reads as it is: plain JavaScript, because loading the type stripper costs 40 ms
-// in every thread. It runs the command line from a copy of `src` in few files and without types, made at the first start
+// in every thread, and no module, because the first one brings a loader with it. It runs the command line from a copy of `src` in few files and without types, made at the first start
 // after a change; where none can be made, from `src` itself. A published package brings that copy.
 
 // To import node:fs would load all that it could give (6 ms).
@@ -20,15 +22,14 @@ const {
   utimesSync,
   writeFileSync,
 } = process.getBuiltinModule('node:fs');
-const { createRequire } = process.getBuiltinModule('node:module');
 const { dirname, join } = process.getBuiltinModule('node:path');
 
-const ROOT = join(import.meta.dirname, '../../..');
+const ROOT = join(__dirname, '../../..');
 const SOURCE = join(ROOT, 'src');
 /** Inside node_modules: whoever can write there can change what we run in any case. */
 const COPIES = join(ROOT, 'node_modules', '.cache', 'layerstore');
 const JOINED = 'dist/doors/cli/joined';
-const START = `${JOINED}/start.js`;
+const START = `${JOINED}/start.cjs`;
 const THREADS = ['jobs/thread.js', 'jobs/control.js', 'database-thread.js'];
 const FILES = ['package.json', START, ...['main.cjs', ...THREADS].map((file) => `${JOINED}/${file}`)];
 /** Of a copy: the sizes of its files. */
@@ -64,8 +65,8 @@ class State {
   }
 }
 
-/** The copy of the source as it is now, made if need be; undefined where that is not possible. */
-async function joinedCopy() {
+/** Where the copy of the source as it is now belongs; undefined where there can be none. */
+function placeOfCopy() {
   if (!existsSync(dirname(dirname(COPIES)))) return undefined;
   const state = new State();
   state.add(process.version);
@@ -73,11 +74,11 @@ async function joinedCopy() {
     const { mtimeMs, size } = statSync(`${SOURCE}/${file}`);
     state.add(`${file} ${mtimeMs} ${size}`);
   }
-  const copy = join(COPIES, state.name);
-  if (isWhole(copy)) {
-    touch(copy);
-    return copy;
-  }
+  return join(COPIES, state.name);
+}
+
+/** Makes that copy; false where it is not possible. */
+async function makeCopy(copy) {
   let draft;
   const umask = process.umask(0o022); // whoever may read the source may read the copy
   try {
@@ -92,10 +93,10 @@ async function joinedCopy() {
     syncFiles(draft); // a crash would leave empty ones under their name
     if (!isWhole(copy)) rmSync(copy, { recursive: true, force: true });
     renameSync(draft, copy);
-    return copy;
+    return true;
   } catch {
     if (draft !== undefined) rmSync(draft, { recursive: true, force: true });
-    return isWhole(copy) ? copy : undefined; // somebody else was faster, it is not ours to write to, or has no esbuild
+    return isWhole(copy); // somebody else was faster, it is not ours to write to, or has no esbuild
   } finally {
     process.umask(umask);
   }
@@ -141,8 +142,11 @@ function dropOldCopies() {
   }
 }
 
-const copy = await joinedCopy();
-const start = copy === undefined ? join(import.meta.dirname, 'start.ts') : join(copy, START);
-// As start.ts does it with the program.
-if (process.features.require_module) createRequire(import.meta.url)(start);
-else await import(process.getBuiltinModule('node:url').pathToFileURL(start).href);
+const copy = placeOfCopy();
+const start = () => require(join(copy, START));
+const startSource = () => import('./start.ts');
+if (copy === undefined) startSource();
+else if (isWhole(copy)) {
+  touch(copy);
+  start();
+} else makeCopy(copy).then((isMade) => (isMade ? start() : startSource()));
