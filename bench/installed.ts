@@ -4,8 +4,19 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const HOME = fileURLToPath(new URL('..', import.meta.url));
 
-/** The command as npm installs it: a checkout looks first whether its source has changed (3 ms). Answers its path. */
-export async function installed(directory: string): Promise<string> {
+const made = new Map<string, Promise<string>>();
+
+/**
+ * The command as npm installs it, once in each directory: a checkout looks first whether its source has changed (3 ms),
+ * and what is installed keeps its compiled code from run to run. Answers its path.
+ */
+export function installed(directory: string): Promise<string> {
+  const known = made.get(directory) ?? install(directory);
+  made.set(directory, known);
+  return known;
+}
+
+async function install(directory: string): Promise<string> {
   const { bundle } = (await import(pathToFileURL(join(HOME, 'tools/bundle.mjs')).href)) as {
     bundle(target: string): Promise<void>;
   };

@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { command } from '../command.ts';
 import { changeMixed, modify } from '../edits.ts';
@@ -19,7 +19,7 @@ export const layerstore: Engine = {
   version: [LAUNCHER, 'version'],
   async open({ directory, fixture }): Promise<Session> {
     const root = join(directory, 'store');
-    const launcher = await installed(join(directory, 'package'));
+    const launcher = await installed(join(dirname(fixture.changes), 'package'));
     const call = async (...args: string[]): Promise<string> =>
       (await command(launcher, [...args, '--quiet'], { env: { LAYERSTORE_ROOT: root } })).trim();
     const [layers, images]: [string[], string[]] = [[], []];
