@@ -23,11 +23,9 @@ export function setAside(home: ByteString, path: ByteString): ByteString {
   return aside;
 }
 
-/** What is aside in a home, and by whomever. */
-export function listAside(home: ByteString): ByteString[] {
-  return listNames(home)
-    .filter((name) => name.startsWith(REMOVING_PREFIX))
-    .map((name) => `${home}/${name}` as ByteString);
+/** What is aside in a home, and by whomever; `names`: of all that is in it. */
+export function listAside(home: ByteString, names: readonly ByteString[] = listNames(home)): ByteString[] {
+  return names.filter((name) => name.startsWith(REMOVING_PREFIX)).map((name) => `${home}/${name}` as ByteString);
 }
 
 /** At opening: they are the settings' to delete later, or are deleted now. */

@@ -53,9 +53,9 @@ export function canonicalHome(home: ByteString): ByteString {
   return `${real === '/' ? '' : real}/${home.slice(slash + 1)}` as ByteString;
 }
 
-/** Whether a home is not there, or has nothing in it. */
+/** Whether a home is not there, or has nothing in it. One of ours has a mark, and may have thousands of layers. */
 export function isFresh(home: ByteString): boolean {
-  return listNames(home).length === 0;
+  return !isOurs(home) && listNames(home).length === 0;
 }
 
 /** Makes the home, or gives it its mode and owner again; a fresh one is marked as ours. */

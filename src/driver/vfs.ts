@@ -87,8 +87,9 @@ async function sweep(home: ByteString, settings: DriverSettings): Promise<void> 
   for (const name of listNames(recordPath(home, '' as LayerId))) {
     if (!trees.has(name)) unlinkat(AT_FDCWD, recordPath(home, name as string as LayerId), 0, ENOENT);
   }
-  const left = listNames(home).filter((name) => name.startsWith(TEMPORARY_PREFIX));
-  const aside = listAside(home);
+  const names = listNames(home);
+  const left = names.filter((name) => name.startsWith(TEMPORARY_PREFIX));
+  const aside = listAside(home, names);
   if (left.length + aside.length === 0) return;
   for (const name of left) await perform.removeTree(`${home}/${name}` as ByteString);
   if (left.length > 0) log.info(`Removed ${left.length} left-overs of killed processes from ${quote(home)}`);

@@ -108,9 +108,10 @@ async function sweep(home: ByteString, settings: DriverSettings): Promise<void> 
   // Beside the home too: it did not exist when the driver was chosen.
   await sweepProbes(parentOf(home), perform);
   if (probeDirectory(home) !== home || !isOurs(home)) return;
-  await sweepProbes(home, perform);
-  const left = listNames(home).filter((name) => name.startsWith(TEMPORARY_PREFIX));
-  const aside = listAside(home);
+  const names = listNames(home); // once: there may be thousands
+  await sweepProbes(home, perform, names);
+  const left = names.filter((name) => name.startsWith(TEMPORARY_PREFIX));
+  const aside = listAside(home, names);
   if (left.length + aside.length === 0) return;
   // Links first: while something is left over, a second kill lets the next opening find the links too.
   sweepLinks(home);

@@ -156,9 +156,13 @@ async function removeProbe(probe: ByteString, perform: Performer): Promise<void>
   );
 }
 
-/** Removes what killed probes left in `directory`. */
-export async function sweepProbes(directory: ByteString, perform: Performer): Promise<void> {
-  for (const name of listNames(directory)) {
+/** Removes what killed probes left in `directory`; `names`: of all that is in it. */
+export async function sweepProbes(
+  directory: ByteString,
+  perform: Performer,
+  names: readonly ByteString[] = listNames(directory),
+): Promise<void> {
+  for (const name of names) {
     if (!name.startsWith(PROBE_PREFIX)) continue;
     const probe = `${directory}/${name}` as ByteString;
     const fd = openat(AT_FDCWD, probe, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, ENOENT);
