@@ -47,7 +47,7 @@ export function runCompiled(file: string, url: URL, cache: string | undefined): 
   let command = '';
   if (kept !== undefined && (isDue || script.cachedDataRejected === true)) {
     process.once('exit', (code) => {
-      if (code === 0 && command === guess) kept.write(script.createCachedData());
+      if (code === 0 && command === guess) kept.write(() => script.createCachedData());
     });
   }
   const module = { exports: {} as Program };
@@ -111,9 +111,10 @@ class Kept {
     }
   }
 
-  write(code: Buffer): void {
+  write(compiled: () => Buffer): void {
     const draft = `${this.#file}.${process.pid}`;
     try {
+      const code = compiled();
       if (!this.#isThere()) this.#dropOld();
       mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
       const fd = openSync(draft, 'wx', 0o600);
@@ -124,7 +125,7 @@ class Kept {
       }
       renameSync(draft, this.#file);
     } catch {
-      rmSync(draft, { force: true });
+      drop(draft);
     }
   }
 
@@ -139,5 +140,13 @@ class Kept {
       if (!name.startsWith(DIRECTORY_PREFIX) || Date.now() - statSync(path).mtimeMs < DAY_MS) continue;
       rmSync(path, { recursive: true, force: true });
     }
+  }
+}
+
+function drop(file: string): void {
+  try {
+    rmSync(file, { force: true });
+  } catch {
+    // The disk has other troubles: they are not this command's.
   }
 }
