@@ -107,7 +107,14 @@ for (const mode of MODES) {
           count.refused++;
           return;
         }
-        if (isStorageError(shown)) throw shown;
+        if (isStorageError(shown)) {
+          // Edited so that the view cannot be read, which the walk says too.
+          assert.ok(isEdited && shown.errno === 'EIO', String(shown));
+          const whole = tryTo(() => list(view, base, 'core', {}));
+          assert.ok(isStorageError(whole) && whole.errno === 'EIO');
+          count.unreadable++;
+          return;
+        }
         if (shown !== undefined) count.indexed++;
         const reading = { upper: b(upper), style, noIndex: mode.startsWith('index=off'), foreign: true } as const;
         const job = asked(at, reading, shown);
