@@ -19,6 +19,7 @@ import type {
   ManifestRow,
   NewWritable,
   Opened,
+  Pinned,
   Removal,
   Requests,
   WritableRow,
@@ -111,9 +112,7 @@ class Thread implements Asked {
 
   constructor(root: ByteString) {
     this.#root = root;
-    // The file beside this one: `.ts` in a checkout, `.js` as published.
-    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-    const module = new URL(`./database-thread.${extension}`, import.meta.url);
+    const module = new URL(`./database-thread.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`, import.meta.url);
     // Nothing of the caller's enters: no preload, no coverage, no profile (facts.md, hazard 6).
     this.#worker = startWorker(module, { name: 'layerstore database', env: {}, execArgv: [] });
     this.#worker.unref();
@@ -276,13 +275,9 @@ export class Database implements AsyncDisposable {
    * As `layersByChain`, and none of them is removed until `commitImages` with this pin, `unpin`, or this handle's end.
    * `makings`: announced with it, as `begin` does.
    */
-  async pin(
-    chainIds: readonly Digest[],
-    makings: readonly Making[] = [],
-  ): Promise<{ readonly pin: string; readonly layers: LayerRow[] }> {
-    const maker = this.#maker();
-    const pin = `${maker.session}/${this.#use.pins++}`;
-    return { pin, layers: await this.#ask('pin', pin, chainIds, makings, maker) };
+  async pin(chainIds: readonly Digest[], makings: readonly Making[] = []): Promise<Pinned> {
+    const pin = `${this.#maker().session}/${this.#use.pins++}`;
+    return { pin, layers: await this.#ask('pin', pin, chainIds, makings, this.#maker()) };
   }
 
   unpin(pin: string): Promise<void> {

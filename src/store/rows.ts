@@ -29,6 +29,12 @@ export interface LayerRow {
   readonly createdNs: bigint;
 }
 
+/** What `pin` keeps, and the name to give it up by. */
+export interface Pinned {
+  readonly pin: string;
+  readonly layers: LayerRow[];
+}
+
 /** A committed layer to register; `begin` announced its driver id and files. */
 export interface NewLayer {
   readonly driverId: LayerId;
