@@ -14,7 +14,8 @@ const MOVED = new Error('a directory was moved');
 /**
  * As `walkChanges` by a guide, for an upper in which no directory was moved: it is read once, not looked through before.
  * Holds back what it found until no directory is left that it could refuse, and answers undefined now and then; then
- * all of that, in arrays of the asker's own. Ends with false, having answered nothing else, where a directory was moved. Errors: as `checkUpper`.
+ * all of that, in arrays of the asker's own. Ends with false, having answered nothing else, where a directory was moved.
+ * Errors: as `checkUpper`.
  */
 export function* walkPlain(
   view: ByteString,

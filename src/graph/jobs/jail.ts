@@ -37,7 +37,7 @@ export class Jail {
    * `codecs` are those that it uses.
    */
   inside<T>(directory: ByteString, codecs: readonly Codec[], task: () => T): T {
-    this.warm(codecs);
+    this.#warm(codecs);
     const hostRoot = openat(AT_FDCWD, ROOT, O_PATH | O_DIRECTORY);
     try {
       chdir(directory);
@@ -54,7 +54,7 @@ export class Jail {
   }
 
   /** Has them load what they load late. */
-  warm(codecs: readonly Codec[]): void {
+  #warm(codecs: readonly Codec[]): void {
     for (const codec of codecs) {
       if (!this.#warmed.has(codec)) warm(codec);
       this.#warmed.add(codec);
