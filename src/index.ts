@@ -32,6 +32,7 @@ export type {
   LayerDriver,
   LayerMode,
   LayerPaths,
+  LayerReading,
   Mounted,
   MountOptions,
   PlanOptions,
@@ -77,9 +78,10 @@ export type { AuditAnswer } from './graph/jobs/audit.ts';
 export type { FileRange } from './graph/jobs/inflate.ts';
 export type { PackedBlob } from './graph/jobs/out.ts';
 export type { LayerFile, LayerFiles } from './graph/layer-files.ts';
+export type { Written } from './graph/layer-views.ts';
 export type { OpenDriverOptions } from './graph/open-driver.ts';
 export type { OverlayDiffOptions, OverlayListOptions } from './graph/overlay-diff.ts';
-export type { DiffOptions, FilePlace, ListOptions, StorageDriver, Written } from './graph/storage-driver.ts';
+export type { DiffOptions, FilePlace, ListOptions, StorageDriver } from './graph/storage-driver.ts';
 export type { ThreadsAhead } from './graph/threads.ts';
 
 /** What works on this machine under `root`, driver by driver, found by trying; each with its reason and remedy. */

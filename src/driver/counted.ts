@@ -96,8 +96,7 @@ export class CountedMounts {
 
   /** Runs `sweep` if nobody changes the home now, then `open` while nobody sweeps it. */
   async opening(sweep: () => Promise<void>, open: () => Promise<void>): Promise<void> {
-    await this.#locks.ifFree(HOME_LOCK, sweep);
-    await this.#locks.shared(HOME_LOCK, open);
+    await this.#locks.sharedAfter(HOME_LOCK, sweep, open);
   }
 
   /** Runs `task` if nobody sweeps; answers whether it ran. */

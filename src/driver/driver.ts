@@ -27,6 +27,15 @@ export interface ContentOptions {
   readonly lowers?: boolean;
 }
 
+/** What is asked of a layer before it is read, looked up once. */
+export interface LayerReading {
+  /** Without its lowers. */
+  readonly content: LayerContent;
+  readonly parent: LayerId | undefined;
+  /** As `mounts` of it, read-only. */
+  readonly mounts: readonly Mount[];
+}
+
 /** How this driver's layers are filled and read back when the given parent is the direct one. */
 export interface DiffStyle {
   readonly applyTo: 'content' | 'mounted';
@@ -136,6 +145,8 @@ export interface LayerDriver extends AsyncDisposable {
   status(): Promise<readonly (readonly [string, string])[]>;
   /** What it is on disk. */
   content(id: LayerId, options?: ContentOptions): Promise<LayerContent>;
+  /** As `content`, `parent` and `mounts`. */
+  reading(id: LayerId, options?: Pick<PlanOptions, 'mode'>): Promise<LayerReading>;
   /** From now on read-only and durable; several at once cost one sync. */
   seal(ids: readonly LayerId[], options?: SyncOptions): Promise<void>;
   /** The plan; touches nothing. */

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, realpathSync } from 'node:fs';
+import { mkdirSync, readSync, realpathSync } from 'node:fs';
 import { type ByteString, fromBytes, quote, toBytes } from '../base/bytes.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { type IdMaps, toHost } from '../base/id-map.ts';
@@ -105,7 +105,8 @@ export function readSmall(path: ByteString): ByteString | undefined {
     const stat = fstat(fd);
     if (!isFile(stat)) throw tampered(path, 'it is no ordinary file');
     if (stat.sizeBytes > SMALL_BYTES_MAX) throw tampered(path, `it has ${stat.sizeBytes} bytes`);
-    return fromBytes(readFileSync(fd));
+    const bytes = Buffer.allocUnsafe(stat.sizeBytes);
+    return fromBytes(bytes.subarray(0, readSync(fd, bytes)));
   } finally {
     close(fd);
   }

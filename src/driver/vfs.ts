@@ -16,6 +16,7 @@ import type {
   LayerContent,
   LayerDriver,
   LayerPaths,
+  LayerReading,
   Mounted,
   MountOptions,
   RemoveOptions,
@@ -267,7 +268,10 @@ class Vfs implements LayerDriver {
   }
 
   async content(id: LayerId): Promise<LayerContent> {
-    const { parent, state } = this.#read(parseLayerId(id));
+    return this.#content(id, this.#read(parseLayerId(id)));
+  }
+
+  #content(id: LayerId, { parent, state }: VfsRecord): LayerContent {
     // A writable layer's record is written once, before anything is written to the layer.
     const made = state === 'writable' ? lstatat(AT_FDCWD, recordPath(this.home, id), ENOENT) : undefined;
     return {
@@ -293,6 +297,12 @@ class Vfs implements LayerDriver {
     return [
       { type: 'bind', source: treePath(this.home, id), readonly: state === 'sealed' || options.readonly === true },
     ];
+  }
+
+  async reading(id: LayerId): Promise<LayerReading> {
+    const record = this.#read(parseLayerId(id));
+    const content = { ...this.#content(id, record), lowers: [] };
+    return { content, parent: record.parent, mounts: [{ type: 'bind', source: content.root, readonly: true }] };
   }
 
   async mount(id: LayerId, options: MountOptions = {}): Promise<Mounted> {

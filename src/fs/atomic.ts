@@ -5,6 +5,7 @@ import {
   fchmod,
   fchmodat,
   lchownat,
+  lstatat,
   mkdirat,
   O_CREAT,
   O_DIRECTORY,
@@ -14,9 +15,10 @@ import {
   O_WRONLY,
   openat,
   renameat,
+  S_IFDIR,
   unlinkat,
 } from '../linux/inode.ts';
-import { EEXIST, ENOENT } from '../linux/libc.ts';
+import { EEXIST, ENOENT, ENOTDIR } from '../linux/libc.ts';
 import { randomBytes } from '../linux/random.ts';
 import { fsync } from '../linux/sync.ts';
 import { writeAll } from './transfer.ts';
@@ -62,6 +64,9 @@ export function writeFully(fd: number, data: Uint8Array): void {
 
 /** The directory at `path` (no symlink), made if absent, with exactly this mode and owner. Parents must exist. */
 export function ensureDirectory(path: ByteString, mode: number, uid: number, gid: number): void {
+  const there = lstatat(AT_FDCWD, path, ENOENT, ENOTDIR);
+  // What is as it should be is not written again.
+  if (there?.mode === (S_IFDIR | mode) && there.uid === uid && there.gid === gid) return;
   mkdirat(AT_FDCWD, path, mode & 0o700, EEXIST);
   const fd = openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   try {

@@ -6,6 +6,7 @@ import type {
   LayerContent,
   LayerDriver,
   LayerPaths,
+  LayerReading,
   Mounted,
   MountOptions,
   RemoveOptions,
@@ -60,6 +61,9 @@ export class DelegatingDriver implements LayerDriver {
   }
   content(id: LayerId, options?: ContentOptions): Promise<LayerContent> {
     return this.#driver.content(id, options);
+  }
+  reading(id: LayerId, options?: Parameters<LayerDriver['reading']>[1]): Promise<LayerReading> {
+    return this.#driver.reading(id, options);
   }
   seal(ids: readonly LayerId[], options?: SyncOptions): Promise<void> {
     return this.#driver.seal(ids, options);

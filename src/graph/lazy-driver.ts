@@ -47,6 +47,7 @@ export function lazyDriver(
     metadata: (...given) => call((driver) => driver.metadata(...given)),
     status: () => call((driver) => driver.status()),
     content: (...given) => call((driver) => driver.content(...given)),
+    reading: (...given) => call((driver) => driver.reading(...given)),
     seal: (...given) => call((driver) => driver.seal(...given)),
     mounts: (...given) => call((driver) => driver.mounts(...given)),
     mount: (...given) => call((driver) => driver.mount(...given)),

@@ -6,10 +6,9 @@ import type { Job } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
 import type { Abortable, ByteStream, Change, LayerId } from '../base/values.ts';
 import type { Rendering } from '../diff/types.ts';
-import type { LayerContent, LayerDriver, LayerMode } from '../driver/driver.ts';
+import type { LayerContent, LayerDriver } from '../driver/driver.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat } from '../linux/inode.ts';
 import { LOCK_EX, tryFlock } from '../linux/sync.ts';
-import type { Mount } from '../mount/mount.ts';
 import type { ApplyOptions, ApplyReport, Lending, Noting, SettledChain, Unpacked, Watched } from './apply.ts';
 import { listedBy } from './changes.ts';
 import type { CompressOptions } from './crew.ts';
@@ -22,8 +21,8 @@ import type { FileRange } from './jobs/inflate.ts';
 import type { Compressing, Out, PackedBlob } from './jobs/out.ts';
 import type { ReplayRequest } from './jobs/replay.ts';
 import type { StepsRequest } from './jobs/steps.ts';
-import type { Views } from './jobs/views.ts';
 import { type LayerFiles, layerFiles } from './layer-files.ts';
+import { LayerViews, type Written } from './layer-views.ts';
 import { jobStream, noting, stepRings, watched, writeFile } from './streams.ts';
 import type { Threads } from './threads.ts';
 import { type FillTarget, UnpackedLayer } from './unpacked.ts';
@@ -32,12 +31,6 @@ import { type FillTarget, UnpackedLayer } from './unpacked.ts';
 export interface FilePlace {
   readonly fd: number;
   readonly offset: number;
-}
-
-/** How the layer that is read, and those below it, were written. */
-export interface Written {
-  /** Default: as the kernel's defaults are now. */
-  readonly mode?: LayerMode;
 }
 
 /** How changes are listed. */
@@ -112,13 +105,13 @@ export function storageDriver(driver: LayerDriver, threads: Threads, scratch: By
 class Graph extends DelegatingDriver implements StorageDriver {
   readonly #driver: LayerDriver;
   readonly #threads: Threads;
-  readonly #scratch: ByteString;
+  readonly #views: LayerViews;
 
   constructor(driver: LayerDriver, threads: Threads, scratch: ByteString) {
     super(driver);
     this.#driver = driver;
     this.#threads = threads;
-    this.#scratch = scratch;
+    this.#views = new LayerViews(driver, scratch);
   }
 
   settle(chain: readonly Unpacked[], below?: Unpacked): Promise<SettledChain> {
@@ -193,7 +186,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
     to: LayerId,
     options: Omit<ApplyOptions, 'parent'> & Written = {},
   ): Promise<ApplyReport> {
-    const views = await this.#views(from, await this.#driver.parent(from), options);
+    const views = await this.#views.own(from, options);
     const { home, idMaps: ids } = this.#driver;
     using here = await packingHere(this.#threads, views, { ids, xattrs: 'all', bytes: false }, options);
     if (here !== undefined) {
@@ -221,7 +214,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
   }
 
   async *diff(id: LayerId, parent: LayerId | undefined, options: DiffOptions = {}): AsyncGenerator<Uint8Array> {
-    const views = await this.#views(id, parent, options);
+    const views = await this.#views.of(id, parent, options);
     const { xattrs = 'all', compress = 'none' } = options;
     const how = { ids: this.#driver.idMaps, xattrs, bytes: true };
     using here = compress === 'none' ? await packingHere(this.#threads, views, how, options) : undefined;
@@ -260,7 +253,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
     parent: LayerId | undefined,
     options: Abortable & Written & ListOptions,
   ): AsyncGenerator<readonly Change[]> {
-    const views = await this.#views(id, parent, options);
+    const views = await this.#views.of(id, parent, options);
     const asked = { views, rendering: options.rendering ?? 'docker', renames: options.renames === 'collapse' };
     yield* listedBy(this.#threads, asked, options.signal);
   }
@@ -271,7 +264,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
     if (content.whiteouts !== 'none' && direct) {
       return this.#threads.jobs.run({ name: 'usage', request: content.root }, { signal: options.signal });
     }
-    const request: DiffSizeRequest = { views: await this.#views(id, parent, options) };
+    const request: DiffSizeRequest = { views: await this.#views.of(id, parent, options) };
     return this.#threads.jobs.run({ name: 'diffSize', request }, { signal: options.signal });
   }
 
@@ -325,7 +318,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
   ): Promise<string> {
     const direct = (await this.#driver.parent(id)) === parent;
     if (!direct) return 'walk: the parent asked for is not the direct one';
-    const views = await this.#views(id, parent, options);
+    const views = await this.#views.of(id, parent, options);
     if (views.upper === undefined) return 'walk: the layer is a full copy, nothing says what changed in it';
     if (views.whole !== undefined) return `walk: ${views.whole}`;
     if (parent === undefined) return 'walk: there is nothing below, all of the layer is listed';
@@ -335,43 +328,10 @@ class Graph extends DelegatingDriver implements StorageDriver {
     return 'upper: only what lies in the upper directory is compared with what is below';
   }
 
-  async #views(id: LayerId, parent: LayerId | undefined, { mode }: Written): Promise<Views> {
-    const content = await this.#driver.content(id, { lowers: false });
-    const view = await this.#plan(id, mode);
-    const direct = (await this.#driver.parent(id)) === parent;
-    const { diff } = await this.#driver.capabilities();
-    return {
-      view,
-      ...(parent === undefined ? {} : { base: await this.#plan(parent, mode) }),
-      ...(content.whiteouts !== 'none' && direct
-        ? {
-            upper: { upper: content.root, style: content.whiteouts, noIndex: isWithoutIndex(view) },
-            ...(diff.diffFrom === 'mounted' ? { whole: diff.because } : {}),
-          }
-        : {}),
-      ...(content.createdNs === undefined ? {} : { createdNs: content.createdNs }),
-      scratch: this.#scratch,
-    };
-  }
-
-  async #plan(id: LayerId, mode?: LayerMode): Promise<Mount> {
-    const plans = await this.#driver.mounts(id, { readonly: true, ...(mode === undefined ? {} : { mode }) });
-    const [plan] = plans;
-    if (plan === undefined || plans.length > 1) {
-      throw new StorageError('internal', `Cannot read layer "${id}": ${plans.length} mounts are planned for it`);
-    }
-    return plan;
-  }
-
   override async [Symbol.asyncDispose](): Promise<void> {
     await super[Symbol.asyncDispose]();
     await this.#threads[Symbol.asyncDispose]();
   }
-}
-
-/** Whether nothing that was mounted so can have left an index; a bind has no other layers whose links could be kept. */
-function isWithoutIndex(plan: Mount): boolean {
-  return plan.type === 'bind' || plan.index === 'off';
 }
 
 function own(layer: Unpacked): UnpackedLayer {

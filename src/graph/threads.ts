@@ -74,7 +74,7 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
   jobs.warm(ahead.jobs ?? 0);
   if (ahead.mounts === true) control.warm(1);
   // libuv's own threads inherit the root of whichever thread starts them: one of them must exist before the first jail.
-  await new Promise((done) => stat('/', done));
+  stat('/', () => {}); // all of them run when the call returns (uv_queue_work, threadpool.c)
   // Starting a thread takes longer than most of these calls.
   const light = (): Pool => (jobs.free && control.idle === 0 ? jobs : control);
   const sync = (pool: Pool, request: SyncRequest): Promise<void> => pool.run({ name: 'sync', request });

@@ -1,7 +1,7 @@
 import { type ByteString, quote } from '../base/bytes.ts';
 import { closing, opened } from '../base/descriptors.ts';
 import { StorageError } from '../base/errors.ts';
-import { cstring, EAGAIN, EINVAL, judge, libc, NR, scratchPath, systemError } from './libc.ts';
+import { beside, cstring, EAGAIN, EINVAL, judge, libc, NR, scratchPath, systemError } from './libc.ts';
 
 // One function per system call. Each answers ≥ 0, or the negative errno where the caller named that errno in
 // `tolerated`, and throws on every other failure. Paths are relative to `dir`, or to the working directory for AT_FDCWD.
@@ -91,6 +91,12 @@ export function openat2(
 export function close(fd: number): void {
   closing(fd);
   libc.close(fd);
+}
+
+/** As `close`, by another thread, some time soon: the last descriptor of something large takes the kernel long. */
+export function closeBeside(fd: number): void {
+  closing(fd);
+  beside('int close(int)', fd).catch(() => libc.close(fd)); // none could be had
 }
 
 export function mkdirat(dir: number, path: ByteString, mode: number, ...tolerated: number[]): number {

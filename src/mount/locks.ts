@@ -59,6 +59,19 @@ export class Locks {
     }
   }
 
+  /** Runs `first` alone if nobody has `name` now, else not at all; then `task` beside others. */
+  async sharedAfter(name: ByteString, first: () => Promise<void>, task: () => Promise<void>): Promise<void> {
+    const fd = this.#try(name, LOCK_EX);
+    if (fd === undefined) return this.shared(name, task);
+    try {
+      await first();
+      if (tryFlock(fd, LOCK_SH)) return await task();
+    } finally {
+      close(fd);
+    }
+    await this.shared(name, task); // somebody was faster
+  }
+
   /** Runs `task` alone if nobody has `name` now, else not at all; answers whether it ran. */
   async ifFree(name: ByteString, task: () => Promise<void>): Promise<boolean> {
     const fd = this.#try(name, LOCK_EX);

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { type ByteString, fromText, toBytes } from '../../src/base/bytes.ts';
 import { isStorageError } from '../../src/base/errors.ts';
@@ -294,6 +303,54 @@ export function driverSuite(name: DriverName, open: Open): void {
       assert.equal(readonly.type === 'bind' ? readonly.readonly : readonly.upper === undefined, true);
       assert.deepEqual(dump(h.settings.home), was);
       await rejects(h.driver.mounts(id('absent')), 'not-found');
+    });
+
+    test('reading() is what content(), parent() and mounts() answer, and touches nothing', async (t) => {
+      await using h = await house(t);
+      if (h === undefined) return;
+      await family(h);
+      const was = dump(h.settings.home);
+      for (const options of [{}, { mode: { redirect: 'on', metacopy: 'on' } }] as const) {
+        for (const layer of [b, a, b]) {
+          assert.deepEqual(await h.driver.reading(layer, options), {
+            content: { ...(await h.driver.content(layer)), lowers: [] },
+            parent: await h.driver.parent(layer),
+            mounts: await h.driver.mounts(layer, { ...options, readonly: true }),
+          });
+        }
+      }
+      assert.deepEqual(dump(h.settings.home), was);
+      await rejects(h.driver.reading(id('absent')), 'not-found');
+      await rejects(h.driver.reading('../b' as LayerId), 'invalid-argument');
+    });
+
+    test('opening a home again writes nothing; a mode that somebody changed is what it was again', async (t) => {
+      await using h = await house(t);
+      if (h === undefined) return;
+      await family(h);
+      const { home, run } = h.settings;
+      const all: string[] = [home, run, ...['holds', 'locks', 'detached'].map((name) => `${run}/${name}`)];
+      const changed = (): bigint[] => all.map((path) => statSync(path, { bigint: true }).ctimeNs);
+      const reopen = async (): Promise<void> => {
+        await using _ = await open(h.settings);
+      };
+      await reopen();
+      const was = changed();
+      await reopen();
+      assert.deepEqual(changed(), was);
+      for (const path of all) {
+        const { mode, uid, gid } = statSync(path);
+        for (const spoil of [
+          () => chmodSync(path, 0o777),
+          () => chownSync(path, 12, gid),
+          () => chownSync(path, uid, 34),
+        ]) {
+          spoil();
+          await reopen();
+          const now = statSync(path);
+          assert.deepEqual([now.mode, now.uid, now.gid], [mode, uid, gid], path);
+        }
+      }
     });
 
     test('content() and metadata() of an absent layer are not-found', async (t) => {

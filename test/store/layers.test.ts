@@ -79,6 +79,9 @@ eachStore('create() makes a writable layer on a reference, an image, a chain id 
     Object.keys(bases).sort(),
   );
   const [first] = await store.layers.list();
+  const told = JSON.parse(JSON.stringify(first)) as { readonly createdAt: string };
+  assert.equal(told.createdAt, first?.createdAt);
+  assert.ok(Math.abs(Date.now() - Date.parse(told.createdAt)) < 3_600_000);
   for (const text of [first?.name, first?.id, first?.id.slice(0, 12)]) {
     assert.equal((await store.layers.get(text as string)).id, first?.id);
   }

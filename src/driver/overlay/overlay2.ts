@@ -16,6 +16,7 @@ import type {
   LayerContent,
   LayerDriver,
   LayerPaths,
+  LayerReading,
   Mounted,
   MountOptions,
   PlanOptions,
@@ -256,11 +257,24 @@ class Overlay2 implements LayerDriver {
   }
 
   async content(id: LayerId, options: ContentOptions = {}): Promise<LayerContent> {
-    const { diff } = pathsOf(this.home, parseLayerId(id));
-    const staging = `${pathsOf(this.home, id).layer}/staging` as ByteString;
-    const layer = readLayer(this.home, id);
-    const lowers = options.lowers === false ? [] : this.#known(layer);
-    return { kind: 'tree', root: diff, lowers, whiteouts: 'overlay', staging };
+    const layer = readLayer(this.home, parseLayerId(id));
+    return this.#content(id, options.lowers === false ? [] : this.#known(layer));
+  }
+
+  #content(id: LayerId, lowers: readonly ByteString[]): LayerContent {
+    const { diff, layer } = pathsOf(this.home, id);
+    return { kind: 'tree', root: diff, lowers, whiteouts: 'overlay', staging: `${layer}/staging` as ByteString };
+  }
+
+  async reading(id: LayerId, options: Pick<PlanOptions, 'mode'> = {}): Promise<LayerReading> {
+    const layer = readLayer(this.home, parseLayerId(id));
+    const below = layer.lowers.map((link) => this.#follow(link));
+    const lowers = below.map((lower) => pathsOf(this.home, lower).diff);
+    return {
+      content: this.#content(id, []),
+      parent: below[0],
+      mounts: [this.#plan(id, layer, { ...options, readonly: true }, lowers)],
+    };
   }
 
   /** Top first, one spelling for each layer in whatever is handed out. */
@@ -270,17 +284,16 @@ class Overlay2 implements LayerDriver {
 
   /** As `#lowers`, each link followed once: an image of a hundred layers has thousands. */
   #known({ lowers }: OverlayLayer): ByteString[] {
-    return lowers.map((link) => {
-      if (this.#followed.size > FOLLOWED_MAX) this.#followed.clear(); // layers come and go
-      const known = this.#followed.get(link);
-      if (known !== undefined) {
-        const { diff } = pathsOf(this.home, known);
-        if (isDirectoryAt(diff)) return diff;
-      }
-      const id = resolveLink(this.home, link); // also where it leads to nothing any more: that is told there
-      this.#followed.set(link, id);
-      return pathsOf(this.home, id).diff;
-    });
+    return lowers.map((link) => pathsOf(this.home, this.#follow(link)).diff);
+  }
+
+  #follow(link: LinkName): LayerId {
+    if (this.#followed.size > FOLLOWED_MAX) this.#followed.clear(); // layers come and go
+    const known = this.#followed.get(link);
+    if (known !== undefined && isDirectoryAt(pathsOf(this.home, known).diff)) return known;
+    const id = resolveLink(this.home, link); // also where it leads to nothing any more: that is told there
+    this.#followed.set(link, id);
+    return id;
   }
 
   async seal(ids: readonly LayerId[], options: SyncOptions = {}): Promise<void> {
@@ -303,11 +316,10 @@ class Overlay2 implements LayerDriver {
     return [this.#plan(id, layer, options)];
   }
 
-  #plan(id: LayerId, layer: OverlayLayer, options: PlanOptions): Mount {
+  #plan(id: LayerId, layer: OverlayLayer, options: PlanOptions, lowers = this.#lowers(layer)): Mount {
     const { diff, work } = pathsOf(this.home, id);
     const readonly = layer.committed || options.readonly === true;
     if (layer.lowers.length === 0) return { type: 'bind', source: diff, readonly };
-    const lowers = this.#lowers(layer);
     const short = layer.lowers.map((link) => `l/${link}` as ByteString);
     const label = this.#label(options.label);
     const base = this.home;

@@ -61,7 +61,8 @@ export async function* changesHere(
   try {
     for (;;) {
       const { found, end } = some();
-      entered.leave();
+      if (end === undefined) entered.leave();
+      else entered.forget();
       since = nowMs();
       for (let at = 0; at < found.length; at += BATCH) {
         yield found.slice(at, at + BATCH);

@@ -1,6 +1,6 @@
 import type { ByteString } from '../../base/bytes.ts';
 import { type Codec, warm } from '../../codec/warm.ts';
-import { AT_FDCWD, close, O_DIRECTORY, O_PATH, openat } from '../../linux/inode.ts';
+import { AT_FDCWD, close, closeBeside, O_DIRECTORY, O_PATH, openat } from '../../linux/inode.ts';
 import { EPERM } from '../../linux/libc.ts';
 import { MS_REC, MS_SLAVE, mount } from '../../linux/mount.ts';
 import {
@@ -112,6 +112,14 @@ export class Jail {
         outside = change(inside);
         inside = undefined;
       },
+      forget() {
+        entered.leave();
+        if (inside === undefined) return;
+        const [mounts, ...places] = inside;
+        inside = undefined;
+        places.forEach(close);
+        closeBeside(mounts);
+      },
       [Symbol.dispose]() {
         const [back, other] = [outside, inside];
         outside = undefined;
@@ -141,6 +149,8 @@ export interface Entered extends Disposable {
   leave(): void;
   /** In again; it goes back to where it is now. */
   enter(): void;
+  /** As disposed of, but the thread does not wait until the kernel has let go of the mounts and of all that it knew of them. */
+  forget(): void;
 }
 
 /** Where a thread is: descriptors of its mount namespace, root and working directory. */

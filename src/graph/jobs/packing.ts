@@ -114,7 +114,7 @@ export class PackingHere implements Disposable {
 
   /** The tar; answers what it cannot hold. `seen`: called with each piece once whoever wanted it has it. */
   async *stream(seen: (piece: Buffer) => void = () => {}): AsyncGenerator<Uint8Array, readonly string[], undefined> {
-    const { places, enter, leave } = this.#entered;
+    const { places, enter, leave, forget } = this.#entered;
     const { view, upper } = places;
     const done: Buffer[] = [];
     const trees = { view, upper: upper?.upper };
@@ -125,7 +125,8 @@ export class PackingHere implements Disposable {
         enter();
         const since = nowMs();
         while (!ended && done.length === 0 && nowMs() - since < AWAY_MS) ended = pieces.next().done === true;
-        leave();
+        if (ended) forget();
+        else leave();
         for (const piece of done.splice(0)) {
           yield piece;
           seen(piece);

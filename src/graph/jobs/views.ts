@@ -57,7 +57,7 @@ export function enterViews(views: Views, jail: Jail): EnteredViews {
   const entered = jail.enterPrivately(inPlace !== undefined);
   const nothing = (): void => {};
   if (entered === undefined) {
-    return { places: inPlace as Places, leave: nothing, enter: nothing, [Symbol.dispose]: nothing };
+    return { places: inPlace as Places, leave: nothing, enter: nothing, forget: nothing, [Symbol.dispose]: nothing };
   }
   try {
     return { ...entered, places: mountViews(views) };
