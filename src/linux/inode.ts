@@ -377,7 +377,9 @@ export function readDirectory(fd: number, path: ByteString | string): DirectoryE
   for (;;) {
     const length = judge(Number(libc.getdents64(NR.getdents64, fd, buffer, buffer.length)), 'list', path, []);
     if (length === 0) return entries;
+    let last = 0;
     for (let at = 0; at < length; ) {
+      last = at;
       // struct linux_dirent64, each at a multiple of 8 (fs/readdir.c)
       const size = LISTING_16[(at >> 1) + 8]!;
       let end = at + 19;
@@ -388,5 +390,7 @@ export function readDirectory(fd: number, path: ByteString | string): DirectoryE
       }
       at += size;
     }
+    // Where the next one would be: ext4 and btrfs say so that there is none (EXT4_HTREE_EOF_64BIT, btrfs_real_readdir).
+    if (LISTING_32[(last >> 2) + 2] === 0xffff_ffff && LISTING_32[(last >> 2) + 3] === 0x7fff_ffff) return entries;
   }
 }
