@@ -1,5 +1,6 @@
 import koffi from 'koffi';
 import { type ByteString, quote } from '../base/bytes.ts';
+import { ending } from '../base/ending.ts';
 import { type ErrorCode, isStorageError, record, StorageError } from '../base/errors.ts';
 
 // The only file that names the FFI library. Hazards it keeps away from everybody else: koffi cuts JavaScript strings at
@@ -55,7 +56,9 @@ type CallName =
   | 'openat2'
   | 'open_by_handle_at'
   | 'renameat2'
-  | 'getdents64';
+  | 'getdents64'
+  | 'fcntl'
+  | '_exit';
 
 type Call = (...args: readonly unknown[]) => number;
 
@@ -120,6 +123,8 @@ const CALLS: Readonly<Record<CallName, Defining>> = {
   getpagesize: func('int getpagesize()'),
   getrandom:  func('long getrandom(uint8_t *, size_t, uint32_t)'),
   open_by_handle_at: func('int open_by_handle_at(int, uint8_t *, int)'),
+  fcntl:      func('int fcntl(int, int, int)'),
+  _exit:      func('void _exit(int)'),
   openat2:    syscall(['long', 'int', 'uint8_t *', 'uint8_t *', 'size_t']),
   renameat2:  syscall(['long', 'int', 'uint8_t *', 'int', 'uint8_t *', 'uint32_t']),
   getdents64: syscall(['long', 'int', 'uint8_t *', 'size_t']),
@@ -197,6 +202,12 @@ for (const name of Object.keys(CALLS) as CallName[]) {
 }
 
 export const libc: Readonly<Record<CallName, Call>> = calls;
+
+const F_SETFL = 4;
+ending.now = (code, flags) => {
+  for (const [fd, was] of flags) libc.fcntl(fd, F_SETFL, was);
+  libc._exit(code);
+};
 
 /** Calls a function of libc in another thread; answers what it answers, and nobody knows the errno. */
 export function beside(prototype: string, ...args: readonly unknown[]): Promise<number> {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { bulk, ociTar } from '../kit/images.ts';
@@ -110,4 +110,41 @@ test('standard output that is full, closed or read-only is told; standard error 
   }
   const gone = shell(made.root, '$L save big:1 --log-level debug 2>&- | sha256sum | cut -d" " -f1');
   assert.equal(gone.stdout.trim(), made.saved);
+});
+
+test('a command does not have its output written to a disk before it ends', async (t) => {
+  await using made = await rig(t);
+  if (made === undefined || !need(t, 'strace')) return;
+  const { root, path } = made;
+  const [out, trace] = [join(path, 'out'), join(path, 'trace')];
+  for (const command of ['save big:1', 'images', 'changes nothing', 'create --name one']) {
+    shell(
+      root,
+      `strace -f -qq -o ${trace} -e trace=fsync,fdatasync,exit_group $L ${command} > ${out} 2> ${out}.errors`,
+    );
+    const calls = readFileSync(trace, 'utf8');
+    assert.match(calls, /exit_group\(/, command);
+    assert.doesNotMatch(calls, /sync\([12]\)/, command);
+  }
+});
+
+test('standard descriptors have the flags that they had, whoever else has them', async (t) => {
+  await using made = await rig(t);
+  if (made === undefined || !need(t, 'python3')) return;
+  const { root, path } = made;
+  const told = join(path, 'told');
+  const socket =
+    'import socket,subprocess,sys; a,b=socket.socketpair(); subprocess.call(["sh","-c",sys.argv[1]],stdout=b.fileno())';
+  const flagsOf = (fd: number): string => `grep flags /proc/self/fdinfo/${fd} > ${told}`;
+  const ways: Readonly<Record<string, string>> = {
+    'standard input, a pipe': `$L save big:1 | { $L load >&2; ${flagsOf(0)}; }`,
+    'standard error, a pipe': `{ $L changes nothing; ${flagsOf(2)}; } 2>&1 | cat`,
+    'standard output, a socket': `python3 -c '${socket}' "$L images; ${flagsOf(1).replace('$', '\\$')}"`,
+  };
+  for (const [way, line] of Object.entries(ways)) {
+    const { stderr } = shell(root, line);
+    const flags = Number.parseInt(/flags:\s*(\d+)/.exec(readFileSync(told, 'utf8'))?.[1] as string, 8);
+    assert.equal(flags & 0o4000, 0, `${way} does not wait any more: ${stderr}`);
+    rmSync(told);
+  }
 });

@@ -7,10 +7,12 @@ import { readArguments, textOf } from './arguments.ts';
 import type { Command, OptionSpecs } from './command.ts';
 import { findCommand, isGroup } from './commands.ts';
 import type { Context } from './context.ts';
+import { end } from './end.ts';
 import { GLOBAL_OPTIONS, type GlobalOptions, joinGlobals, logTo, settingsOf } from './globals.ts';
 import { Output } from './output.ts';
 import { checkCount, parseOptions, UsageError } from './parse.ts';
 import { StandardError } from './standard-error.ts';
+import { StandardInput } from './standard-input.ts';
 
 /** Why a run was given up: the user's wish, or nobody reads standard output any more. */
 class GivenUp extends Error {
@@ -38,7 +40,7 @@ export async function main(named: (command: string) => void = () => {}): Promise
     process.on(name, () => {
       // One wish may come as two signals at once, to the process and to its group, or with the reader's leaving; only a
       // later one is impatience.
-      if (giving.signal.aborted && nowMs() - since > IMPATIENCE_MS) process.exit(INTERRUPTED);
+      if (giving.signal.aborted && nowMs() - since > IMPATIENCE_MS) end(INTERRUPTED);
       if (giving.signal.aborted) return;
       giving.abort(new GivenUp('interrupted', INTERRUPTED));
     });
@@ -49,21 +51,19 @@ export async function main(named: (command: string) => void = () => {}): Promise
     );
   });
   const errors = new StandardError();
-  process.once(
-    'uncaughtException',
-    (error) => void fail(error, errors, giving.signal).then((code) => process.exit(code)),
-  );
+  const input = new StandardInput();
+  process.once('uncaughtException', (error) => void fail(error, errors, giving.signal).then((code) => end(code)));
   let code: number;
   try {
     writeSync(1, new Uint8Array(0)); // closed: said before anything is done
-    code = await run(readArguments(process.argv), { out, errors, signal: giving.signal, named });
+    code = await run(readArguments(process.argv), { out, errors, input, signal: giving.signal, named });
     await out.flush();
     if (out.isCut) throw giving.signal.reason; // with the last bytes
   } catch (error) {
     code = await fail(error, errors, giving.signal);
   }
   await errors.flush();
-  process.exit(code);
+  end(code);
 }
 
 /** Says on standard error what went wrong, and answers the exit code. */
@@ -88,6 +88,7 @@ function tellBriefly(error: unknown, stderr: NodeJS.WritableStream): number {
 interface Ends {
   readonly out: Output;
   readonly errors: StandardError;
+  readonly input: StandardInput;
   readonly signal: AbortSignal;
   readonly named: (command: string) => void;
 }
@@ -182,7 +183,7 @@ function checkMachine(name: string): void {
   }
 }
 
-function makeContext(globals: GlobalOptions, command: Command, { out, errors, signal }: Ends): Context {
+function makeContext(globals: GlobalOptions, command: Command, { out, errors, input, signal }: Ends): Context {
   const { root, driver, driverOptions, logLevel } = settingsOf(globals, process.env);
   const options: OptionSpecs = command.options;
   return {
@@ -195,7 +196,7 @@ function makeContext(globals: GlobalOptions, command: Command, { out, errors, si
     log: logTo((line) => errors.stream.write(`${line}\n`), logLevel),
     signal,
     out,
-    stdin: () => process.stdin,
+    stdin: () => input.stream,
     get stderr() {
       return errors.stream;
     },
