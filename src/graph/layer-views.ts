@@ -41,13 +41,19 @@ export class LayerViews {
   async #viewsOf(reading: Reading, parent: LayerId | undefined, written: Written): Promise<Views> {
     const { content, view } = reading;
     const base = parent === undefined ? undefined : (await this.#read(parent, written)).view;
-    const { diff } = await this.#driver.capabilities();
+    const { diff, mode } = await this.#driver.capabilities();
+    const { metacopy } = { ...mode, ...written.mode };
     return {
       view,
       ...(base === undefined ? {} : { base }),
       ...(content.whiteouts !== 'none' && reading.parent === parent
         ? {
-            upper: { upper: content.root, style: content.whiteouts, noIndex: isWithoutIndex(view) },
+            upper: {
+              upper: content.root,
+              style: content.whiteouts,
+              noIndex: isWithoutIndex(view),
+              noMetacopy: metacopy === 'off',
+            },
             ...(diff.diffFrom === 'mounted' ? { whole: diff.because } : {}),
           }
         : {}),

@@ -46,10 +46,12 @@ test('walkBriefly() takes no whiteout by attribute for a file, at the root and b
   const view = at('view');
   mount(b('overlay'), b(view), b('overlay'), 0, b(`lowerdir=${at('upper')}:${at('base')}`));
   try {
-    const options = { upper: b(at('upper')), style: 'overlay', entering() {}, check() {} } as const;
+    const options = { upper: b(at('upper')), style: 'overlay', noMetacopy: false, entering() {}, check() {} } as const;
     const expected = told(walkChanges(b(view), b(at('base')), 'docker'));
     assert.ok(expected.includes('delete /d/f') && !expected.includes('add /d/nothing'));
-    assert.deepEqual(told(briefly(b(view), b(at('base')), options)), expected);
+    for (const noMetacopy of [false, true]) {
+      assert.deepEqual(told(briefly(b(view), b(at('base')), { ...options, noMetacopy })), expected);
+    }
   } finally {
     umount(b(view));
   }
@@ -67,7 +69,7 @@ test('walkBriefly() lists no file that was added with its metadata alone: it can
   const view = at('view');
   mount(b('overlay'), b(view), b('overlay'), 0, b(`metacopy=on,lowerdir=${at('upper')}:${at('base')}`));
   try {
-    const options = { upper: b(at('upper')), style: 'overlay', entering() {}, check() {} } as const;
+    const options = { upper: b(at('upper')), style: 'overlay', noMetacopy: false, entering() {}, check() {} } as const;
     for (const walk of [
       () => briefly(b(view), b(at('base')), options),
       () => walkChanges(b(view), b(at('base')), 'docker', { upper: options.upper }),

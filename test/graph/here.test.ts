@@ -25,6 +25,7 @@ import { storageDriver } from '../../src/graph/storage-driver.ts';
 import { openThreads } from '../../src/graph/threads.ts';
 import { isStorageError, type LayerId, type StorageDriver } from '../../src/index.ts';
 import { AT_FDCWD, mknodat, S_IFSOCK } from '../../src/linux/inode.ts';
+import { lsetxattr } from '../../src/linux/xattr.ts';
 import type { Mount } from '../../src/mount/mount.ts';
 import { openHouse } from '../contract/driver-house.ts';
 import { filesystem } from '../kit/filesystems.ts';
@@ -150,6 +151,19 @@ for (const [name, mode] of [...DRIVERS.map((driver) => [driver, undefined] as co
     await looked.next();
     assert.deepEqual(standing(disk.path), before);
     await looked.return?.();
+    // A file whose data is to be elsewhere, and is nowhere: where there can be such files they are looked for.
+    const other = 'other' as string as LayerId;
+    await driver.create(other, { parent: base, writable: true });
+    const bad = join(toText((await driver.metadata(other)).upper), 'bad');
+    writeFileSync(bad, '');
+    truncateSync(bad, 5000);
+    lsetxattr(fromText(bad), 'trusted.overlay.metacopy' as ByteString, new Uint8Array());
+    for (const lists of [driver, here]) {
+      const listed = Array.fromAsync(lists.changes(other, base, { ...written, rendering: 'docker' }));
+      if (mode === undefined) assert.ok((await listed).some(({ kind, path }) => kind === 'add' && path === '/bad'));
+      else await assert.rejects(listed, (error) => isStorageError(error, 'corrupt') && error.path === '/bad');
+    }
+    assert.deepEqual(standing(disk.path), before);
   });
 }
 

@@ -116,7 +116,9 @@ for (const mode of MODES) {
           return;
         }
         if (shown !== undefined) count.indexed++;
-        const reading = { upper: b(upper), style, noIndex: mode.startsWith('index=off'), foreign: true } as const;
+        const noIndex = mode.startsWith('index=off');
+        const noMetacopy = !mode.includes('metacopy=on');
+        const reading = { upper: b(upper), style, noIndex, noMetacopy, foreign: true } as const;
         const job = asked(at, reading, shown);
         let guided = job.options;
         const whole = tryTo(() => list(view, base, 'core', {}));
