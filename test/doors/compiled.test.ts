@@ -74,17 +74,30 @@ test('the joined program keeps compiled code of each command that ends well, and
   assert.deepEqual(kept(), { [state]: ['version'] });
   const file = join(cache, state, 'version');
   for (const path of [cache, join(cache, state), file]) assert.equal(statSync(path).mode & 0o077, 0, path);
-  // Again by the second run, then when it is older than a minute.
+  // Again when it is older than a minute, then than an hour, then than a day.
   const inodes = (): number[] =>
     [1, 2].map(() => {
       assert.deepEqual(run(['version']), [0, version]);
       return statSync(file).ino;
     });
-  const [second, third] = inodes();
-  assert.equal(second, third); // V8 took it
-  utimesSync(file, new Date(Date.now() - 2 * 60_000), new Date(Date.now() - 2 * 60_000));
-  const [fourth, fifth] = inodes();
-  assert.deepEqual([fourth === third, fourth === fifth], [false, true]);
+  const age = (path: string, ms: number): void =>
+    utimesSync(path, new Date(Date.now() - ms), new Date(Date.now() - ms));
+  const first = statSync(file).ino;
+  assert.deepEqual(inodes(), [first, first]); // V8 took it
+  let last = first;
+  for (const [young, old] of [
+    [50_000, 70_000],
+    [50 * 60_000, 70 * 60_000],
+    [0.9 * DAY_MS, 1.1 * DAY_MS],
+    [0.9 * DAY_MS, 1.1 * DAY_MS],
+  ] as const) {
+    age(file, young);
+    assert.deepEqual(inodes(), [last, last], String(young));
+    age(file, old);
+    const [made, kept] = inodes();
+    assert.deepEqual([made === last, kept === made], [false, true], String(old));
+    last = made as number;
+  }
   // Not what fails, what is no command, and what is no command's name.
   assert.equal(run(['nothing'])[0], 2);
   assert.equal(run(['version', '--nothing'])[0], 2);
@@ -98,6 +111,7 @@ test('the joined program keeps compiled code of each command that ends well, and
   assert.deepEqual(kept(), { [state]: ['help', 'version'] });
   // Of what goes another way it has both.
   const { size } = statSync(join(cache, state, 'help'));
+  age(join(cache, state, 'help'), 70_000);
   assert.equal(run(['help', 'changes'])[0], 0);
   assert.ok(statSync(join(cache, state, 'help')).size > size);
 
@@ -133,7 +147,7 @@ test('the joined program keeps compiled code of each command that ends well, and
 
   // A program that was changed, if only by hand, has nothing of another; what is old goes.
   appendFileSync(main, '\n//');
-  utimesSync(join(cache, state), new Date(Date.now() - 2 * DAY_MS), new Date(Date.now() - 2 * DAY_MS));
+  age(join(cache, state), 2 * DAY_MS);
   assert.deepEqual(run(['version']), [0, version]);
   const [other = '', ...more] = Object.keys(kept());
   assert.deepEqual([other === state, more, kept()[other]], [false, [], ['version']]);

@@ -85,7 +85,7 @@ function readProgram(file: string, memory: Buffer): { readonly source: string; r
 }
 
 /** By how often it was made: after so long it is made again. */
-const LASTS_MS = [0, 0, 60_000, 3_600_000, DAY_MS];
+const LASTS_MS = [0, 60_000, 3_600_000, DAY_MS];
 
 /**
  * Compiled code of one command. What cannot be read or written is done without. It is there twice: V8 does not look
