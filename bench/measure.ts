@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
+import { overhead } from './command.ts';
 
 /** What one run of one piece of work took. */
 export interface Sample {
@@ -30,8 +31,9 @@ export async function measure(work: () => Promise<number | undefined>): Promise<
   }, LOOK_EVERY_MS);
   try {
     const [cpuBefore, machineBefore, start] = [cpuTicks(), machineTicks(), performance.now()];
+    const overheadBefore = overhead.seconds;
     const own = await work();
-    const wallSeconds = (performance.now() - start) / 1000;
+    const wallSeconds = (performance.now() - start) / 1000 - (overhead.seconds - overheadBefore);
     const [cpu, machine] = [cpuTicks() - cpuBefore, machineTicks()];
     const total = Math.max(1, machine.total - machineBefore.total);
     const others = machine.busy - machineBefore.busy - cpu;

@@ -26,17 +26,24 @@ export function directOutput(): DirectOutput | undefined {
  */
 function pipe(): DirectOutput {
   const fd = openSync('/proc/self/fd/1', constants.O_WRONLY | constants.O_NONBLOCK);
-  return { write: (bytes) => writeAll(fd, bytes) };
+  return { write: (bytes) => writeAll(fd, bytes, PATIENCE_MS) };
 }
 
-function writeAll(fd: number, bytes: Uint8Array): number {
+/** A reader that is there takes less, as Node's streams take longer to load; no signal is heard meanwhile. */
+const PATIENCE_MS = 20;
+const PAUSE_MS = 0.2;
+
+function writeAll(fd: number, bytes: Uint8Array, patienceMs = 0): number {
   let done = 0;
+  let left = patienceMs;
   while (done < bytes.length) {
     try {
       done += writeSync(fd, bytes, done);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
-      break;
+      if (left <= 0) break;
+      left -= PAUSE_MS;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE_MS);
     }
   }
   return done;
