@@ -303,32 +303,51 @@ const LISTING = Buffer.allocUnsafeSlow(64 * 1024);
 // The same bytes as numbers: to read these is a fraction of what the functions of Buffer take before they are compiled.
 // What we run on is little-endian, as the kernel's structures then are, too.
 const STATX_32 = new Uint32Array(STATX.buffer);
-const STATX_64 = new BigInt64Array(STATX.buffer);
 const LISTING_16 = new Uint16Array(LISTING.buffer);
 const LISTING_32 = new Uint32Array(LISTING.buffer);
 
 function statx(dir: number, path: ByteString, flags: number, tolerated: readonly number[]): Stat | undefined {
   const result = libc.statx(dir, scratchPath(path), flags, STATX_BASIC_AND_MNT_ID, STATX);
   if (judge(result, 'stat', path, tolerated) < 0) return undefined;
+  return new Inode();
+}
+
+/** What the kernel has just filled in. Times become one number when they are asked for: of most inodes nobody does. */
+class Inode implements Stat {
   // struct statx, include/uapi/linux/stat.h
-  const u32 = STATX_32;
-  return {
-    nlink: u32[4]!,
-    uid: u32[5]!,
-    gid: u32[6]!,
-    mode: u32[7]! & 0xffff,
-    ino: uint64(u32, 8),
-    inoLow: u32[8]!,
-    sizeBytes: uint64(u32, 10),
-    blocks: uint64(u32, 12),
-    atimeNs: timeAt(64),
-    ctimeNs: timeAt(96),
-    mtimeNs: timeAt(112),
-    rdevMajor: u32[32]!,
-    rdevMinor: u32[33]!,
-    dev: u32[34]! * 0x1_0000_0000 + u32[35]!,
-    mountId: (u32[0]! & 0x1000) === 0 ? 0 : uint64(u32, 36),
-  };
+  readonly nlink: number = STATX_32[4]!;
+  readonly uid: number = STATX_32[5]!;
+  readonly gid: number = STATX_32[6]!;
+  readonly mode: number = STATX_32[7]! & 0xffff;
+  readonly ino: number = uint64(STATX_32, 8);
+  readonly inoLow: number = STATX_32[8]!;
+  readonly sizeBytes: number = uint64(STATX_32, 10);
+  readonly blocks: number = uint64(STATX_32, 12);
+  readonly rdevMajor: number = STATX_32[32]!;
+  readonly rdevMinor: number = STATX_32[33]!;
+  readonly dev: number = STATX_32[34]! * 0x1_0000_0000 + STATX_32[35]!;
+  readonly mountId: number = (STATX_32[0]! & 0x1000) === 0 ? 0 : uint64(STATX_32, 36);
+  readonly #atime = STATX_32[16]!;
+  readonly #atimeHigh = STATX_32[17]!;
+  readonly #atimeRest = STATX_32[18]!;
+  readonly #ctime = STATX_32[24]!;
+  readonly #ctimeHigh = STATX_32[25]!;
+  readonly #ctimeRest = STATX_32[26]!;
+  readonly #mtime = STATX_32[28]!;
+  readonly #mtimeHigh = STATX_32[29]!;
+  readonly #mtimeRest = STATX_32[30]!;
+
+  get atimeNs(): bigint {
+    return timeOf(this.#atime, this.#atimeHigh, this.#atimeRest);
+  }
+
+  get ctimeNs(): bigint {
+    return timeOf(this.#ctime, this.#ctimeHigh, this.#ctimeRest);
+  }
+
+  get mtimeNs(): bigint {
+    return timeOf(this.#mtime, this.#mtimeHigh, this.#mtimeRest);
+  }
 }
 
 // Inode numbers beyond 2^53 (overlay's xino puts a layer number into the high bits) lose low bits as doubles, which is
@@ -337,9 +356,11 @@ function uint64(u32: Uint32Array, at: number): number {
   return u32[at + 1]! * 0x1_0000_0000 + u32[at]!;
 }
 
-/** struct statx_timestamp */
-function timeAt(byte: number): bigint {
-  return STATX_64[byte >> 3]! * BILLION + BigInt(STATX_32[(byte >> 2) + 2]!);
+/** struct statx_timestamp: seconds of 64 bits, signed, and nanoseconds. */
+function timeOf(low: number, high: number, rest: number): bigint {
+  // Before 1970 the high half is negative. Up to the year 2106 it is 0.
+  const seconds = high === 0 ? BigInt(low) : BigInt(high | 0) * 0x1_0000_0000n + BigInt(low);
+  return seconds * BILLION + BigInt(rest);
 }
 
 /** ftruncate(2): sets the length; what is beyond the data is a hole. */
