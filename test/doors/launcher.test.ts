@@ -82,6 +82,28 @@ test('bin/layerstore without the pinned Node takes the first of the system that 
   assert.match(run(launcher, path).stdout, /\/node --disable-warning/);
 });
 
+test('bin/layerstore gives Node the same options for a command wherever its own options stand', async () => {
+  await using dir = await scratch();
+  const launcher = bareCheckout(dir.path);
+  const path = join(dir.path, 'path');
+  mkdirSync(path);
+  nodeStub(join(path, 'node'), 'v24.0.0');
+  const options = (...args: string[]): string => run(launcher, path, ...args).stdout.split(/ \S*checkout/)[0] as string;
+  const [usual, roomy] = [options('images'), options('changes', 'x')];
+  assert.equal(roomy, `${usual} --min-semi-space-size=8`);
+  for (const args of [
+    ['--json', 'changes', 'x'],
+    ['--root', '/a/b', 'changes'],
+    ['-q', 'changes'],
+    ['changes', '--help'],
+  ]) {
+    assert.equal(options(...args), roomy, args.join(' '));
+  }
+  for (const args of [[], [''], ['mount', 'changes'], ['help', 'changes'], ['driver', 'changes', 'x'], ['Changes']]) {
+    assert.equal(options(...args), usual, args.join(' '));
+  }
+});
+
 test('bin/layerstore without any Node says so in one line and exits with 5', async () => {
   await using dir = await scratch();
   const { status, stderr } = run(bareCheckout(dir.path), join(dir.path, 'nothing'));

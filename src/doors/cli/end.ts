@@ -6,7 +6,7 @@ import { ending } from '../../base/ending.ts';
 // written to its disk before the command is over.
 
 /** Node's options that bin/layerstore gives. With others Node may write at its end what it has measured. */
-const USUAL = /^--(disable-warning|v8-pool-size)=/;
+const USUAL = /^--(disable-warning|v8-pool-size|min-semi-space-size)=/;
 
 /** Of a standard descriptor that Node has made a stream of: what its flags were. They are of all who share it. */
 const flags = new Map<number, number>();
