@@ -161,7 +161,7 @@ const DEEDS: Readonly<Record<string, () => Deed>> = {
     args: ['load', '-q', '-i', other],
     undo: removeImage('loaded:1'),
     faults: [
-      ['mkdirat', 'ENOSPC', [3, 8]],
+      ['mkdirat', 'ENOSPC', [1, 2]],
       [RENAME, 'EIO', [1]],
       ['fchmodat', 'EIO', [1, 2]],
       ['syncfs', 'EIO', [1]],
@@ -174,7 +174,7 @@ const DEEDS: Readonly<Record<string, () => Deed>> = {
     args: ['commit', 'work', 'new:1'],
     undo: removeImage('new:1'),
     faults: [
-      ['mkdirat', 'ENOSPC', [7]],
+      ['mkdirat', 'ENOSPC', [1, 5]],
       [RENAME, 'EIO', [1]],
       ['fchmodat', 'EIO', [2]],
       ['symlinkat', 'EIO', [1]],
@@ -207,8 +207,8 @@ const DEEDS: Readonly<Record<string, () => Deed>> = {
     args: ['mount', 'work'],
     undo: async (store) => (await work(store)).unmount(),
     faults: [
-      ['mkdirat', 'EIO', [8]],
-      ['fchownat', 'EIO', [8]],
+      ['mkdirat', 'EIO', [1, 2]],
+      ['fchownat', 'EIO', [1, 2]],
       [RENAME, 'EIO', [1]],
       ['mount', 'EIO', [1]],
       ['flock', 'EIO', [2]],
@@ -225,8 +225,7 @@ const DEEDS: Readonly<Record<string, () => Deed>> = {
     doneBefore: 5,
     faults: [
       ['umount2', 'EIO', [1]],
-      [UNLINK, 'EIO', [2, 3]],
-      ['fchownat', 'EIO', [2]],
+      [UNLINK, 'EIO', [1, 2]],
     ],
   }),
   rm: () => ({
@@ -236,7 +235,7 @@ const DEEDS: Readonly<Record<string, () => Deed>> = {
     doneBefore: 3,
     faults: [
       [RENAME, 'EIO', [1, 2]],
-      [UNLINK, 'EIO', [2]],
+      [UNLINK, 'EIO', [1]],
       [FSYNC, 'EIO', [1], 'database'],
       ['pwrite64', 'ENOSPC', [9], 'database'],
     ],
@@ -248,7 +247,7 @@ const DEEDS: Readonly<Record<string, () => Deed>> = {
     doneBefore: 3,
     faults: [
       [RENAME, 'EIO', [1]],
-      [UNLINK, 'EIO', [2]],
+      [UNLINK, 'EIO', [1]],
       ['flock', 'EIO', [3]],
       ['pwrite64', 'ENOSPC', [9], 'database'],
     ],
