@@ -170,7 +170,7 @@ export class LayerApplier implements Disposable {
       unlinkat(place.fd, mark.of); // no entry made it: it only stands in for the file that is now deleted
       this.tree.marks.whiteOut(place.fd, mark.of);
       directories.mark(place.row, Mark.whiteouts);
-    }
+    } else this.tree.deleteBelow(place, mark.of);
   }
 
   #directory(row: DirectoryRow, place: Place, name: ByteString, entry: TarEntry): void {

@@ -54,6 +54,8 @@ export class LayerTree implements Disposable {
   overwritten: ByteString | undefined;
   #last: { readonly asked: ByteString; readonly place: Place } | undefined;
   #openat2 = true;
+  /** Paths without symlinks that this layer deletes below, and where something stands that is no directory. */
+  readonly #deleted = new Set<ByteString>();
 
   /** On the directory `path`: an empty one, or one whose unsettled directories are given. */
   constructor(path: ByteString, marks: Marks, directories: Directories = new Directories()) {
@@ -202,7 +204,8 @@ export class LayerTree implements Disposable {
 
   /** The directory `name` in `place`, listed by the archive: made, or taken over where this layer has it already. */
   listDirectory(place: Place, name: ByteString): DirectoryRow {
-    if (mkdirat(place.fd, name, 0o700, EEXIST) === 0) return this.directories.add(place.row, name);
+    const marks = this.#deleted.delete(joinPath(place.path, name)) ? Mark.reborn : 0;
+    if (mkdirat(place.fd, name, 0o700, EEXIST) === 0) return this.directories.add(place.row, name, marks);
     const known = this.directories.child(place.row, name);
     if (known !== undefined) {
       this.directories.unmark(known, Mark.implied);
@@ -210,7 +213,12 @@ export class LayerTree implements Disposable {
     }
     const overWhiteout = this.marks.isWhiteout(lstatat(place.fd, name) as Stat);
     if (!overWhiteout) this.clear(place, name);
-    return this.#make(place, name, 0o700, 0, overWhiteout);
+    return this.#make(place, name, 0o700, marks, overWhiteout);
+  }
+
+  /** A whiteout names what is no directory: should it become one, it hides what lies below. */
+  deleteBelow(place: Place, name: ByteString): void {
+    this.#deleted.add(joinPath(place.path, name));
   }
 
   /** Takes away what stands at `name`, so that another entry can be made there; false where that was a whiteout. */
@@ -223,12 +231,17 @@ export class LayerTree implements Disposable {
       else this.#forget();
     }
     if (isDirectory(stat) || isFile(stat)) this.overwritten ??= joinPath(place.path, name);
+    const isWhiteout = this.marks.isWhiteout(stat);
+    if (isWhiteout) this.deleteBelow(place, name);
     if (isDirectory(stat)) {
       const known = this.directories.child(place.row, name);
-      if (known !== undefined) this.directories.remove(known);
+      if (known !== undefined) {
+        if (this.directories.has(known, Mark.reborn | Mark.opaque)) this.deleteBelow(place, name);
+        this.directories.remove(known);
+      }
       removeTree(place.fd, name);
     } else unlinkat(place.fd, name);
-    return !this.marks.isWhiteout(stat);
+    return !isWhiteout;
   }
 
   /** A stand-in is in the directory at a path without symlinks: it is touched again when that is filled. */

@@ -86,6 +86,32 @@ test('Whiteouts: an entry and a whiteout of its name, in either order: the entry
   }
 });
 
+test('Whiteouts: a name that becomes a directory after something else hides all below it, wherever its whiteout stands', async (both) => {
+  const others = [file('d', 'x'), symlink('d', 'h'), device('d', 1, 3)];
+  const as = directory('d/', { mode: 0o711 });
+  const expected = ['./', 'd/ 711', 'h "one"', 'i = h', 'l -> d'];
+  for (const other of others) {
+    for (const pieces of [
+      [whiteout('d'), other, as],
+      [other, whiteout('d'), as],
+      [other, as, whiteout('d')],
+      [whiteout('d'), other, whiteout('d'), as],
+      [whiteout('d'), as, other, as],
+      [as, whiteout('d'), other, as],
+      [whiteout('d'), file('d/e/n'), other, as],
+      [as, opaque('d'), other, as],
+      [whiteout('d'), other, file('d', 'again'), other, as],
+    ]) {
+      const tars = [BASE, layer(...pieces)];
+      assert.deepEqual(await both.tree(...tars), expected);
+      await both.each(tars, async (store) => assert.deepEqual(await store.upkeep.check({ deep: true }), []));
+    }
+    // Without one it is as what lies below.
+    const merged = ['./', 'd/ 711', 'd/e/', 'd/e/g "deep"', 'd/f "lower"', 'h "one"', 'i = h', 'l -> d'];
+    assert.deepEqual(await both.tree(BASE, layer(other, as)), merged);
+  }
+});
+
 test('Whiteouts: what names nothing below makes nothing, and in the first layer is not seen', async (both) => {
   const first = layer(whiteout('x'), directory('d/'), whiteout('d/y'), opaque('d'), opaque(), file('d/f'));
   assert.deepEqual(await both.tree(first), ['./', 'd/', 'd/f ""']);
