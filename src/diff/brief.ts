@@ -10,7 +10,6 @@ import {
   DT_DIR,
   DT_FIFO,
   DT_LNK,
-  DT_REG,
   DT_SOCK,
   fstat,
   lstatat,
@@ -30,7 +29,7 @@ type Entry = Pick<DirectoryEntry, 'name' | 'type'>;
 /** As a type: a name that the base alone has, in an opaque directory. */
 const ABSENT = -1;
 
-/** Types of what the view shows as it is in the upper, with no more to be asked. */
+/** Types of what the view shows as it is in the upper, with no more to be asked. Files may be whiteouts by attribute, or without data. */
 const PLAIN: ReadonlySet<number> = new Set([DT_LNK, DT_FIFO, DT_SOCK, DT_BLK]);
 
 /** A directory on the way from the root to where the walk is. */
@@ -50,8 +49,6 @@ interface Level {
 export interface BriefOptions {
   readonly upper: ByteString;
   readonly style: Exclude<WhiteoutStyle, 'none'>;
-  /** No file in the upper has its data elsewhere. */
-  readonly noMetacopy: boolean;
   /** Called for each directory, before anything in it is looked at; what it throws ends the walk. */
   readonly entering: (fd: number, path: ByteString, listing: Listing) => void;
   /** Called at every entry; what it throws ends the walk. */
@@ -90,19 +87,17 @@ interface Trees {
 
 function* changesBelow(
   { view, base, upper }: Trees,
-  { style, noMetacopy, entering, check, found: changes }: BriefOptions,
+  { style, entering, check, found: changes }: BriefOptions,
   here: { path: ByteString },
 ): Generator<undefined, void, undefined> {
   const comparer = new Comparer('docker');
   const groups = new LinkGroups();
-  let hasXattrWhiteouts = false;
 
   /** What is in the present directory. */
   const levelOf = (path: string, above: Level | undefined, before: Stat | undefined, listed: boolean): Level => {
     const { fd } = upper;
     const attributes = flistxattr(fd);
-    const own = overlayMarks(fd, style, attributes);
-    const marks = above === undefined ? overlayMarks(fd, 'none') : own; // the kernel ignores the root's
+    const marks = overlayMarks(fd, above === undefined ? 'none' : style, attributes); // the kernel ignores the root's
     const entries: Entry[] = readDirectory(fd, path);
     const listing = {
       attributes,
@@ -118,8 +113,6 @@ function* changesBelow(
       for (const name of base.names()) if (!names.has(name)) entries.push({ name, type: ABSENT });
     }
     entries.sort((one, other) => (one.name < other.name ? -1 : 1));
-    // One such directory, also the root, and the kernel looks for them in all of the layer (ovl_layer_set_xwhiteouts).
-    hasXattrWhiteouts ||= own.holdsXattrWhiteouts;
     return { path, entries, next: 0, attributes, before, opaque, listed };
   };
 
@@ -131,8 +124,6 @@ function* changesBelow(
     const stat = view.stat(nameOf(path), ENOENT);
     return stat === undefined || isWhiteout(stat) ? undefined : stat;
   };
-
-  const isShown = (type: number): boolean => PLAIN.has(type) || (type === DT_REG && noMetacopy && !hasXattrWhiteouts);
 
   const compare = (path: ByteString, now: Stat, before: Stat): Verdict => {
     if (now.nlink > 1 && !isDirectory(now) && groups.joins(now, before)) return false;
@@ -177,7 +168,7 @@ function* changesBelow(
     let kind: Change['kind'] | undefined;
     let entered = type === DT_DIR;
     if (type === ABSENT) kind = before === undefined ? undefined : 'delete';
-    else if (!entered && before === undefined && isShown(type)) kind = 'add';
+    else if (!entered && before === undefined && PLAIN.has(type)) kind = 'add';
     else if (!entered && before === undefined) {
       const own = lstatBriefly(upper.fd, name, ENOENT);
       entered = own !== undefined && isDirectory(own);

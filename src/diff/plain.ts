@@ -24,7 +24,7 @@ export function* walkPlain(
   reading: UpperReading,
   options: Omit<WalkOptions, 'guide' | 'renames'> = {},
 ): Generator<Change[] | undefined, boolean, undefined> {
-  const { upper, style, noMetacopy = false, foreign = false } = reading;
+  const { upper, style, foreign = false } = reading;
   let held = true;
   const entering = (fd: number, path: ByteString, listing: Listing): void => {
     if (!held) return;
@@ -35,7 +35,7 @@ export function* walkPlain(
   const found: Change[] = [];
   const walk = (): Iterable<undefined> =>
     rendering === 'docker'
-      ? walkBriefly(view, base, { upper, style, noMetacopy, entering, check, found })
+      ? walkBriefly(view, base, { upper, style, entering, check, found })
       : gather(walkChangesInPieces(view, base, rendering, { ...options, guide: style, entering }), found);
   try {
     for (const _ of walk()) {

@@ -22,8 +22,6 @@ export interface UpperReading {
   readonly style: Exclude<WhiteoutStyle, 'none'>;
   /** The upper was never written under `index=on`. */
   readonly noIndex: boolean;
-  /** The view is mounted under `metacopy=off`, as the upper was ever: all files in it have their data there. */
-  readonly noMetacopy?: boolean;
   /** Who wrote it is not known: it may have been fuse-overlayfs, whose marks the kernel takes for files. */
   readonly foreign?: boolean;
 }

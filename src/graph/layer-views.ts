@@ -41,8 +41,7 @@ export class LayerViews {
   async #viewsOf(reading: Reading, parent: LayerId | undefined, written: Written): Promise<Views> {
     const { content, view } = reading;
     const base = parent === undefined ? undefined : (await this.#read(parent, written)).view;
-    const { diff, mode } = await this.#driver.capabilities();
-    const { metacopy } = { ...mode, ...written.mode };
+    const { diff } = await this.#driver.capabilities();
     return {
       view,
       ...(base === undefined ? {} : { base }),
@@ -52,7 +51,6 @@ export class LayerViews {
               upper: content.root,
               style: content.whiteouts,
               noIndex: isWithoutIndex(view),
-              noMetacopy: metacopy === 'off',
             },
             ...(diff.diffFrom === 'mounted' ? { whole: diff.because } : {}),
           }

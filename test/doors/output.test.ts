@@ -139,6 +139,10 @@ test('standard descriptors have the flags that they had, whoever else has them',
   const ways: Readonly<Record<string, string>> = {
     'standard input, a pipe': `$L save big:1 | { $L load >&2; ${flagsOf(0)}; }`,
     'standard error, a pipe': `{ $L changes nothing; ${flagsOf(2)}; } 2>&1 | cat`,
+    // A worker has Node make streams.
+    'standard error, a pipe, of a command with threads': `{ $L check > /dev/null; ${flagsOf(2)}; } 2>&1 | cat`,
+    'standard output, a pipe, of a command with threads': `{ $L check; ${flagsOf(1)}; } | cat`,
+    'standard error, a pipe, of a load that fails': `{ $L load -i /dev/null > /dev/null; ${flagsOf(2)}; } 2>&1 | cat`,
     'standard output, a socket': `python3 -c '${socket}' "$L images; ${flagsOf(1).replace('$', '\\$')}"`,
   };
   for (const [way, line] of Object.entries(ways)) {

@@ -151,7 +151,7 @@ for (const [name, mode] of [...DRIVERS.map((driver) => [driver, undefined] as co
     await looked.next();
     assert.deepEqual(standing(disk.path), before);
     await looked.return?.();
-    // A file whose data is to be elsewhere, and is nowhere: where there can be such files they are looked for.
+    // A file whose data is to be elsewhere, and is nowhere: it cannot be read, and a list says so.
     const other = 'other' as string as LayerId;
     await driver.create(other, { parent: base, writable: true });
     const bad = join(toText((await driver.metadata(other)).upper), 'bad');
@@ -160,8 +160,7 @@ for (const [name, mode] of [...DRIVERS.map((driver) => [driver, undefined] as co
     lsetxattr(fromText(bad), 'trusted.overlay.metacopy' as ByteString, new Uint8Array());
     for (const lists of [driver, here]) {
       const listed = Array.fromAsync(lists.changes(other, base, { ...written, rendering: 'docker' }));
-      if (mode === undefined) assert.ok((await listed).some(({ kind, path }) => kind === 'add' && path === '/bad'));
-      else await assert.rejects(listed, (error) => isStorageError(error, 'corrupt') && error.path === '/bad');
+      await assert.rejects(listed, (error) => isStorageError(error) && /\/bad/.test(error.message));
     }
     assert.deepEqual(standing(disk.path), before);
   });

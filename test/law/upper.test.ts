@@ -116,9 +116,7 @@ for (const mode of MODES) {
           return;
         }
         if (shown !== undefined) count.indexed++;
-        const noIndex = mode.startsWith('index=off');
-        const noMetacopy = !mode.includes('metacopy=on');
-        const reading = { upper: b(upper), style, noIndex, noMetacopy, foreign: true } as const;
+        const reading = { upper: b(upper), style, noIndex: mode.startsWith('index=off'), foreign: true } as const;
         const job = asked(at, reading, shown);
         let guided = job.options;
         const whole = tryTo(() => list(view, base, 'core', {}));

@@ -8,23 +8,27 @@ import { ending } from '../../base/ending.ts';
 /** Node's options that bin/layerstore gives. With others Node may write at its end what it has measured. */
 const USUAL = /^--(disable-warning|v8-pool-size|min-semi-space-size)=/;
 
-/** Of a standard descriptor that Node has made a stream of: what its flags were. They are of all who share it. */
-const flags = new Map<number, number>();
+/** Flags of the standard descriptors, which all have who share one. Node takes a pipe's waiting away for its streams, and makes some for each worker. */
+type Flags = ReadonlyMap<number, number>;
 
-/** To be called before Node makes a stream of the descriptor: it takes a pipe's waiting away. */
-export function keepFlags(fd: number): void {
-  try {
-    const found = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'));
-    if (found !== null) flags.set(fd, Number.parseInt(found[1] as string, 8));
-  } catch {
-    // It is closed, or /proc is not there.
+/** As they are now; undefined where that cannot be told. */
+export function standardFlags(): Flags | undefined {
+  const flags = new Map<number, number>();
+  for (const fd of [0, 1, 2]) {
+    try {
+      const found = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'));
+      flags.set(fd, Number.parseInt(found?.[1] as string, 8));
+    } catch {
+      return undefined; // /proc is not there
+    }
   }
+  return flags;
 }
 
-/** Ends the process, once all that it has to say is out. */
-export function end(code: number): never {
+/** Ends the process, once all that it has to say is out. `flags`: those of its start, which are given back. */
+export function end(code: number, flags: Flags | undefined): never {
   const { NODE_OPTIONS, NODE_V8_COVERAGE } = process.env;
   const isUsual = !NODE_OPTIONS && !NODE_V8_COVERAGE && process.execArgv.every((flag) => USUAL.test(flag));
-  if (isUsual) process.once('exit', (status) => ending.now?.(status, flags));
+  if (isUsual && flags !== undefined) process.once('exit', (status) => ending.now?.(status, flags));
   process.exit(code);
 }

@@ -7,12 +7,11 @@ import { readArguments, textOf } from './arguments.ts';
 import type { Command, OptionSpecs } from './command.ts';
 import { findCommand, isGroup } from './commands.ts';
 import type { Context } from './context.ts';
-import { end } from './end.ts';
+import { end, standardFlags } from './end.ts';
 import { GLOBAL_OPTIONS, type GlobalOptions, joinGlobals, logTo, settingsOf } from './globals.ts';
 import { Output } from './output.ts';
 import { checkCount, parseOptions, UsageError } from './parse.ts';
 import { StandardError } from './standard-error.ts';
-import { StandardInput } from './standard-input.ts';
 
 /** Why a run was given up: the user's wish, or nobody reads standard output any more. */
 class GivenUp extends Error {
@@ -31,6 +30,7 @@ const IMPATIENCE_MS = 1000;
 
 /** Runs the command line of this process and ends it with the exit code; `named`: told which command it is. */
 export async function main(named: (command: string) => void = () => {}): Promise<never> {
+  const flags = standardFlags();
   const giving = new AbortController();
   let since = 0;
   giving.signal.addEventListener('abort', () => {
@@ -40,7 +40,7 @@ export async function main(named: (command: string) => void = () => {}): Promise
     process.on(name, () => {
       // One wish may come as two signals at once, to the process and to its group, or with the reader's leaving; only a
       // later one is impatience.
-      if (giving.signal.aborted && nowMs() - since > IMPATIENCE_MS) end(INTERRUPTED);
+      if (giving.signal.aborted && nowMs() - since > IMPATIENCE_MS) end(INTERRUPTED, flags);
       if (giving.signal.aborted) return;
       giving.abort(new GivenUp('interrupted', INTERRUPTED));
     });
@@ -51,19 +51,21 @@ export async function main(named: (command: string) => void = () => {}): Promise
     );
   });
   const errors = new StandardError();
-  const input = new StandardInput();
-  process.once('uncaughtException', (error) => void fail(error, errors, giving.signal).then((code) => end(code)));
+  process.once(
+    'uncaughtException',
+    (error) => void fail(error, errors, giving.signal).then((code) => end(code, flags)),
+  );
   let code: number;
   try {
     writeSync(1, new Uint8Array(0)); // closed: said before anything is done
-    code = await run(readArguments(process.argv), { out, errors, input, signal: giving.signal, named });
+    code = await run(readArguments(process.argv), { out, errors, signal: giving.signal, named });
     await out.flush();
     if (out.isCut) throw giving.signal.reason; // with the last bytes
   } catch (error) {
     code = await fail(error, errors, giving.signal);
   }
   await errors.flush();
-  end(code);
+  end(code, flags);
 }
 
 /** Says on standard error what went wrong, and answers the exit code. */
@@ -88,7 +90,6 @@ function tellBriefly(error: unknown, stderr: NodeJS.WritableStream): number {
 interface Ends {
   readonly out: Output;
   readonly errors: StandardError;
-  readonly input: StandardInput;
   readonly signal: AbortSignal;
   readonly named: (command: string) => void;
 }
@@ -183,7 +184,7 @@ function checkMachine(name: string): void {
   }
 }
 
-function makeContext(globals: GlobalOptions, command: Command, { out, errors, input, signal }: Ends): Context {
+function makeContext(globals: GlobalOptions, command: Command, { out, errors, signal }: Ends): Context {
   const { root, driver, driverOptions, logLevel } = settingsOf(globals, process.env);
   const options: OptionSpecs = command.options;
   return {
@@ -196,7 +197,7 @@ function makeContext(globals: GlobalOptions, command: Command, { out, errors, in
     log: logTo((line) => errors.stream.write(`${line}\n`), logLevel),
     signal,
     out,
-    stdin: () => input.stream,
+    stdin: () => process.stdin,
     get stderr() {
       return errors.stream;
     },

@@ -1,6 +1,5 @@
 import { type ByteString, fromText, toBytes } from '../../base/bytes.ts';
 import { type DirectOutput, directOutput } from './direct-output.ts';
-import { keepFlags } from './end.ts';
 
 const FLUSH_BYTES = 32 * 1024;
 
@@ -28,7 +27,6 @@ export class Output {
   /** Node's own, made where it is needed. */
   #opened(): NodeJS.WriteStream {
     if (this.#stream !== undefined) return this.#stream;
-    keepFlags(1);
     this.#stream = process.stdout;
     this.#stream.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'EPIPE') this.#lose(); // other errors reach whoever waits for the write

@@ -1,12 +1,9 @@
-import { keepFlags } from './end.ts';
-
 /** Standard error, made at its first use. Where it is gone, that does not end a run that works. */
 export class StandardError {
   #stream: NodeJS.WriteStream | undefined;
 
   get stream(): NodeJS.WriteStream {
     if (this.#stream === undefined) {
-      keepFlags(2);
       this.#stream = process.stderr;
       this.#stream.on('error', () => {});
     }
