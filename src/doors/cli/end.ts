@@ -16,8 +16,9 @@ export function standardFlags(): Flags | undefined {
   const flags = new Map<number, number>();
   for (const fd of [0, 1, 2]) {
     try {
-      const found = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'));
-      flags.set(fd, Number.parseInt(found?.[1] as string, 8));
+      const [, octal] = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1')) ?? [];
+      if (octal === undefined) return undefined;
+      flags.set(fd, Number.parseInt(octal, 8));
     } catch {
       return undefined; // /proc is not there
     }

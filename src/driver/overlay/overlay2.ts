@@ -268,7 +268,7 @@ class Overlay2 implements LayerDriver {
 
   async reading(id: LayerId, options: Pick<PlanOptions, 'mode'> = {}): Promise<LayerReading> {
     const layer = readLayer(this.home, parseLayerId(id));
-    const below = layer.lowers.map((link) => this.#follow(link));
+    const below = layer.lowers.map((link) => resolveLink(this.home, link)); // mounts may go by it
     const lowers = below.map((lower) => pathsOf(this.home, lower).diff);
     return {
       content: this.#content(id, []),
@@ -284,16 +284,17 @@ class Overlay2 implements LayerDriver {
 
   /** As `#lowers`, each link followed once: an image of a hundred layers has thousands. */
   #known({ lowers }: OverlayLayer): ByteString[] {
-    return lowers.map((link) => pathsOf(this.home, this.#follow(link)).diff);
-  }
-
-  #follow(link: LinkName): LayerId {
-    if (this.#followed.size > FOLLOWED_MAX) this.#followed.clear(); // layers come and go
-    const known = this.#followed.get(link);
-    if (known !== undefined && isDirectoryAt(pathsOf(this.home, known).diff)) return known;
-    const id = resolveLink(this.home, link); // also where it leads to nothing any more: that is told there
-    this.#followed.set(link, id);
-    return id;
+    return lowers.map((link) => {
+      if (this.#followed.size > FOLLOWED_MAX) this.#followed.clear(); // layers come and go
+      const known = this.#followed.get(link);
+      if (known !== undefined) {
+        const { diff } = pathsOf(this.home, known);
+        if (isDirectoryAt(diff)) return diff;
+      }
+      const id = resolveLink(this.home, link); // also where it leads to nothing any more: that is told there
+      this.#followed.set(link, id);
+      return pathsOf(this.home, id).diff;
+    });
   }
 
   async seal(ids: readonly LayerId[], options: SyncOptions = {}): Promise<void> {
