@@ -2,6 +2,9 @@ import { type ByteString, quote } from '../base/bytes.ts';
 import { closing, opened } from '../base/descriptors.ts';
 import { StorageError } from '../base/errors.ts';
 import { beside, cstring, EAGAIN, EINVAL, judge, libc, NR, scratchPath, systemError } from './libc.ts';
+import { type BriefStat, brieflyFilledIn, filledIn, STATX, type Stat, uint64 } from './statx.ts';
+
+export type { BriefStat, Stat };
 
 // One function per system call. Each answers ≥ 0, or the negative errno where the caller named that errno in
 // `tolerated`, and throws on every other failure. Paths are relative to `dir`, or to the working directory for AT_FDCWD.
@@ -243,30 +246,6 @@ export function readlinkat(dir: number, path: ByteString, ...tolerated: number[]
   return length < 0 ? undefined : (buffer.toString('latin1', 0, length) as ByteString);
 }
 
-/** What statx(2) tells of an inode. */
-export interface Stat {
-  /** Type and permission bits. */
-  readonly mode: number;
-  readonly nlink: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly ino: number;
-  /** The low 32 bits of `ino`: both together are exact also beyond 2^53. */
-  readonly inoLow: number;
-  /** `major * 2^32 + minor` of the filesystem: equal exactly for inodes of one filesystem. */
-  readonly dev: number;
-  readonly rdevMajor: number;
-  readonly rdevMinor: number;
-  readonly sizeBytes: number;
-  /** 512-byte units really taken. */
-  readonly blocks: number;
-  readonly mtimeNs: bigint;
-  readonly ctimeNs: bigint;
-  readonly atimeNs: bigint;
-  /** 0 where the kernel does not tell (before 5.8). */
-  readonly mountId: number;
-}
-
 const STATX_BASIC_AND_MNT_ID = 0x7ff | 0x1000;
 
 /** statx(2) without following a symlink at the end; undefined where the errno was tolerated. */
@@ -274,22 +253,11 @@ export function lstatat(dir: number, path: ByteString, ...tolerated: number[]): 
   return statx(dir, path, AT_SYMLINK_NOFOLLOW, tolerated);
 }
 
-/** What little of an inode tells whether it is what an overlay shows. */
-export type BriefStat = Pick<Stat, 'mode' | 'nlink' | 'sizeBytes' | 'blocks' | 'rdevMajor' | 'rdevMinor'>;
-
 /** As `lstatat`, for who asks of many names nothing more. */
 export function lstatBriefly(dir: number, path: ByteString, ...tolerated: number[]): BriefStat | undefined {
   const result = libc.statx(dir, scratchPath(path), AT_SYMLINK_NOFOLLOW, STATX_BASIC_AND_MNT_ID, STATX);
   if (judge(result, 'stat', path, tolerated) < 0) return undefined;
-  const u32 = STATX_32;
-  return {
-    nlink: u32[4]!,
-    mode: u32[7]! & 0xffff,
-    sizeBytes: uint64(u32, 10),
-    blocks: uint64(u32, 12),
-    rdevMajor: u32[32]!,
-    rdevMinor: u32[33]!,
-  };
+  return brieflyFilledIn();
 }
 
 /** statx(2) of an open descriptor (O_PATH ones too). */
@@ -297,70 +265,10 @@ export function fstat(fd: number): Stat {
   return statx(fd, '' as ByteString, AT_EMPTY_PATH, []) as Stat;
 }
 
-/** What the kernel fills and we read at once: a new buffer for each of millions of calls is a third of their time. */
-const STATX = Buffer.allocUnsafeSlow(256);
-const LISTING = Buffer.allocUnsafeSlow(64 * 1024);
-// The same bytes as numbers: to read these is a fraction of what the functions of Buffer take before they are compiled.
-// What we run on is little-endian, as the kernel's structures then are, too.
-const STATX_32 = new Uint32Array(STATX.buffer);
-const LISTING_16 = new Uint16Array(LISTING.buffer);
-const LISTING_32 = new Uint32Array(LISTING.buffer);
-
 function statx(dir: number, path: ByteString, flags: number, tolerated: readonly number[]): Stat | undefined {
   const result = libc.statx(dir, scratchPath(path), flags, STATX_BASIC_AND_MNT_ID, STATX);
   if (judge(result, 'stat', path, tolerated) < 0) return undefined;
-  return new Inode();
-}
-
-/** What the kernel has just filled in. Times become one number when they are asked for: of most inodes nobody does. */
-class Inode implements Stat {
-  // struct statx, include/uapi/linux/stat.h
-  readonly nlink: number = STATX_32[4]!;
-  readonly uid: number = STATX_32[5]!;
-  readonly gid: number = STATX_32[6]!;
-  readonly mode: number = STATX_32[7]! & 0xffff;
-  readonly ino: number = uint64(STATX_32, 8);
-  readonly inoLow: number = STATX_32[8]!;
-  readonly sizeBytes: number = uint64(STATX_32, 10);
-  readonly blocks: number = uint64(STATX_32, 12);
-  readonly rdevMajor: number = STATX_32[32]!;
-  readonly rdevMinor: number = STATX_32[33]!;
-  readonly dev: number = STATX_32[34]! * 0x1_0000_0000 + STATX_32[35]!;
-  readonly mountId: number = (STATX_32[0]! & 0x1000) === 0 ? 0 : uint64(STATX_32, 36);
-  readonly #atime = STATX_32[16]!;
-  readonly #atimeHigh = STATX_32[17]!;
-  readonly #atimeRest = STATX_32[18]!;
-  readonly #ctime = STATX_32[24]!;
-  readonly #ctimeHigh = STATX_32[25]!;
-  readonly #ctimeRest = STATX_32[26]!;
-  readonly #mtime = STATX_32[28]!;
-  readonly #mtimeHigh = STATX_32[29]!;
-  readonly #mtimeRest = STATX_32[30]!;
-
-  get atimeNs(): bigint {
-    return timeOf(this.#atime, this.#atimeHigh, this.#atimeRest);
-  }
-
-  get ctimeNs(): bigint {
-    return timeOf(this.#ctime, this.#ctimeHigh, this.#ctimeRest);
-  }
-
-  get mtimeNs(): bigint {
-    return timeOf(this.#mtime, this.#mtimeHigh, this.#mtimeRest);
-  }
-}
-
-// Inode numbers beyond 2^53 (overlay's xino puts a layer number into the high bits) lose low bits as doubles, which is
-// what `inoLow` is for.
-function uint64(u32: Uint32Array, at: number): number {
-  return u32[at + 1]! * 0x1_0000_0000 + u32[at]!;
-}
-
-/** struct statx_timestamp: seconds of 64 bits, signed, and nanoseconds. */
-function timeOf(low: number, high: number, rest: number): bigint {
-  // Before 1970 the high half is negative. Up to the year 2106 it is 0.
-  const seconds = high === 0 ? BigInt(low) : BigInt(high | 0) * 0x1_0000_0000n + BigInt(low);
-  return seconds * BILLION + BigInt(rest);
+  return filledIn();
 }
 
 /** ftruncate(2): sets the length; what is beyond the data is a hole. */
@@ -374,6 +282,11 @@ export const SEEK_HOLE = 4;
 export function lseek(fd: number, offset: number, whence: number, ...tolerated: number[]): number {
   return judge(Number(libc.lseek(fd, offset, whence)), 'seek in', `descriptor ${fd}`, tolerated);
 }
+
+const LISTING = Buffer.allocUnsafeSlow(64 * 1024);
+// As in statx.ts.
+const LISTING_16 = new Uint16Array(LISTING.buffer);
+const LISTING_32 = new Uint32Array(LISTING.buffer);
 
 export interface DirectoryEntry {
   readonly name: ByteString;
