@@ -37,6 +37,8 @@ const LINKS_MAX = 40; // as the kernel's MAXSYMLINKS
 /** Parts of the targets of symlinks that one name may lead over: 40 long ones would cost a second for each entry. */
 const LINK_PARTS_MAX = 1000;
 const DIRECTORY = O_PATH | O_DIRECTORY | O_NOFOLLOW;
+/** Of the paths of names that are entries and deleted below, a hundred bytes each as a rule. */
+const DELETED_BYTES_MAX = 64 * 1024 * 1024;
 const EMPTY = '' as ByteString;
 const HERE = '.' as ByteString;
 /** What one call takes: PATH_MAX is 4,096 with its NUL. */
@@ -56,6 +58,7 @@ export class LayerTree implements Disposable {
   #openat2 = true;
   /** Paths without symlinks that this layer deletes below, and where something stands that is no directory. */
   readonly #deleted = new Set<ByteString>();
+  #deletedBytes = 0;
 
   /** On the directory `path`: an empty one, or one whose unsettled directories are given. */
   constructor(path: ByteString, marks: Marks, directories: Directories = new Directories()) {
@@ -218,7 +221,11 @@ export class LayerTree implements Disposable {
 
   /** A whiteout names what is no directory: should it become one, it hides what lies below. */
   deleteBelow(place: Place, name: ByteString): void {
-    this.#deleted.add(joinPath(place.path, name));
+    const path = joinPath(place.path, name);
+    this.#deletedBytes += path.length;
+    if (this.#deletedBytes > DELETED_BYTES_MAX)
+      throw refusal(path, 'the archive deletes too many names that it has itself');
+    this.#deleted.add(path);
   }
 
   /** Takes away what stands at `name`, so that another entry can be made there; false where that was a whiteout. */
