@@ -1,5 +1,10 @@
 import type { ByteString } from '../base/bytes.ts';
 import { readSome } from '../fs/transfer.ts';
+import type { ToldEntry } from '../tar/told.ts';
+import type { TarEntry } from '../tar/types.ts';
+
+/** Takes the next bytes of a tar, and the entries whose headers end in them; both are borrowed until it returns. */
+export type TarPieces = (bytes: Uint8Array, entries: readonly ToldEntry[]) => void;
 
 const BUFFER_BYTES = 1024 * 1024;
 const FIRST_BYTES = 16 * 1024;
@@ -10,15 +15,17 @@ const FIRST_BYTES = 16 * 1024;
  */
 export class Output {
   readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
-  readonly #out: (bytes: Uint8Array) => void;
+  readonly #out: TarPieces;
+  readonly #entries: ToldEntry[] = [];
   #room = FIRST_BYTES;
   #used = 0;
 
-  constructor(out: (bytes: Uint8Array) => void) {
+  constructor(out: TarPieces) {
     this.#out = out;
   }
 
-  write(bytes: Uint8Array): void {
+  /** `entry`: whose payload comes next. */
+  write(bytes: Uint8Array, entry?: TarEntry): void {
     for (let at = 0; at < bytes.length; ) {
       if (this.#used === this.#room) this.flush();
       const part = bytes.subarray(at, at + this.#room - this.#used);
@@ -26,6 +33,7 @@ export class Output {
       this.#used += part.length;
       at += part.length;
     }
+    if (entry !== undefined) this.#entries.push({ at: this.#used, entry });
   }
 
   /** `sizeBytes` from the descriptor; false when it ends before. */
@@ -51,7 +59,8 @@ export class Output {
   }
 
   flush(): void {
-    if (this.#used > 0) this.#out(this.#buffer.subarray(0, this.#used));
+    if (this.#used > 0) this.#out(this.#buffer.subarray(0, this.#used), this.#entries);
+    this.#entries.length = 0;
     this.#used = 0;
     this.#room = Math.min(BUFFER_BYTES, this.#room * 2);
   }

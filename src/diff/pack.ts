@@ -34,7 +34,7 @@ import { flistxattr } from '../linux/xattr.ts';
 import { paddingOf } from '../tar/header.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
 import { encodeEntry, trailer } from '../tar/write.ts';
-import { Output } from './output.ts';
+import { Output, type TarPieces } from './output.ts';
 import { ofReading } from './reading.ts';
 import type { Packable, PackOptions } from './types.ts';
 
@@ -45,11 +45,23 @@ const SEEK_SET = 0;
 const READING = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
 const NO_XATTRS: Xattrs = new Map();
 const EMPTY = '' as ByteString;
+const WHITEOUT: TarEntry = {
+  type: 'file',
+  name: EMPTY,
+  linkName: EMPTY,
+  mode: 0,
+  uid: 0,
+  gid: 0,
+  sizeBytes: 0,
+  mtimeNs: 0n,
+  devMajor: 0,
+  devMinor: 0,
+  xattrs: NO_XATTRS,
+};
 
 /**
  * Writes the layer archive of `differences` (in their order: see there), reading what they name below `root`. Equal
- * trees and differences give equal bytes (driver-behaviour D8). `out` is called with up to 1 MiB at a time, first less;
- * the view is borrowed until it returns. A file that cannot be read, or is written to meanwhile, fails the whole archive.
+ * trees and differences give equal bytes (driver-behaviour D8). `out` is called with up to 1 MiB at a time, first less. A file that cannot be read, or is written to meanwhile, fails the whole archive.
  */
 export function packTree(...what: Parameters<typeof packPieces>): void {
   doAll(packPieces(...what));
@@ -60,7 +72,7 @@ export function* packPieces(
   root: ByteString,
   differences: Iterable<Packable | undefined>,
   options: PackOptions,
-  out: (bytes: Uint8Array) => void,
+  out: TarPieces,
 ): Generator<void, void, undefined> {
   using view = Descent.open(root);
   using upper = options.upper === undefined ? undefined : Descent.open(options.upper);
@@ -78,7 +90,7 @@ class Packer implements Disposable {
   readonly #view: Descent;
   readonly #upper: Descent | undefined;
   readonly #output: Output;
-  readonly #ahead: ReadAhead;
+  readonly #ahead: ReadAhead<TarEntry>;
   /** Archive name of the first name of each inode that has several. */
   readonly #linked = new Map<string, ByteString>();
   /** The directories from the root to the last entry that the archive holds already. */
@@ -88,12 +100,12 @@ class Packer implements Disposable {
     root: ByteString,
     { view, upper }: { readonly view: Descent; readonly upper: Descent | undefined },
     options: PackOptions,
-    out: (bytes: Uint8Array) => void,
+    out: TarPieces,
   ) {
     this.#root = root;
     this.#options = options;
     this.#output = new Output(out);
-    this.#ahead = new ReadAhead((bytes) => this.#output.write(bytes));
+    this.#ahead = new ReadAhead((bytes, entry) => this.#output.write(bytes, entry));
     this.#view = view;
     this.#upper = upper;
   }
@@ -325,21 +337,7 @@ class Packer implements Disposable {
   }
 
   #whiteout(prefix: string, name: ByteString): void {
-    this.#ahead.bytes(
-      encodeEntry({
-        type: 'file',
-        name: `${prefix}${WHITEOUT_PREFIX}${name}` as ByteString,
-        linkName: EMPTY,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        sizeBytes: 0,
-        mtimeNs: 0n,
-        devMajor: 0,
-        devMinor: 0,
-        xattrs: NO_XATTRS,
-      }),
-    );
+    this.#put({ ...WHITEOUT, name: `${prefix}${WHITEOUT_PREFIX}${name}` as ByteString });
   }
 
   #header(
@@ -351,22 +349,24 @@ class Packer implements Disposable {
   ): void {
     const ids = this.#options.ids ?? IDENTITY;
     const isDevice = type === 'character-device' || type === 'block-device';
-    this.#ahead.bytes(
-      encodeEntry({
-        type,
-        name,
-        linkName: EMPTY,
-        mode: stat.mode & 0o7777,
-        uid: toContainer(stat.uid, ids.uid, 'user'),
-        gid: toContainer(stat.gid, ids.gid, 'group'),
-        sizeBytes: 0,
-        mtimeNs: this.#options.xattrs === 'docker' ? wholeSeconds(stat.mtimeNs) : stat.mtimeNs,
-        devMajor: isDevice ? stat.rdevMajor : 0,
-        devMinor: isDevice ? stat.rdevMinor : 0,
-        xattrs: mapXattrs(xattrs, ids, toContainer),
-        ...more,
-      }),
-    );
+    this.#put({
+      type,
+      name,
+      linkName: EMPTY,
+      mode: stat.mode & 0o7777,
+      uid: toContainer(stat.uid, ids.uid, 'user'),
+      gid: toContainer(stat.gid, ids.gid, 'group'),
+      sizeBytes: 0,
+      mtimeNs: this.#options.xattrs === 'docker' ? wholeSeconds(stat.mtimeNs) : stat.mtimeNs,
+      devMajor: isDevice ? stat.rdevMajor : 0,
+      devMinor: isDevice ? stat.rdevMinor : 0,
+      xattrs: mapXattrs(xattrs, ids, toContainer),
+      ...more,
+    });
+  }
+
+  #put(entry: TarEntry): void {
+    this.#ahead.bytes(encodeEntry(entry), entry);
   }
 
   readonly #keep = (name: ByteString): boolean =>

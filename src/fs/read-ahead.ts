@@ -29,9 +29,14 @@ export function doAll(pieces: Pieces): void {
   }
 }
 
-interface Waiting {
+interface WaitingFile {
   readonly file: AskedFile;
   readonly read: () => Pieces;
+}
+
+interface WaitingBytes<T> {
+  readonly bytes: Uint8Array;
+  readonly about: T | undefined;
 }
 
 /**
@@ -39,25 +44,26 @@ interface Waiting {
  * those before them are read. Nothing is read but by `advance` and `drain` and what they answer, so that their errors are those
  * of the files before. Disposal closes what was not read.
  */
-export class ReadAhead implements Disposable {
-  readonly #out: (bytes: Uint8Array) => void;
-  readonly #waiting: (Uint8Array | Waiting)[] = [];
+export class ReadAhead<T = never> implements Disposable {
+  readonly #out: (bytes: Uint8Array, about: T | undefined) => void;
+  readonly #waiting: (WaitingBytes<T> | WaitingFile)[] = [];
   #files = 0;
   #bytes = 0;
   readonly #disk = new DiskReads();
 
-  constructor(out: (bytes: Uint8Array) => void) {
+  /** `out` gets what was said about some bytes with them. */
+  constructor(out: (bytes: Uint8Array, about: T | undefined) => void) {
     this.#out = out;
   }
 
-  /** What lies between files; copied where it has to wait. */
-  bytes(bytes: Uint8Array): void {
+  /** What lies between files; copied where it has to wait, unless something is said about it: then it is taken over. */
+  bytes(bytes: Uint8Array, about?: T): void {
     // Not "no file waits": bytes that waited behind one may still be there when it is gone.
     if (this.#waiting.length === 0) {
-      this.#out(bytes);
+      this.#out(bytes, about);
       return;
     }
-    this.#waiting.push(Buffer.from(bytes));
+    this.#waiting.push({ bytes: about === undefined ? Buffer.from(bytes) : bytes, about });
     this.#bytes += bytes.length;
   }
 
@@ -94,9 +100,9 @@ export class ReadAhead implements Disposable {
   #next(): Pieces {
     const next = this.#waiting.shift();
     if (next === undefined) return NO_PIECES;
-    if (next instanceof Uint8Array) {
-      this.#bytes -= next.length;
-      this.#out(next);
+    if ('bytes' in next) {
+      this.#bytes -= next.bytes.length;
+      this.#out(next.bytes, next.about);
       return NO_PIECES;
     }
     this.#files--;
@@ -110,7 +116,7 @@ export class ReadAhead implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const next of this.#waiting.splice(0)) if (!(next instanceof Uint8Array)) next.file[Symbol.dispose]();
+    for (const next of this.#waiting.splice(0)) if ('file' in next) next.file[Symbol.dispose]();
   }
 }
 

@@ -11,6 +11,7 @@ import type { ApplyAnswer, ApplyRequest } from './jobs/apply.ts';
 import type { PackRequest } from './jobs/compare.ts';
 import { digestMemory } from './jobs/hash.ts';
 import type { FileRange, InflateAnswer, InflateRequest } from './jobs/inflate.ts';
+import type { UnpackRequest } from './jobs/unpacking.ts';
 import type { Threads } from './threads.ts';
 import { type FillTarget, type Parts, UnpackedLayer } from './unpacked.ts';
 
@@ -23,15 +24,15 @@ export const SMALL_BYTES: number = 1 << 20;
 /** Layers from that many bytes on are hashed in a thread of their own. */
 const LARGE_BYTES = 8 << 20;
 
-type RequestOf = (from: ApplyRequest['from']) => ApplyRequest;
-type Answer = ApplyAnswer & { readonly inflated?: InflateAnswer };
+/** Unpacks something into what the request names. */
+export type Unpack = (request: UnpackRequest) => Promise<ApplyAnswer>;
 
 /** Fills a layer; `unpack` gets the entries into the directory that the request names. */
 export async function fill(
   threads: Threads,
   target: FillTarget,
   options: ApplyOptions,
-  unpack: (request: RequestOf) => Promise<Answer>,
+  unpack: Unpack,
 ): Promise<UnpackedLayer> {
   const { content, ids, mounted = false } = target;
   const { record, fresh } = options;
@@ -43,14 +44,7 @@ export async function fill(
   };
   try {
     const searched = staged === undefined || mounted || fresh === true ? {} : { copy: copyOf(content) };
-    const answer = await unpack((from) => ({
-      from,
-      root,
-      ids,
-      style,
-      ...searched,
-      ...(record === undefined ? {} : { record }),
-    }));
+    const answer = await unpack({ root, ids, style, ...searched, ...(record === undefined ? {} : { record }) });
     const { unsettled, sizeBytes, inflated, ...rest } = answer;
     const found = {
       ...rest,
@@ -74,7 +68,7 @@ export async function fill(
   }
 }
 
-function copyOf({ root, lowers: [of] }: LayerContent): NonNullable<ApplyRequest['copy']> {
+function copyOf({ root, lowers: [of] }: LayerContent): NonNullable<UnpackRequest['copy']> {
   return of === undefined ? { root } : { root, of };
 }
 
@@ -89,20 +83,21 @@ async function stage(threads: Threads, { id, content: { staging } }: FillTarget)
 export async function unpackTar(
   threads: Threads,
   tar: FileRange | ByteStream,
-  request: RequestOf,
+  request: UnpackRequest,
   options: ApplyOptions,
-): Promise<Answer> {
+): Promise<ApplyAnswer> {
   const watched = watch(options);
   if (isRange(tar)) {
     const limits = options.limits ?? {};
     if (tar.length < SMALL_BYTES || options.oneThread === true || threads.width === 1) {
-      const job = { name: 'apply', request: request({ kind: 'file', range: tar, limits }) };
+      const from: ApplyRequest['from'] = { kind: 'file', range: tar, limits };
+      const job = { name: 'apply', request: { ...request, from } satisfies ApplyRequest };
       return threads.jobs.run<ApplyAnswer>(job, watched);
     }
     return unpackBeside(threads, tar, request, options);
   }
   const ring = ringMemory();
-  const job = { name: 'apply', request: request({ kind: 'ring', ring }) };
+  const job = { name: 'apply', request: { ...request, from: { kind: 'ring', ring } } satisfies ApplyRequest };
   return fed(tar, ring, threads.jobs.run<ApplyAnswer>(job, { ...watched, giveUp: () => abortRing(ring) }));
 }
 
@@ -110,9 +105,9 @@ export async function unpackTar(
 async function unpackBeside(
   threads: Threads,
   tar: FileRange,
-  request: RequestOf,
+  request: UnpackRequest,
   options: ApplyOptions,
-): Promise<Answer> {
+): Promise<ApplyAnswer> {
   const tarSha256 = digestMemory();
   const tapped = tar.length >= LARGE_BYTES && !threads.hashes;
   const ring = ringMemory({ tapped });
@@ -132,7 +127,7 @@ async function unpackBeside(
     const [inflated, applied] = (await threads.jobs.runTogether(
       [
         { name: 'inflate', request: inflating },
-        { name: 'apply', request: request({ kind: 'ring', ring, tarSha256 }) },
+        { name: 'apply', request: { ...request, from: { kind: 'ring', ring, tarSha256 } } satisfies ApplyRequest },
       ],
       { ...watch(options), giveUp: () => abortRing(ring) },
     )) as [InflateAnswer, ApplyAnswer];
@@ -152,14 +147,17 @@ async function unpackBeside(
 export async function unpackPacked(
   threads: Threads,
   packing: (ring: RingMemory) => PackRequest,
-  request: RequestOf,
+  request: UnpackRequest,
   options: ApplyOptions,
-): Promise<Answer> {
+): Promise<ApplyAnswer> {
   const ring = ringMemory();
   const [skipped, applied] = (await threads.jobs.runTogether(
     [
       { name: 'pack', request: packing(ring) },
-      { name: 'apply', request: { ...request({ kind: 'ring', ring }), zerosAreHoles: true } satisfies ApplyRequest },
+      {
+        name: 'apply',
+        request: { ...request, from: { kind: 'ring', ring }, zerosAreHoles: true } satisfies ApplyRequest,
+      },
     ],
     { ...watch(options), giveUp: () => abortRing(ring) },
   )) as [readonly string[], ApplyAnswer];

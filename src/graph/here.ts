@@ -1,11 +1,10 @@
 import type { ByteString } from '../base/bytes.ts';
-import { sha256 } from '../base/crypto.ts';
 import type { Abortable } from '../base/values.ts';
-import { syncfsBeside } from '../linux/sync.ts';
+import { writeBackBeside } from '../linux/sync.ts';
 import type { ApplyOptions, ApplyReport } from './apply.ts';
-import { fill, unpackTar } from './fill.ts';
-import { digestMemory, putDigest } from './jobs/hash.ts';
+import { fill, type Unpack } from './fill.ts';
 import type { Packing, PackingHere } from './jobs/packing.ts';
+import type { SettleAnswer, SettleRequest } from './jobs/settle.ts';
 import type { Views } from './jobs/views.ts';
 import type { Threads } from './threads.ts';
 import type { FillTarget } from './unpacked.ts';
@@ -16,7 +15,7 @@ import type { FillTarget } from './unpacked.ts';
 export async function packingHere(
   threads: Threads,
   views: Views,
-  how: Packing & { readonly bytes: boolean },
+  how: Packing,
   { signal }: Abortable,
 ): Promise<PackingHere | undefined> {
   if (!threads.here) return undefined;
@@ -24,34 +23,31 @@ export async function packingHere(
   return PackingHere.begin(views, { ...how, ...(signal === undefined ? {} : { signal }) });
 }
 
-/** Fills a layer from it. The filesystem of `home` is written back from when all is packed. */
-export async function unpackHere(
+/** Fills a layer from it, and settles that. The filesystem of `home` is written back meanwhile. */
+export async function transferHere(
   threads: Threads,
   packing: PackingHere,
   { target, home }: { readonly target: FillTarget; readonly home: ByteString },
   options: ApplyOptions,
 ): Promise<ApplyReport> {
-  let skipped: readonly string[] = [];
-  let written: Promise<void> | undefined;
-  // The thread that unpacks has more to do than this one.
-  const tarSha256 = digestMemory();
-  async function* tar(): AsyncGenerator<Uint8Array> {
-    let hash: ReturnType<typeof sha256> | undefined; // loaded once somebody has something to do
-    skipped = yield* packing.stream((piece) => {
-      hash ??= sha256();
-      hash.update(piece);
-    });
-    putDigest(tarSha256, (hash ?? sha256()).digest());
-    written = syncfsBeside(home).catch(() => {}); // who seals the layer is told
-  }
+  const { TransferHere } = await import('./jobs/transfer.ts');
+  const here = new TransferHere(options.signal);
+  let writing: Promise<void> | undefined;
+  const between = (bytesDone: number): void => {
+    options.onBytes?.(bytesDone);
+    // Who seals the layer is told what fails.
+    writing ??= writeBackBeside(home)
+      .catch(() => {})
+      .finally(() => {
+        writing = undefined;
+      });
+  };
   try {
-    const unpacked = await fill(threads, target, options, (request) => {
-      const ofRing: typeof request = (from) => request(from.kind === 'ring' ? { ...from, tarSha256 } : from);
-      return unpackTar(threads, tar(), (from) => ({ ...ofRing(from), zerosAreHoles: true }), options);
-    });
-    const report = await unpacked.settle();
-    return { ...report, notes: [...skipped, ...report.notes] };
+    const settle = async (request: SettleRequest): Promise<SettleAnswer> => here.settle(request);
+    const unpack: Unpack = (request) => here.unpack(packing, { ...request, zerosAreHoles: true }, between);
+    const unpacked = await fill(threads, { ...target, settle }, options, unpack);
+    return await unpacked.settle();
   } finally {
-    await written;
+    await writing;
   }
 }

@@ -14,7 +14,7 @@ import { listedBy } from './changes.ts';
 import type { CompressOptions } from './crew.ts';
 import { DelegatingDriver } from './delegating-driver.ts';
 import { fill, unpackPacked, unpackTar, watch } from './fill.ts';
-import { packingHere, unpackHere } from './here.ts';
+import { packingHere, transferHere } from './here.ts';
 import type { AuditAnswer, AuditRequest } from './jobs/audit.ts';
 import type { DiffSizeRequest, PackRequest, WhyWalkRequest } from './jobs/compare.ts';
 import type { FileRange } from './jobs/inflate.ts';
@@ -188,9 +188,9 @@ class Graph extends DelegatingDriver implements StorageDriver {
   ): Promise<ApplyReport> {
     const views = await this.#views.own(from, options);
     const { home, idMaps: ids } = this.#driver;
-    using here = await packingHere(this.#threads, views, { ids, xattrs: 'all', bytes: false }, options);
+    using here = await packingHere(this.#threads, views, { ids, xattrs: 'all' }, options);
     if (here !== undefined) {
-      return await unpackHere(this.#threads, here, { target: await this.#target(to, options.fresh), home }, options);
+      return await transferHere(this.#threads, here, { target: await this.#target(to, options.fresh), home }, options);
     }
     const packing = (ring: RingMemory): PackRequest => ({
       of: views,
@@ -216,7 +216,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
   async *diff(id: LayerId, parent: LayerId | undefined, options: DiffOptions = {}): AsyncGenerator<Uint8Array> {
     const views = await this.#views.of(id, parent, options);
     const { xattrs = 'all', compress = 'none' } = options;
-    const how = { ids: this.#driver.idMaps, xattrs, bytes: true };
+    const how = { ids: this.#driver.idMaps, xattrs };
     using here = compress === 'none' ? await packingHere(this.#threads, views, how, options) : undefined;
     if (here !== undefined) {
       const skipped = yield* watched(here.stream(), options);

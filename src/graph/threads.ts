@@ -6,6 +6,7 @@ import type { RingMemory } from '../base/ring.ts';
 import { unlessAborted } from '../base/until.ts';
 import type { Performer } from '../driver/driver.ts';
 import { CLONE_FS, unshare } from '../linux/namespace.ts';
+import { syncfsBeside, Witness } from '../linux/sync.ts';
 import { type CompressOptions, type Crew, Crews } from './crew.ts';
 import type { HashRequest } from './jobs/hash.ts';
 import type { MountRequest, UnmountRequest } from './jobs/mounting.ts';
@@ -38,14 +39,13 @@ export interface ThreadsAhead {
   /** For mounting and unmounting. */
   readonly mounts?: boolean;
   /**
-   * Short lists and tars of changes are made without a thread (a commit unpacks in one), and so are mounts: for a program
-   * that does this alone. Its main thread gets a root and a working directory of its own, and other mounts meanwhile.
+   * Short lists, tars and commits of changes are made without a thread, and so are mounts: for a program that does this alone. Its main thread gets a root and a working directory of its own, and other mounts meanwhile.
    */
   readonly here?: boolean;
 }
 
-/** In the asker's thread, which gets a working directory of its own with the first mount. */
-function mountingHere(): Pick<Performer, 'mount' | 'unmount'> {
+/** In the asker's thread, which gets a working directory of its own with the first mount; syncing, which may take long, in one of libuv's. */
+function performingHere(): Pick<Performer, 'mount' | 'unmount' | 'sync'> {
   let isApart = false;
   return {
     async mount(plan, target) {
@@ -57,6 +57,10 @@ function mountingHere(): Pick<Performer, 'mount' | 'unmount'> {
     async unmount(target, how) {
       const { performUnmount } = await import('../mount/perform.ts');
       return performUnmount(target, how);
+    },
+    async sync(path, { by, ...options } = {}) {
+      using own = by === undefined ? new Witness(path) : undefined;
+      await unlessAborted(syncfsBeside((by ?? (own as Witness)).fd, path), options);
     },
   };
 }
@@ -78,17 +82,17 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
   // Starting a thread takes longer than most of these calls.
   const light = (): Pool => (jobs.free && control.idle === 0 ? jobs : control);
   const sync = (pool: Pool, request: SyncRequest): Promise<void> => pool.run({ name: 'sync', request });
-  const mounting: Pick<Performer, 'mount' | 'unmount'> = {
+  const performing: Pick<Performer, 'mount' | 'unmount' | 'sync'> = {
     mount: (plan, target) => light().run({ name: 'mount', request: { plan, target } satisfies MountRequest }),
     unmount: (target, { detach }) =>
       light().run({ name: 'unmount', request: { target, detach } satisfies UnmountRequest }),
+    sync: (path, { by, ...options } = {}) => unlessAborted(sync(light(), { path, fd: by?.fd }), options),
   };
   const perform: Performer = {
-    ...(ahead.here === true ? mountingHere() : mounting),
+    ...(ahead.here === true ? performingHere() : performing),
     removeTree: (path, { signal } = {}) => removal.run({ name: 'remove', request: path }, { signal }),
     copyTree: (from, to, { signal } = {}) =>
       jobs.run({ name: 'copy', request: { from, to } satisfies CopyRequest }, { signal }),
-    sync: (path, { by, ...options } = {}) => unlessAborted(sync(light(), { path, fd: by?.fd }), options),
   };
   const crews = new Crews(width);
   return {

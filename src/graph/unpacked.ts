@@ -6,7 +6,7 @@ import type { LayerId } from '../base/values.ts';
 import type { LayerContent } from '../driver/driver.ts';
 import type { MarkStyle } from '../fs/whiteouts.ts';
 import type { ApplyOptions, ApplyReport, SettledChain, Unpacked } from './apply.ts';
-import type { SettleAnswer, SettleRequest } from './jobs/apply.ts';
+import type { SettleAnswer, SettleRequest } from './jobs/settle.ts';
 import type { MergeRequest } from './jobs/trees.ts';
 import type { Threads } from './threads.ts';
 
@@ -20,6 +20,8 @@ export interface FillTarget {
   readonly ids: IdMaps;
   /** true: the content is what a mounted layer shows. What it has already is what the changes are done to. */
   readonly mounted?: boolean;
+  /** Does the job `settle`, instead of a job thread. */
+  readonly settle?: (request: SettleRequest) => Promise<SettleAnswer>;
 }
 
 /** What is known of a layer whose own entries are in place. */
@@ -123,7 +125,8 @@ export class UnpackedLayer implements Unpacked {
           ...(layer.sizeBytes === undefined ? {} : { sizeBytes: layer.sizeBytes }),
         })),
     };
-    const { settled, failure } = await threads.jobs.run<SettleAnswer>({ name: 'settle', request }, { signal });
+    const byThread = (): Promise<SettleAnswer> => threads.jobs.run({ name: 'settle', request }, { signal });
+    const { settled, failure } = await (target.settle?.(request) ?? byThread());
     const reports = settled.map(({ sizeBytes, notes }, i) => {
       const { found } = (chain[i] as UnpackedLayer).#parts;
       return { ...found, sizeBytes, notes: [...found.notes, ...notes] };

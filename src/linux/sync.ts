@@ -1,14 +1,22 @@
 import type { ByteString } from '../base/bytes.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_RDONLY, openat } from './inode.ts';
-import { beside, EAGAIN, judge, libc } from './libc.ts';
+import { beside, EAGAIN, EIO, judge, libc, systemError } from './libc.ts';
 
 /** Writes back everything of the filesystem that `fd` lies on; `path` is what errors name. */
 export function syncfs(fd: number, path: ByteString): void {
   judge(libc.syncfs(fd), 'sync the filesystem of', path, []);
 }
 
-/** Begins to write the filesystem of the directory `path` back, in another thread. What fails is told to who syncs it. */
-export async function syncfsBeside(path: ByteString): Promise<void> {
+/** As `syncfs`, in another thread. */
+export async function syncfsBeside(fd: number, path: ByteString): Promise<void> {
+  if ((await beside('int syncfs(int)', fd)) === 0) return;
+  // Nobody knows the errno of that thread: a failure that lasts says it again, one that was told is told no more.
+  syncfs(fd, path);
+  throw systemError('sync the filesystem of', EIO, path);
+}
+
+/** Writes the filesystem of the directory `path` back, in another thread; who wants to know whether it could syncs it. */
+export async function writeBackBeside(path: ByteString): Promise<void> {
   using at = new Witness(path);
   await beside('int syncfs(int)', at.fd);
 }

@@ -29,7 +29,7 @@ export async function* changesHere(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<readonly Change[], boolean, undefined> {
   const { views } = request;
-  using entered = enterViews(views, new Jail({ keepsUmask: true }));
+  using entered = enterViews(views, new Jail({ lent: true }));
   let since = nowMs();
   let given = false;
   let calls = 0;

@@ -20,15 +20,18 @@ const ROOT = '/' as ByteString;
 /**
  * The way of a job thread into a jail and out again, by descriptors of the host's root and mount namespace. They are
  * open only meanwhile: a thread that is ended closes nothing. Making one gives the thread a root, working directory and
- * umask (0) of its own, so it is for job threads only; and for the main thread of a program, which keeps its umask and is
- * never jailed.
+ * umask (0) of its own, so it is for job threads only; and for the main thread of a program, which is lent for a while: it has
+ * its umask and its working directory back whenever it is out of a jail.
  */
 export class Jail {
   readonly #warmed = new Set<Codec>();
 
-  constructor({ keepsUmask = false }: { readonly keepsUmask?: boolean } = {}) {
+  readonly #lent: boolean;
+
+  constructor({ lent = false }: { readonly lent?: boolean } = {}) {
+    this.#lent = lent;
     unshare(CLONE_FS);
-    if (!keepsUmask) umask(0);
+    if (!lent) umask(0);
   }
 
   /**
@@ -38,6 +41,10 @@ export class Jail {
    */
   inside<T>(directory: ByteString, codecs: readonly Codec[], task: () => T): T {
     this.#warm(codecs);
+    return this.#lent ? this.#keeping(() => this.#jailed(directory, task)) : this.#jailed(directory, task);
+  }
+
+  #jailed<T>(directory: ByteString, task: () => T): T {
     const hostRoot = openat(AT_FDCWD, ROOT, O_PATH | O_DIRECTORY);
     try {
       chdir(directory);
@@ -50,6 +57,19 @@ export class Jail {
       }
     } finally {
       close(hostRoot);
+    }
+  }
+
+  /** What was this thread's own is so again afterwards. */
+  #keeping<T>(task: () => T): T {
+    const here = openat(AT_FDCWD, HERE, O_PATH | O_DIRECTORY);
+    const mask = umask(0);
+    try {
+      return task();
+    } finally {
+      umask(mask);
+      fchdir(here);
+      close(here);
     }
   }
 

@@ -3,6 +3,7 @@ import type { ByteString } from '../../base/bytes.ts';
 import { nowMs } from '../../base/clock.ts';
 import type { IdMaps } from '../../base/id-map.ts';
 import type { Abortable } from '../../base/values.ts';
+import type { TarPieces } from '../../diff/output.ts';
 import { packPieces } from '../../diff/pack.ts';
 import type { Packable } from '../../diff/types.ts';
 import { checkUpper } from '../../diff/upper.ts';
@@ -33,7 +34,7 @@ export function packed(
   { view, upper }: Packed,
   packing: Packing,
   differences: Iterable<Packable | undefined>,
-  out: (bytes: Uint8Array) => void,
+  out: TarPieces,
 ): { readonly pieces: Generator<void, void, undefined>; readonly skipped: readonly string[] } {
   const skipped: string[] = [];
   const options = {
@@ -72,17 +73,11 @@ export class PackingHere implements Disposable {
     this.#walk = walk;
   }
 
-  /**
-   * undefined where a thread is to do it: whole trees are to be compared, or the upper holds much. `bytes`: whether many
-   * bytes are much, because nobody else takes them on.
-   */
-  static begin(
-    views: Views,
-    { bytes: limited, ...options }: Packing & Abortable & { readonly bytes: boolean },
-  ): PackingHere | undefined {
+  /** undefined where threads are to do it: whole trees are to be compared, or the upper holds much. */
+  static begin(views: Views, options: Packing & Abortable): PackingHere | undefined {
     const { upper: reading, whole, base: below } = views;
     if (reading?.noIndex !== true || whole !== undefined || below === undefined) return undefined;
-    const entered = enterViews(views, new Jail({ keepsUmask: true }));
+    const entered = enterViews(views, new Jail({ lent: true }));
     try {
       const { view, base, upper } = entered.places;
       const since = nowMs();
@@ -91,7 +86,7 @@ export class PackingHere implements Disposable {
       const check = ({ fd, names }: { readonly fd: number; readonly names: readonly ByteString[] }): void => {
         options.signal?.throwIfAborted();
         count += names.length;
-        for (const name of limited && count <= NAMES_MAX ? names : []) {
+        for (const name of count <= NAMES_MAX ? names : []) {
           const stat = lstatBriefly(fd, name, ENOENT);
           if (stat !== undefined && isFile(stat)) sizeBytes += stat.sizeBytes;
         }
@@ -132,6 +127,44 @@ export class PackingHere implements Disposable {
           seen(piece);
         }
         await turn();
+        this.#options.signal?.throwIfAborted();
+      }
+      return skipped;
+    } finally {
+      leave();
+      pieces.return();
+    }
+  }
+
+  /**
+   * As `stream`, but `out` gets each piece while this thread is among the mounts, and `between` is called with the bytes done each time it is
+   * back. What `out` throws ends it.
+   */
+  async into(out: TarPieces, between: (bytesDone: number) => void): Promise<readonly string[]> {
+    const { places, enter, leave, forget } = this.#entered;
+    const { view, upper } = places;
+    let bytesDone = 0;
+    let failure: { readonly error: unknown } | undefined;
+    const take: TarPieces = (bytes, entries) => {
+      bytesDone += bytes.length;
+      try {
+        if (failure === undefined) out(bytes, entries);
+      } catch (error) {
+        failure = { error }; // not of reading
+      }
+    };
+    const trees = { view, upper: upper?.upper };
+    const { pieces, skipped } = packed(trees, this.#options, this.#walk(), take);
+    try {
+      for (let ended = false; !ended; ) {
+        enter();
+        const since = nowMs();
+        while (!ended && failure === undefined && nowMs() - since < AWAY_MS) ended = pieces.next().done === true;
+        if (ended) forget();
+        else leave();
+        if (failure !== undefined) throw failure.error;
+        await turn(); // who has ended something says so
+        between(bytesDone);
         this.#options.signal?.throwIfAborted();
       }
       return skipped;

@@ -1,6 +1,6 @@
 import { type JobContext, type JobTable, serve } from '../../base/pool.ts';
 import { type GzipMemory, helpGzip } from '../../codec/gzip.ts';
-import { type ApplyAnswer, type ApplyRequest, apply, type SettleAnswer, type SettleRequest, settle } from './apply.ts';
+import { type ApplyAnswer, type ApplyRequest, apply } from './apply.ts';
 import { audit } from './audit.ts';
 import { copyRange, keep, spool, unkeep } from './blobs.ts';
 import {
@@ -17,6 +17,7 @@ import { inflate } from './inflate.ts';
 import { Jail } from './jail.ts';
 import { mount, unmount } from './mounting.ts';
 import { replay } from './replay.ts';
+import { type SettleAnswer, type SettleRequest, settle } from './settle.ts';
 import { type StepsRequest, steps } from './steps.ts';
 import { sync } from './sync.ts';
 import { copy, makeDirectory, merge, usage } from './trees.ts';

@@ -22,7 +22,7 @@ export const command: Command = defineCommand({
       ...(epochSeconds === undefined ? {} : { createdAt: rfc3339(epochSeconds) }),
       changes: given.change.map((line) => textOf(line, 'the change')),
     };
-    await using store = await openStoreOf(context, { create: false, brief: true, ahead: { jobs: 1, here: true } });
+    await using store = await openStoreOf(context, { create: false, brief: true, ahead: { jobs: 0, here: true } });
     await using layer = await store.layers.get(name);
     const { signal } = context;
     const image = await withProgress(context, (onProgress) =>

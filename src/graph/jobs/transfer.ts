@@ -1,0 +1,49 @@
+import type { Hash } from 'node:crypto';
+import { sha256 } from '../../base/crypto.ts';
+import type { JobContext } from '../../base/pool.ts';
+import { ToldTar } from '../../tar/told.ts';
+import { Jail } from './jail.ts';
+import type { PackingHere } from './packing.ts';
+import { type SettleAnswer, type SettleRequest, settle } from './settle.ts';
+import { type UnpackAnswer, Unpacking, type UnpackRequest } from './unpacking.ts';
+
+/**
+ * As the jobs `pack`, `apply` and `settle`, in the thread that asks: what is packed is unpacked as it comes, and no tar
+ * goes from thread to thread. What the layer gets is what unpacking that tar would give it.
+ */
+export class TransferHere {
+  readonly #jail = new Jail({ lent: true });
+  readonly #context: JobContext;
+
+  constructor(signal: AbortSignal | undefined) {
+    this.#context = { check: () => signal?.throwIfAborted(), done: () => {} };
+  }
+
+  /** `between`: called now and then, with the bytes done. Answers also what the archive cannot hold. */
+  async unpack(
+    packing: PackingHere,
+    request: UnpackRequest,
+    between: (bytesDone: number) => void,
+  ): Promise<UnpackAnswer> {
+    const jail = this.#jail;
+    const { root } = request;
+    using unpacking = Unpacking.begin(request, this.#context, jail);
+    const told = new ToldTar(unpacking);
+    const hash: Hash = sha256();
+    let tarBytes = 0;
+    jail.inside(root, ['zstd'], () => {});
+    const skipped = await packing.into((bytes, entries) => {
+      tarBytes += bytes.length;
+      hash.update(bytes);
+      jail.inside(root, [], () => told.write(bytes, entries));
+    }, between);
+    const tarSha256 = hash.digest();
+    const unsettled = jail.inside(root, [], () => unpacking.finish(tarBytes, tarSha256));
+    const answer = unpacking.answer(unsettled, tarBytes, tarSha256);
+    return { ...answer, notes: [...skipped, ...answer.notes] };
+  }
+
+  settle(request: SettleRequest): SettleAnswer {
+    return settle(request, this.#context, this.#jail);
+  }
+}
