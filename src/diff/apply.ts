@@ -32,7 +32,7 @@ import {
 import { EEXIST, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EPERM, located } from '../linux/libc.ts';
 import { flistxattr, fremovexattr, fsetxattr, lsetxattr } from '../linux/xattr.ts';
 import type { TarEntry } from '../tar/types.ts';
-import { type DirectoryRow, Mark, ROOT_ROW } from './directories.ts';
+import { Mark } from './directories.ts';
 import { finishDirectories, isUnusualTime, noteTime } from './finish.ts';
 import { LayerTree, type Place, refusal } from './layer-tree.ts';
 import { baseName, cleanName, joinPath, parentPath } from './names.ts';
@@ -43,12 +43,6 @@ import type { Placeholder, Unsettled } from './unsettled.ts';
 // Unpacks one layer into an empty directory, entry by entry, from inside the jail. Deletions take overlayfs' form. What
 // needs the layers below (implied directories, links to their files, whiteouts of nothing) is only remembered here and
 // settled at the end by `fix-ups.ts`. The readings where unpackers differ are those of docs/security.md.
-
-/** Where the payload of the entry that was just given goes. */
-export interface Kept {
-  /** The file's path in the layer, without symlinks. */
-  readonly path: ByteString;
-}
 
 const DEFAULT_ACL = 'system.posix_acl_default' as ByteString;
 const HERE = '.' as ByteString;
@@ -90,15 +84,22 @@ export class LayerApplier implements Disposable {
     return toHost(id, this.#ids.gid, 'group');
   }
 
-  /** Takes one entry; answers where its payload goes, or undefined where it has none or is left out. */
-  entry(entry: TarEntry): Kept | undefined {
+  /**
+   * Takes one entry; answers the file that its payload goes into, by its path in the layer without symlinks; undefined
+   * where it has none or is left out.
+   */
+  entry(entry: TarEntry): ByteString | undefined {
     this.entries++;
-    const kept = this.#naming(entry, () => this.#entry(entry));
-    if (kept === undefined && entry.type === 'file' && entry.sizeBytes > 0) this.unkept ??= entry.name;
-    return kept;
+    try {
+      const kept = this.#entry(entry);
+      if (kept === undefined && entry.type === 'file' && entry.sizeBytes > 0) this.unkept ??= entry.name;
+      return kept;
+    } catch (error) {
+      throw located(error, entry.name); // what it works with are descriptors and names in them
+    }
   }
 
-  #entry(entry: TarEntry): Kept | undefined {
+  #entry(entry: TarEntry): ByteString | undefined {
     if (entry.type === 'skipped') {
       this.notes.add('left out, an archive label or the like', entry.name);
       return undefined;
@@ -108,7 +109,7 @@ export class LayerApplier implements Disposable {
     if (above === 'bookkeeping') return undefined;
     if (path === '') {
       if (entry.type !== 'directory') throw refusal(entry.name, 'the root of a layer is a directory');
-      this.#directory(ROOT_ROW, this.tree.root, path, entry);
+      this.#root(entry);
       return undefined;
     }
     const mark = parseWhiteout(baseName(path));
@@ -118,7 +119,7 @@ export class LayerApplier implements Disposable {
     switch (entry.type) {
       case 'directory':
         this.#taken(place, name);
-        this.#directory(this.tree.listDirectory(place, name), place, name, entry);
+        this.#directory(this.tree.listDirectory(place, name), entry);
         return undefined;
       case 'file':
         return this.#create(place, name, entry);
@@ -173,30 +174,31 @@ export class LayerApplier implements Disposable {
     } else this.tree.deleteBelow(place, mark.of);
   }
 
-  #directory(row: DirectoryRow, place: Place, name: ByteString, entry: TarEntry): void {
-    const fd =
-      name === ''
-        ? openat(place.fd, HERE, O_RDONLY | O_DIRECTORY)
-        : openat(place.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  #root(entry: TarEntry): void {
+    const fd = openat(this.tree.root.fd, HERE, O_RDONLY | O_DIRECTORY);
     try {
-      const { directories } = this.tree;
-      const again = directories.mtimeNs(row) !== undefined;
-      directories.setMtimeNs(row, entry.mtimeNs);
-      directories.unmark(row, Mark.implied);
-      if (again) directories.setDefaultAcl(row, undefined);
-      fchown(fd, this.#uid(entry.uid), this.#gid(entry.gid));
-      fchmod(fd, entry.mode);
-      if (again) for (const known of flistxattr(fd)) if (keepXattr(known)) fremovexattr(fd, known);
-      for (const [key, value] of this.#xattrs(entry)) {
-        if (key === DEFAULT_ACL) directories.setDefaultAcl(row, value);
-        else this.#xattr(fd, key, value, entry.name);
-      }
+      this.#directory({ ...this.tree.root, fd }, entry);
     } finally {
       close(fd);
     }
   }
 
-  #create(place: Place, name: ByteString, entry: TarEntry): Kept {
+  #directory({ fd, row }: Place, entry: TarEntry): void {
+    const { directories } = this.tree;
+    const again = directories.mtimeNs(row) !== undefined;
+    directories.setMtimeNs(row, entry.mtimeNs);
+    directories.unmark(row, Mark.implied);
+    if (again) directories.setDefaultAcl(row, undefined);
+    fchown(fd, this.#uid(entry.uid), this.#gid(entry.gid));
+    fchmod(fd, entry.mode);
+    if (again) for (const known of flistxattr(fd)) if (keepXattr(known)) fremovexattr(fd, known);
+    for (const [key, value] of this.#xattrs(entry)) {
+      if (key === DEFAULT_ACL) directories.setDefaultAcl(row, value);
+      else this.#xattr(fd, key, value, entry.name);
+    }
+  }
+
+  #create(place: Place, name: ByteString, entry: TarEntry): ByteString {
     const flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
     this.#taken(place, name);
     let fd = openat(place.fd, name, flags, entry.mode & 0o777, EEXIST);
@@ -206,23 +208,18 @@ export class LayerApplier implements Disposable {
     }
     this.#file = new Payload(fd, entry, this.#zerosAreHoles);
     this.#count(entry.sizeBytes);
-    return { path: joinPath(place.path, name) };
-  }
-
-  /** Runs `task`, whose failures then name the entry: what it works with are descriptors and names in them. */
-  #naming<T>(entry: TarEntry, task: () => T): T {
-    try {
-      return task();
-    } catch (error) {
-      throw located(error, entry.name);
-    }
+    return joinPath(place.path, name);
   }
 
   /** Payload of the file that `entry` took last. */
   data(bytes: Uint8Array): void {
     const file = this.#file;
     if (file === undefined) return; // the payload of an entry that is left out
-    this.#naming(file.entry, () => file.write(bytes));
+    try {
+      file.write(bytes);
+    } catch (error) {
+      throw located(error, file.entry.name);
+    }
   }
 
   /** The payload of the file is complete. */
@@ -230,21 +227,23 @@ export class LayerApplier implements Disposable {
     const file = this.#file;
     if (file === undefined) return;
     this.#file = undefined;
-    this.#naming(file.entry, () => this.#complete(file));
+    try {
+      this.#complete(file);
+    } catch (error) {
+      throw located(error, file.entry.name);
+    } finally {
+      close(file.fd);
+    }
   }
 
   #complete(payload: Payload): void {
     const { fd, entry } = payload;
-    try {
-      payload.end();
-      fchown(fd, this.#uid(entry.uid), this.#gid(entry.gid));
-      if (entry.mode > 0o777) fchmod(fd, entry.mode); // set-id bits do not survive a change of owner
-      for (const [key, value] of this.#xattrs(entry)) this.#xattr(fd, key, value, entry.name);
-      futimens(fd, entry.mtimeNs, entry.mtimeNs);
-      if (isUnusualTime(entry.mtimeNs)) noteTime(this.notes, fstat(fd).mtimeNs, entry.mtimeNs, entry.name);
-    } finally {
-      close(fd);
-    }
+    payload.end();
+    fchown(fd, this.#uid(entry.uid), this.#gid(entry.gid));
+    if (entry.mode > 0o777) fchmod(fd, entry.mode); // set-id bits do not survive a change of owner
+    for (const [key, value] of this.#xattrs(entry)) this.#xattr(fd, key, value, entry.name);
+    futimens(fd, entry.mtimeNs, entry.mtimeNs);
+    if (isUnusualTime(entry.mtimeNs)) noteTime(this.notes, fstat(fd).mtimeNs, entry.mtimeNs, entry.name);
   }
 
   #link(place: Place, name: ByteString, entry: TarEntry): void {

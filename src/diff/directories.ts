@@ -86,9 +86,9 @@ export class Directories {
     return row === NONE ? undefined : row;
   }
 
-  /** The row of a path without symlinks, undefined where the layer made no such directory. */
-  find(path: ByteString): DirectoryRow | undefined {
-    let row: DirectoryRow | undefined = ROOT_ROW;
+  /** The row of a path without symlinks (from `above`), undefined where the layer made no such directory. */
+  find(path: ByteString, above: DirectoryRow = ROOT_ROW): DirectoryRow | undefined {
+    let row: DirectoryRow | undefined = above;
     for (let at = 0; at < path.length && row !== undefined; ) {
       const slash = path.indexOf('/', at);
       const end = slash < 0 ? path.length : slash;

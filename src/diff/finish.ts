@@ -1,6 +1,6 @@
 import type { ByteString } from '../base/bytes.ts';
 import { Descent } from '../fs/descent.ts';
-import { fstat, futimens, O_DIRECTORY, O_RDONLY, openat } from '../linux/inode.ts';
+import { fstat, futimens, lstatat, O_DIRECTORY, O_RDONLY, openat, utimensat } from '../linux/inode.ts';
 import { fsetxattr } from '../linux/xattr.ts';
 import { type Directories, type DirectoryRow, Mark, ROOT_ROW } from './directories.ts';
 import type { LayerTree } from './layer-tree.ts';
@@ -17,17 +17,25 @@ export function finishDirectories(tree: LayerTree, notes: Notes, check: () => vo
   const { directories } = tree;
   using at = new Descent(openat(tree.root.fd, HERE, O_RDONLY | O_DIRECTORY));
   // Down to the first leaf, and from each directory to its next sibling's first leaf or up: no list of the way is kept.
-  let row: DirectoryRow | undefined = ROOT_ROW;
-  let entering = true;
-  while (row !== undefined) {
+  let row: DirectoryRow = ROOT_ROW;
+  let next = directories.firstChild(ROOT_ROW);
+  for (;;) {
     check();
-    const child: DirectoryRow | undefined = entering ? directories.firstChild(row) : undefined;
-    if (child !== undefined) {
-      at.enter(directories.name(child));
-      row = child;
+    const name = next === undefined ? undefined : directories.name(next);
+    if (next !== undefined && name !== undefined) {
+      if (isLeaf(directories, next)) {
+        const leaf = next;
+        next = directories.nextSibling(leaf);
+        touchLeaf(at.fd, directories, leaf, notes);
+        directories.remove(leaf);
+      } else {
+        at.enter(name);
+        row = next;
+        next = directories.firstChild(row);
+      }
       continue;
     }
-    const [parent, next]: (DirectoryRow | undefined)[] = [directories.parent(row), directories.nextSibling(row)];
+    const [parent, sibling] = [directories.parent(row), directories.nextSibling(row)];
     if (!directories.has(row, NEEDS_BELOW)) {
       touch(at.fd, directories, row, notes);
       directories.mark(row, Mark.settled);
@@ -35,13 +43,30 @@ export function finishDirectories(tree: LayerTree, notes: Notes, check: () => vo
     }
     if (parent === undefined) break;
     at.leave();
-    entering = next !== undefined;
-    if (next !== undefined) at.enter(directories.name(next));
-    row = next ?? parent;
+    row = parent;
+    next = sibling;
   }
 }
 
 const NEEDS_BELOW = Mark.implied | Mark.opaque | Mark.reborn | Mark.whiteouts | Mark.retouched;
+
+/** Whether all that is left to do to it is to give it its time. */
+function isLeaf(directories: Directories, row: DirectoryRow): boolean {
+  return (
+    directories.firstChild(row) === undefined &&
+    !directories.has(row, NEEDS_BELOW) &&
+    directories.defaultAcl(row) === undefined
+  );
+}
+
+/** As `touch`, of a directory in the one that is open. */
+function touchLeaf(parentFd: number, directories: Directories, row: DirectoryRow, notes: Notes): void {
+  const name = directories.name(row);
+  const mtimeNs = directories.mtimeNs(row);
+  utimensat(parentFd, name, mtimeNs, mtimeNs);
+  if (mtimeNs !== undefined && isUnusualTime(mtimeNs))
+    noteTime(notes, lstatat(parentFd, name)?.mtimeNs ?? 0n, mtimeNs, name);
+}
 
 /** What is done to a directory last of all. */
 export function touch(fd: number, directories: Directories, row: DirectoryRow, notes: Notes): void {

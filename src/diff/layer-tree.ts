@@ -11,6 +11,7 @@ import {
   O_DIRECTORY,
   O_NOFOLLOW,
   O_PATH,
+  O_RDONLY,
   openat,
   openat2,
   RESOLVE_NO_SYMLINKS,
@@ -26,13 +27,15 @@ import { COMPONENT_BYTES_MAX, joinPath } from './names.ts';
 // the thread's root, so no name of the archive can leave it. What this file adds is which directory a name means: the
 // layer's own symlinks are followed, missing directories are made, files on the way refuse the archive.
 
-/** An open directory (O_PATH) and its path without symlinks. The descriptor is the tree's: valid until the next call. */
+/** An open directory and its path without symlinks. The descriptor is the tree's: valid until the next call. */
 export interface Place {
   readonly fd: number;
   readonly path: ByteString;
   readonly row: DirectoryRow;
 }
 
+/** Directories that are open at a time, beside the root. */
+const OPEN_MAX = 16;
 const LINKS_MAX = 40; // as the kernel's MAXSYMLINKS
 /** Parts of the targets of symlinks that one name may lead over: 40 long ones would cost a second for each entry. */
 const LINK_PARTS_MAX = 1000;
@@ -54,7 +57,10 @@ export class LayerTree implements Disposable {
   readonly directories: Directories;
   /** What was taken away again, and so cannot be read back: the first path. */
   overwritten: ByteString | undefined;
-  #last: { readonly asked: ByteString; readonly place: Place } | undefined;
+  /** Open directories, each below the one before it. Those that entries are made in follow on one another. */
+  readonly #way: Place[] = [];
+  /** By what name the last of them was asked for, where symlinks led there. */
+  #asked: ByteString | undefined;
   #openat2 = true;
   /** Paths without symlinks that this layer deletes below, and where something stands that is no directory. */
   readonly #deleted = new Set<ByteString>();
@@ -71,37 +77,52 @@ export class LayerTree implements Disposable {
   /** The directory of a cleaned path, made where it is missing; `forMark`: for a whiteout, not for an entry. */
   directory(path: ByteString, forMark = false): Place {
     if (path === '') return this.root;
-    const last = this.#last;
-    if (last !== undefined && last.asked === path) return last.place;
-    const place = this.#below(last?.place ?? this.root, path) ?? this.#known(path) ?? this.#descend(path, forMark);
-    this.#forget();
-    this.#last = { asked: path, place };
+    const last = this.#way.at(-1);
+    if (last !== undefined && (last.path === path || this.#asked === path)) return last;
+    const place = this.#known(path, this.#above(path)) ?? this.#descend(path, forMark);
+    this.#enter(place);
+    if (place.path !== path) this.#asked = path;
     return place;
-  }
-
-  /** `path` where it is a directory in that one, which most are that follow on it. */
-  #below(place: Place, path: ByteString): Place | undefined {
-    const nameAt = place.path === '' ? 0 : place.path.length + 1;
-    if (path.indexOf('/', nameAt) >= 0 || path.length <= nameAt) return undefined;
-    if (nameAt > 0 && !(path.startsWith(place.path) && path[nameAt - 1] === '/')) return undefined;
-    const name = path.slice(nameAt) as ByteString;
-    const row = this.directories.child(place.row, name);
-    return row === undefined ? undefined : { fd: openat(place.fd, name, DIRECTORY), path, row };
   }
 
   /** A directory of this tree by its path without symlinks. The caller closes `fd`. */
   openKnown(path: ByteString): Place | undefined {
-    return path === '' ? { ...this.root, fd: openat(this.root.fd, HERE, DIRECTORY) } : this.#known(path);
+    return path === '' ? { ...this.root, fd: openat(this.root.fd, HERE, DIRECTORY) } : this.#known(path, this.root);
   }
 
-  #known(path: ByteString): Place | undefined {
-    const row = this.directories.find(path);
-    return row === undefined ? undefined : { fd: this.#openDirect(path), path, row };
+  /** The last one on the way that `path` is below; those behind it are closed. */
+  #above(path: ByteString): Place {
+    for (let last = this.#way.at(-1); last !== undefined; last = this.#way.at(-1)) {
+      if (path.length > last.path.length && path[last.path.length] === '/' && path.startsWith(last.path)) return last;
+      this.#leave();
+    }
+    return this.root;
+  }
+
+  /** From `above`, which it is below. */
+  #known(path: ByteString, above: Place): Place | undefined {
+    const rest = above.path === '' ? path : (path.slice(above.path.length + 1) as ByteString);
+    const row = this.directories.find(rest, above.row);
+    return row === undefined ? undefined : { fd: this.#openDirect(above.fd, rest), path, row };
+  }
+
+  /** `place` is the last one on the way from now on. */
+  #enter(place: Place): void {
+    this.#above(place.path);
+    if (this.#way.length === OPEN_MAX) close((this.#way.shift() as Place).fd);
+    this.#way.push(place);
+    this.#asked = undefined;
+  }
+
+  #leave(): void {
+    const left = this.#way.pop();
+    this.#asked = undefined;
+    if (left !== undefined) close(left.fd);
   }
 
   /** Opens a path without symlinks, in as few calls as it takes. */
-  #openDirect(path: ByteString): number {
-    let fd = this.root.fd;
+  #openDirect(from: number, path: ByteString): number {
+    let fd = from;
     try {
       for (let at = 0; at < path.length; ) {
         let end = path.length;
@@ -110,13 +131,13 @@ export class LayerTree implements Disposable {
         if (end < 0) end = path.length;
         const next = this.#step(fd, path.slice(at, end) as ByteString);
         if (next < 0) continue; // again, by components
-        if (fd !== this.root.fd) close(fd);
+        if (fd !== from) close(fd);
         fd = next;
         at = end + 1;
       }
       return fd;
     } catch (error) {
-      if (fd !== this.root.fd) close(fd);
+      if (fd !== from) close(fd);
       throw error;
     }
   }
@@ -205,9 +226,20 @@ export class LayerTree implements Disposable {
     return this.directories.add(place.row, name, overWhiteout ? marks | Mark.reborn : marks);
   }
 
-  /** The directory `name` in `place`, listed by the archive: made, or taken over where this layer has it already. */
-  listDirectory(place: Place, name: ByteString): DirectoryRow {
-    const marks = this.#deleted.delete(joinPath(place.path, name)) ? Mark.reborn : 0;
+  /**
+   * The directory `name` in `place`, listed by the archive: made, or taken over where this layer has it already. It is
+   * open for reading.
+   */
+  listDirectory(place: Place, name: ByteString): Place {
+    const path = joinPath(place.path, name);
+    const row = this.#listed(place, name, path);
+    const listed = { fd: openat(place.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW), path, row };
+    this.#enter(listed); // what comes next most often lies in it
+    return listed;
+  }
+
+  #listed(place: Place, name: ByteString, path: ByteString): DirectoryRow {
+    const marks = this.#deleted.size > 0 && this.#deleted.delete(path) ? Mark.reborn : 0;
     if (mkdirat(place.fd, name, 0o700, EEXIST) === 0) return this.directories.add(place.row, name, marks);
     const known = this.directories.child(place.row, name);
     if (known !== undefined) {
@@ -234,7 +266,7 @@ export class LayerTree implements Disposable {
     if (stat === undefined) return false;
     if (isDirectory(stat) || isSymlink(stat)) {
       // The directory looked up last may lie below what goes, or have been found by way of it (CVE-2025-47290).
-      if (this.#last?.place === place) this.#last = { asked: place.path, place };
+      if (this.#way.at(-1) === place) this.#asked = undefined;
       else this.#forget();
     }
     if (isDirectory(stat) || isFile(stat)) this.overwritten ??= joinPath(place.path, name);
@@ -269,8 +301,7 @@ export class LayerTree implements Disposable {
   }
 
   #forget(): void {
-    if (this.#last !== undefined) close(this.#last.place.fd);
-    this.#last = undefined;
+    while (this.#way.length > 0) this.#leave();
   }
 
   /** Closes the descriptors; the tree stays. */

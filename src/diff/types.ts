@@ -50,6 +50,8 @@ export interface Listing {
   /** The names of its extended attributes. */
   readonly attributes: readonly ByteString[];
   readonly marks: OverlayMarks;
+  /** What the names were a moment ago, where somebody asked for all of them. */
+  readonly stats?: ReadonlyMap<ByteString, Stat>;
 }
 
 export interface WalkOptions {

@@ -23,7 +23,7 @@ import { type ByteString, fromText, toText } from '../../src/base/bytes.ts';
 import { openLayerDriver } from '../../src/driver/open.ts';
 import { storageDriver } from '../../src/graph/storage-driver.ts';
 import { openThreads } from '../../src/graph/threads.ts';
-import { isStorageError, type LayerId, type StorageDriver } from '../../src/index.ts';
+import { type ApplyReport, isStorageError, type LayerId, type StorageDriver } from '../../src/index.ts';
 import { AT_FDCWD, mknodat, S_IFSOCK } from '../../src/linux/inode.ts';
 import { lsetxattr } from '../../src/linux/xattr.ts';
 import type { Mount } from '../../src/mount/mount.ts';
@@ -31,6 +31,7 @@ import { openHouse } from '../contract/driver-house.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
 import { DRIVERS } from '../kit/stores.ts';
+import { dumpTree } from '../kit/tree-dump.ts';
 
 // Lists that the asker's own thread makes (`ahead.here`), as the command line does. Not here: law/library.test.ts.
 
@@ -196,7 +197,7 @@ for (const mode of [undefined, MODE]) {
     const before = standing(disk.path);
     let made = 0;
     /** What threads give and what the asker gives, of its tar and of the layer that is made of it. */
-    const both = async (ofThreads: 'diff' | 'neither' | 'both'): Promise<void> => {
+    const both = async (ofThreads: 'neither' | 'both'): Promise<void> => {
       const started = none.jobs.idle;
       const [told, alsoTold]: string[][] = [[], []];
       const expected = await hashed(driver.diff(id, base, { ...written, onNote: (note) => told?.push(note) }));
@@ -211,17 +212,34 @@ for (const mode of [undefined, MODE]) {
       assert.deepEqual(alsoTold, told);
       assert.match(String(told), /socket/);
       assert.ok((bytes.at(-1) ?? 0) > 0 && bytes.every((one, i) => one >= (bytes[i - 1] ?? 0)));
-      assert.equal(none.jobs.idle > started, ofThreads !== 'neither', `threads for ${ofThreads}`);
-      const filled: unknown[] = [];
+      assert.equal(none.jobs.idle > started, ofThreads === 'both', `threads for ${ofThreads}`);
+      const filled: { readonly report: ApplyReport; readonly tree: string[]; readonly record: Buffer }[] = [];
+      const done: number[] = [];
       for (const one of [driver, here]) {
         const to = `made${made++}` as string as LayerId;
         await one.create(to, { parent: base, writable: false });
-        const { diffId, entries, notes } = await one.transfer(id, to, { ...written, fresh: true });
-        filled.push({ diffId, entries, notes });
+        const record = join(disk.path, `record${made}`);
+        const tasks = readdirSync('/proc/self/task').length;
+        const report = await one.transfer(id, to, {
+          ...written,
+          fresh: true,
+          record: fromText(record),
+          onBytes: (bytes) => one === here && done.push(bytes),
+        });
+        if (one === here && ofThreads === 'neither') assert.equal(readdirSync('/proc/self/task').length, tasks);
+        const { root } = await one.content(to);
+        filled.push({
+          report,
+          tree: dumpTree(toText(root)).map((line) => line.replace(/( 0:0 0,0 0) \d+$/, '$1')),
+          record: readFileSync(record),
+        });
+        await one.verify(to, fromText(record), report.diffId);
+        assert.deepEqual(await one.audit(to, fromText(record)), { faults: [], more: 0 });
         assert.deepEqual(standing(disk.path), before);
       }
       assert.deepEqual(filled[1], filled[0]);
-      assert.equal((filled[0] as { diffId: string }).diffId, `sha256:${expected}`);
+      assert.equal(filled[0]?.report.diffId, `sha256:${expected}`);
+      assert.equal(done.at(-1), filled[0]?.report.tarBytes);
     };
     await both(mode === undefined ? 'neither' : 'both');
     if (mode !== undefined) return;
@@ -251,7 +269,7 @@ for (const mode of [undefined, MODE]) {
     await at((path) => rmSync(join(path, '.wh.name')));
     // Holes are skipped, and much is for threads.
     await at((path) => truncateSync(join(path, 'large'), 30 << 20));
-    await both('diff');
+    await both('both');
   });
 }
 

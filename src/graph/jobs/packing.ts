@@ -6,10 +6,10 @@ import type { Abortable } from '../../base/values.ts';
 import type { TarPieces } from '../../diff/output.ts';
 import { packPieces } from '../../diff/pack.ts';
 import type { Packable } from '../../diff/types.ts';
-import { checkUpper } from '../../diff/upper.ts';
+import { type CheckedDirectory, checkUpper } from '../../diff/upper.ts';
 import { walkDifferencesInPieces } from '../../diff/walk.ts';
 import { isFile } from '../../fs/stat.ts';
-import { lstatBriefly } from '../../linux/inode.ts';
+import { lstatat } from '../../linux/inode.ts';
 import { ENOENT } from '../../linux/libc.ts';
 import { Jail } from './jail.ts';
 import { type EnteredViews, enterViews, type Views } from './views.ts';
@@ -83,12 +83,14 @@ export class PackingHere implements Disposable {
       const since = nowMs();
       let count = 0;
       let sizeBytes = 0;
-      const check = ({ fd, names }: { readonly fd: number; readonly names: readonly ByteString[] }): void => {
+      const check = ({ fd, names, stats }: CheckedDirectory): void => {
         options.signal?.throwIfAborted();
         count += names.length;
         for (const name of count <= NAMES_MAX ? names : []) {
-          const stat = lstatBriefly(fd, name, ENOENT);
-          if (stat !== undefined && isFile(stat)) sizeBytes += stat.sizeBytes;
+          const stat = lstatat(fd, name, ENOENT);
+          if (stat === undefined) continue;
+          stats.set(name, stat);
+          if (isFile(stat)) sizeBytes += stat.sizeBytes;
         }
         if (count > NAMES_MAX || sizeBytes > BYTES_MAX || nowMs() - since > DEAF_MS) throw TOO_LONG;
       };

@@ -86,9 +86,9 @@ export class Unpacking implements TarSink, Disposable {
 
   entry(entry: TarEntry): void {
     this.#context.check(); // a piece of the tar may hold hundreds
-    const kept = this.#applier.entry(entry);
-    this.#kept = kept !== undefined;
-    if (kept !== undefined) this.#record?.split.file(kept.path, payloadBytes(entry), entry.sparse);
+    const path = this.#applier.entry(entry);
+    this.#kept = path !== undefined;
+    if (path !== undefined) this.#record?.split.file(path, payloadBytes(entry), entry.sparse);
   }
 
   data(bytes: Uint8Array): void {
