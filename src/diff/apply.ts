@@ -2,7 +2,7 @@ import { type ByteString, quote } from '../base/bytes.ts';
 import { type IdMaps, toHost } from '../base/id-map.ts';
 import { isDirectory } from '../fs/stat.ts';
 import { type MarkStyle, marksOf, parseWhiteout } from '../fs/whiteouts.ts';
-import { keepXattr, mapXattrs, viaWorkingDirectory, type Xattrs } from '../fs/xattrs.ts';
+import { ACL_DEFAULT, keepXattr, mapXattrs, viaWorkingDirectory, type Xattrs } from '../fs/xattrs.ts';
 import {
   close,
   fchmod,
@@ -25,6 +25,7 @@ import {
   S_IFBLK,
   S_IFCHR,
   S_IFIFO,
+  S_ISGID,
   symlinkat,
   unlinkat,
   utimensat,
@@ -37,6 +38,7 @@ import { finishDirectories, isUnusualTime, noteTime } from './finish.ts';
 import { LayerTree, type Place, refusal } from './layer-tree.ts';
 import { baseName, cleanName, joinPath, parentPath } from './names.ts';
 import { Notes } from './notes.ts';
+import { Owners } from './owners.ts';
 import { Payload } from './payload.ts';
 import type { Placeholder, Unsettled } from './unsettled.ts';
 
@@ -44,7 +46,6 @@ import type { Placeholder, Unsettled } from './unsettled.ts';
 // needs the layers below (implied directories, links to their files, whiteouts of nothing) is only remembered here and
 // settled at the end by `fix-ups.ts`. The readings where unpackers differ are those of docs/security.md.
 
-const DEFAULT_ACL = 'system.posix_acl_default' as ByteString;
 const HERE = '.' as ByteString;
 
 export interface ApplierOptions {
@@ -64,24 +65,19 @@ export class LayerApplier implements Disposable {
   /** A payload that is in no file of the tree: the first entry's name. */
   unkept: ByteString | undefined;
   readonly #ids: IdMaps;
+  readonly #owners: Owners;
   readonly #zerosAreHoles: boolean;
   /** By each of their names. */
   readonly #standIns = new Map<ByteString, Placeholder>();
   #file: Payload | undefined;
+  #fileIsOwned = false;
 
   /** `root`: the empty directory, as this thread sees it. */
   constructor(root: ByteString, ids: IdMaps, options: ApplierOptions = {}) {
     this.tree = new LayerTree(root, marksOf(options.style ?? 'overlay'));
     this.#ids = ids;
+    this.#owners = new Owners(ids);
     this.#zerosAreHoles = options.zerosAreHoles ?? false;
-  }
-
-  #uid(id: number): number {
-    return toHost(id, this.#ids.uid, 'user');
-  }
-
-  #gid(id: number): number {
-    return toHost(id, this.#ids.gid, 'group');
   }
 
   /**
@@ -119,7 +115,7 @@ export class LayerApplier implements Disposable {
     switch (entry.type) {
       case 'directory':
         this.#taken(place, name);
-        this.#directory(this.tree.listDirectory(place, name), entry);
+        this.#list(place, name, entry);
         return undefined;
       case 'file':
         return this.#create(place, name, entry);
@@ -177,23 +173,31 @@ export class LayerApplier implements Disposable {
   #root(entry: TarEntry): void {
     const fd = openat(this.tree.root.fd, HERE, O_RDONLY | O_DIRECTORY);
     try {
-      this.#directory({ ...this.tree.root, fd }, entry);
+      this.#directory({ ...this.tree.root, fd }, entry, false, false);
     } finally {
       close(fd);
     }
   }
 
-  #directory({ fd, row }: Place, entry: TarEntry): void {
+  #list(place: Place, name: ByteString, entry: TarEntry): void {
+    // What mkdir(2) gives is what is wanted: but for set-id bits, one of which it takes from the directory above.
+    const isPlain = (place.looks?.mode ?? S_ISGID) < S_ISGID && entry.mode < S_ISGID;
+    const { listed, made } = this.tree.listDirectory(place, name, isPlain ? entry.mode : 0o700);
+    this.#directory(listed, entry, made && this.#owners.given(place, entry), made && isPlain);
+    listed.looks = { gid: this.#owners.gid(entry), mode: entry.mode };
+  }
+
+  #directory({ fd, row }: Place, entry: TarEntry, isOwned: boolean, hasMode: boolean): void {
     const { directories } = this.tree;
     const again = directories.mtimeNs(row) !== undefined;
     directories.setMtimeNs(row, entry.mtimeNs);
     directories.unmark(row, Mark.implied);
     if (again) directories.setDefaultAcl(row, undefined);
-    fchown(fd, this.#uid(entry.uid), this.#gid(entry.gid));
-    fchmod(fd, entry.mode);
+    if (!isOwned) fchown(fd, this.#owners.uid(entry), this.#owners.gid(entry));
+    if (!hasMode) fchmod(fd, entry.mode);
     if (again) for (const known of flistxattr(fd)) if (keepXattr(known)) fremovexattr(fd, known);
     for (const [key, value] of this.#xattrs(entry)) {
-      if (key === DEFAULT_ACL) directories.setDefaultAcl(row, value);
+      if (key === ACL_DEFAULT) directories.setDefaultAcl(row, value);
       else this.#xattr(fd, key, value, entry.name);
     }
   }
@@ -207,6 +211,7 @@ export class LayerApplier implements Disposable {
       fd = openat(place.fd, name, flags, entry.mode & 0o777);
     }
     this.#file = new Payload(fd, entry, this.#zerosAreHoles);
+    this.#fileIsOwned = this.#owners.given(place, entry);
     this.#count(entry.sizeBytes);
     return joinPath(place.path, name);
   }
@@ -226,24 +231,20 @@ export class LayerApplier implements Disposable {
   end(): void {
     const file = this.#file;
     if (file === undefined) return;
+    const { fd, entry } = file;
     this.#file = undefined;
     try {
-      this.#complete(file);
+      file.end();
+      if (!this.#fileIsOwned) fchown(fd, this.#owners.uid(entry), this.#owners.gid(entry));
+      if (entry.mode > 0o777) fchmod(fd, entry.mode); // set-id bits do not survive a change of owner
+      for (const [key, value] of this.#xattrs(entry)) this.#xattr(fd, key, value, entry.name);
+      futimens(fd, entry.mtimeNs, entry.mtimeNs);
+      if (isUnusualTime(entry.mtimeNs)) noteTime(this.notes, fstat(fd).mtimeNs, entry.mtimeNs, entry.name);
     } catch (error) {
-      throw located(error, file.entry.name);
+      throw located(error, entry.name);
     } finally {
-      close(file.fd);
+      close(fd);
     }
-  }
-
-  #complete(payload: Payload): void {
-    const { fd, entry } = payload;
-    payload.end();
-    fchown(fd, this.#uid(entry.uid), this.#gid(entry.gid));
-    if (entry.mode > 0o777) fchmod(fd, entry.mode); // set-id bits do not survive a change of owner
-    for (const [key, value] of this.#xattrs(entry)) this.#xattr(fd, key, value, entry.name);
-    futimens(fd, entry.mtimeNs, entry.mtimeNs);
-    if (isUnusualTime(entry.mtimeNs)) noteTime(this.notes, fstat(fd).mtimeNs, entry.mtimeNs, entry.name);
   }
 
   #link(place: Place, name: ByteString, entry: TarEntry): void {
@@ -347,7 +348,7 @@ export class LayerApplier implements Disposable {
   /** Owner, mode, attributes and time of what is neither file nor directory. */
   #finishNode(place: Place, name: ByteString, entry: TarEntry): void {
     this.#count(entry.linkName.length);
-    lchownat(place.fd, name, this.#uid(entry.uid), this.#gid(entry.gid));
+    if (!this.#owners.given(place, entry)) lchownat(place.fd, name, this.#owners.uid(entry), this.#owners.gid(entry));
     if (entry.type !== 'symlink') fchmodat(place.fd, name, entry.mode); // chmod follows symlinks, but this is none
     for (const [key, value] of this.#xattrs(entry)) {
       const path = viaWorkingDirectory(place.fd, name);

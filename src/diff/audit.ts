@@ -12,7 +12,7 @@ import {
   type Whiteout,
   type WhiteoutStyle,
 } from '../fs/whiteouts.ts';
-import { keepXattr, mapXattrs, viaProc, type Xattrs, xattrsOf } from '../fs/xattrs.ts';
+import { ACL_ACCESS, keepXattr, mapXattrs, viaProc, type Xattrs, xattrsOf } from '../fs/xattrs.ts';
 import {
   AT_FDCWD,
   close,
@@ -28,7 +28,7 @@ import { ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } from '../linux/libc.ts';
 import type { TarEntry, TarSink } from '../tar/types.ts';
 import { baseName, cleanName, joinPath, parentPath } from './names.ts';
 import { PathSet } from './path-set.ts';
-import { ACL_ACCESS, Trial } from './trial.ts';
+import { Trial } from './trial.ts';
 
 // Compares a layer's tree with the archive that it was unpacked from: what each entry says of type, mode, owner, size,
 // time, attributes, device, target and links, and that nothing else is there. Contents are not read. The archive is one

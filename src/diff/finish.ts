@@ -1,12 +1,12 @@
 import type { ByteString } from '../base/bytes.ts';
 import { Descent } from '../fs/descent.ts';
+import { ACL_DEFAULT } from '../fs/xattrs.ts';
 import { fstat, futimens, lstatat, O_DIRECTORY, O_RDONLY, openat, utimensat } from '../linux/inode.ts';
 import { fsetxattr } from '../linux/xattr.ts';
 import { type Directories, type DirectoryRow, Mark, ROOT_ROW } from './directories.ts';
 import type { LayerTree } from './layer-tree.ts';
 import type { Notes } from './notes.ts';
 
-const DEFAULT_ACL = 'system.posix_acl_default' as ByteString;
 const HERE = '.' as ByteString;
 
 /**
@@ -72,7 +72,7 @@ function touchLeaf(parentFd: number, directories: Directories, row: DirectoryRow
 export function touch(fd: number, directories: Directories, row: DirectoryRow, notes: Notes): void {
   const defaultAcl = directories.defaultAcl(row);
   const mtimeNs = directories.mtimeNs(row);
-  if (defaultAcl !== undefined) fsetxattr(fd, DEFAULT_ACL, defaultAcl);
+  if (defaultAcl !== undefined) fsetxattr(fd, ACL_DEFAULT, defaultAcl);
   futimens(fd, mtimeNs, mtimeNs);
   if (mtimeNs !== undefined && isUnusualTime(mtimeNs))
     noteTime(notes, fstat(fd).mtimeNs, mtimeNs, directories.name(row));

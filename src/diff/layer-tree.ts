@@ -32,6 +32,14 @@ export interface Place {
   readonly fd: number;
   readonly path: ByteString;
   readonly row: DirectoryRow;
+  /** What this archive made of it: known of places that it listed a moment ago. */
+  looks?: Looks;
+}
+
+/** Group (the host's) and mode of a directory: what is made in it may take after them. */
+export interface Looks {
+  readonly gid: number;
+  readonly mode: number;
 }
 
 /** Directories that are open at a time, beside the root. */
@@ -79,7 +87,9 @@ export class LayerTree implements Disposable {
     if (path === '') return this.root;
     const last = this.#way.at(-1);
     if (last !== undefined && (last.path === path || this.#asked === path)) return last;
-    const place = this.#known(path, this.#above(path)) ?? this.#descend(path, forMark);
+    const above = this.#above(path);
+    if (above.path === path) return above;
+    const place = this.#known(path, above) ?? this.#descend(path, forMark);
     this.#enter(place);
     if (place.path !== path) this.#asked = path;
     return place;
@@ -90,10 +100,11 @@ export class LayerTree implements Disposable {
     return path === '' ? { ...this.root, fd: openat(this.root.fd, HERE, DIRECTORY) } : this.#known(path, this.root);
   }
 
-  /** The last one on the way that `path` is below; those behind it are closed. */
+  /** The last one on the way that is `path` or above it; those behind it are closed. */
   #above(path: ByteString): Place {
     for (let last = this.#way.at(-1); last !== undefined; last = this.#way.at(-1)) {
-      if (path.length > last.path.length && path[last.path.length] === '/' && path.startsWith(last.path)) return last;
+      const { length } = last.path;
+      if ((path.length === length || path[length] === '/') && path.startsWith(last.path)) return last;
       this.#leave();
     }
     return this.root;
@@ -108,7 +119,7 @@ export class LayerTree implements Disposable {
 
   /** `place` is the last one on the way from now on. */
   #enter(place: Place): void {
-    this.#above(place.path);
+    if (this.#above(place.path).path === place.path) this.#leave(); // it was opened anew
     if (this.#way.length === OPEN_MAX) close((this.#way.shift() as Place).fd);
     this.#way.push(place);
     this.#asked = undefined;
@@ -227,28 +238,25 @@ export class LayerTree implements Disposable {
   }
 
   /**
-   * The directory `name` in `place`, listed by the archive: made, or taken over where this layer has it already. It is
-   * open for reading.
+   * The directory `name` in `place`, listed by the archive: made with that mode, or taken over where this layer has it
+   * already. It is open for reading.
    */
-  listDirectory(place: Place, name: ByteString): Place {
+  listDirectory(place: Place, name: ByteString, mode: number): { readonly listed: Place; readonly made: boolean } {
     const path = joinPath(place.path, name);
-    const row = this.#listed(place, name, path);
+    const known = this.directories.child(place.row, name);
+    const row = known ?? this.#list(place, name, path, mode);
+    if (known !== undefined) this.directories.unmark(known, Mark.implied);
     const listed = { fd: openat(place.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW), path, row };
     this.#enter(listed); // what comes next most often lies in it
-    return listed;
+    return { listed, made: known === undefined };
   }
 
-  #listed(place: Place, name: ByteString, path: ByteString): DirectoryRow {
+  #list(place: Place, name: ByteString, path: ByteString, mode: number): DirectoryRow {
     const marks = this.#deleted.size > 0 && this.#deleted.delete(path) ? Mark.reborn : 0;
-    if (mkdirat(place.fd, name, 0o700, EEXIST) === 0) return this.directories.add(place.row, name, marks);
-    const known = this.directories.child(place.row, name);
-    if (known !== undefined) {
-      this.directories.unmark(known, Mark.implied);
-      return known;
-    }
+    if (mkdirat(place.fd, name, mode, EEXIST) === 0) return this.directories.add(place.row, name, marks);
     const overWhiteout = this.marks.isWhiteout(lstatat(place.fd, name) as Stat);
     if (!overWhiteout) this.clear(place, name);
-    return this.#make(place, name, 0o700, marks, overWhiteout);
+    return this.#make(place, name, mode, marks, overWhiteout);
   }
 
   /** A whiteout names what is no directory: should it become one, it hides what lies below. */

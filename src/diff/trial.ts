@@ -1,14 +1,12 @@
 import type { ByteString } from '../base/bytes.ts';
 import type { InodeType } from '../fs/stat.ts';
-import type { Xattrs } from '../fs/xattrs.ts';
+import { ACL_ACCESS, ACL_DEFAULT, type Xattrs } from '../fs/xattrs.ts';
 import { close, fchmod, fstat, futimens, O_RDWR, O_TMPFILE, openat } from '../linux/inode.ts';
 import { EDQUOT, EINVAL, EISDIR, ENOSPC, EOPNOTSUPP, EPERM, EROFS } from '../linux/libc.ts';
 import { fgetxattr, fsetxattr } from '../linux/xattr.ts';
 import type { TarEntry } from '../tar/types.ts';
 
 const HERE = '.' as ByteString;
-export const ACL_ACCESS = 'system.posix_acl_access' as ByteString;
-const ACL_DEFAULT = 'system.posix_acl_default' as ByteString;
 /** Where no trial is possible. */
 const NO_TRIAL = [EOPNOTSUPP, EISDIR, EINVAL, EROFS, ENOSPC, EDQUOT, EPERM] as const;
 /** As unpacking does, which then leaves the attribute out and says so. */

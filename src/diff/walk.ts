@@ -172,7 +172,8 @@ function* stepsBelow(
     here.path = path;
     options.check?.();
     if (++count % BREATH === 0) yield;
-    const own = level.told && upper !== undefined ? (level.stats?.get(name) ?? lstatat(upper.fd, name, ENOENT)) : undefined;
+    const own =
+      level.told && upper !== undefined ? (level.stats?.get(name) ?? lstatat(upper.fd, name, ENOENT)) : undefined;
     const itself = own !== undefined && showsItself(own);
     const now = itself ? unlessWhiteout(own) : present(view, name);
     const basePath = `${level.basePath}/${name}` as ByteString;

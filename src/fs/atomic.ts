@@ -18,10 +18,12 @@ import {
   S_IFDIR,
   unlinkat,
 } from '../linux/inode.ts';
-import { EEXIST, ENOENT, ENOTDIR } from '../linux/libc.ts';
+import { EEXIST, ENODATA, ENOENT, ENOTDIR } from '../linux/libc.ts';
 import { randomBytes } from '../linux/random.ts';
 import { fsync } from '../linux/sync.ts';
+import { lgetxattr, lremovexattr } from '../linux/xattr.ts';
 import { writeAll } from './transfer.ts';
+import { ACL_DEFAULT } from './xattrs.ts';
 
 /** Every temporary name in a directory of ours begins so; whoever opens the directory may sweep them. */
 export const TEMPORARY_PREFIX = '.tmp-' as ByteString;
@@ -62,12 +64,16 @@ export function writeFully(fd: number, data: Uint8Array): void {
   writeAll(fd, data, `descriptor ${fd}` as ByteString);
 }
 
-/** The directory at `path` (no symlink), made if absent, with exactly this mode and owner. Parents must exist. */
+/**
+ * The directory at `path` (no symlink), made if absent, with exactly this mode and owner. Parents must exist. What is
+ * made in it gets no access list from it.
+ */
 export function ensureDirectory(path: ByteString, mode: number, uid: number, gid: number): void {
   const there = lstatat(AT_FDCWD, path, ENOENT, ENOTDIR);
+  if (there !== undefined) dropDefaultAcl(path);
   // What is as it should be is not written again.
   if (there?.mode === (S_IFDIR | mode) && there.uid === uid && there.gid === gid) return;
-  mkdirat(AT_FDCWD, path, mode & 0o700, EEXIST);
+  if (mkdirat(AT_FDCWD, path, mode & 0o700, EEXIST) === 0) dropDefaultAcl(path); // of the directory above
   const fd = openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   try {
     lchownat(fd, '.' as ByteString, uid, gid);
@@ -75,6 +81,11 @@ export function ensureDirectory(path: ByteString, mode: number, uid: number, gid
   } finally {
     close(fd);
   }
+}
+
+/** Removing one that is not there would be written down. */
+function dropDefaultAcl(path: ByteString): void {
+  if (lgetxattr(path, ACL_DEFAULT) !== undefined) lremovexattr(path, ACL_DEFAULT, ENODATA);
 }
 
 /** A new directory with exactly this mode and owner, where nobody else writes. */

@@ -40,7 +40,7 @@ export function writeAroundZeros(fd: number, bytes: Uint8Array, offset: number):
   };
   for (let at = 0; at < bytes.length; ) {
     const end = Math.min(bytes.length, at + BLOCK_BYTES - ((offset + at) % BLOCK_BYTES));
-    if (ZEROS.compare(bytes, at, end, 0, end - at) === 0) {
+    if (bytes[at] === 0 && ZEROS.compare(bytes, at, end, 0, end - at) === 0) {
       writeUpTo(at);
       written = end;
     }

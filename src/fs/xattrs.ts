@@ -26,8 +26,9 @@ export const viaWorkingDirectory: EntryPath = (dirFd, name) => {
 };
 
 export const CAPABILITY = 'security.capability' as ByteString;
-const ACL_ACCESS = 'system.posix_acl_access';
-const ACL_DEFAULT = 'system.posix_acl_default';
+export const ACL_ACCESS = 'system.posix_acl_access' as ByteString;
+/** What names that are made in a directory get. */
+export const ACL_DEFAULT = 'system.posix_acl_default' as ByteString;
 
 /** Whether a layer carries the attribute (driver-behaviour D8): what belongs to one machine or one mount stays behind. */
 export function keepXattr(name: ByteString): boolean {

@@ -44,6 +44,7 @@ export const S_IFBLK = 0o060000;
 export const S_IFDIR = 0o040000;
 export const S_IFCHR = 0o020000;
 export const S_IFIFO = 0o010000;
+export const S_ISGID = 0o002000;
 
 /** openat(2), always closed on exec. Answers the descriptor. */
 export function openat(dir: number, path: ByteString, flags: number, mode = 0, ...tolerated: number[]): number {

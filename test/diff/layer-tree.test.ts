@@ -18,7 +18,7 @@ test('a directory is the same, whichever was asked for before it', async () => {
   using tree = new LayerTree(fromText(root), marksOf('overlay'));
   const paths = ['a', 'a/c', 'abc', 'ab', 'ab/c', 'a/c/a', 'a/c/a/c', 'c', 'c/a'] as ByteString[];
   const inodes = new Map<ByteString, bigint | number>();
-  for (const path of paths) tree.listDirectory(tree.directory(parentPath(path)), baseName(path));
+  for (const path of paths) tree.listDirectory(tree.directory(parentPath(path)), baseName(path), 0o755);
   for (const path of paths) inodes.set(path, fstat(tree.directory(path).fd).ino);
   assert.equal(new Set(inodes.values()).size, paths.length);
   symlinkSync('a/c', join(root, 'link')); // leads there by another name
@@ -43,7 +43,7 @@ test('what was taken away, or was never made by the layer, is not found below th
   mkdirSync(root);
   using tree = new LayerTree(fromText(root), marksOf('overlay'));
   for (const path of ['a', 'a/b', 'a/b/c'] as ByteString[]) {
-    tree.listDirectory(tree.directory(parentPath(path)), baseName(path));
+    tree.listDirectory(tree.directory(parentPath(path)), baseName(path), 0o755);
   }
   const a = tree.directory('a' as ByteString);
   tree.clear(a, 'b' as ByteString);

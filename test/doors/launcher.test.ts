@@ -92,6 +92,7 @@ test('bin/layerstore gives Node the same options for a command wherever its own 
   const [usual, roomy] = [options('images'), options('changes', 'x')];
   assert.equal(roomy, usual.replace('size=2', 'size=1 --min-semi-space-size=8'));
   assert.notEqual(roomy, usual);
+  assert.equal(options('commit', 'x', 'y'), usual.replace('size=2', 'size=1 --initial-old-space-size=32'));
   for (const args of [
     ['--json', 'changes', 'x'],
     ['--root', '/a/b', 'changes'],

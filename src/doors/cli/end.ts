@@ -6,7 +6,7 @@ import { ending } from '../../base/ending.ts';
 // written to its disk before the command is over.
 
 /** Node's options that bin/layerstore gives. With others Node may write at its end what it has measured. */
-const USUAL = /^--(disable-warning|v8-pool-size|min-semi-space-size)=/;
+const USUAL = /^--(disable-warning|v8-pool-size|min-semi-space-size|initial-old-space-size)=/;
 
 /** Flags of the standard descriptors, which all have who share one. Node takes a pipe's waiting away for its streams, and makes some for each worker. */
 type Flags = ReadonlyMap<number, number>;

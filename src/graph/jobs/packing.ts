@@ -162,13 +162,13 @@ export class PackingHere implements Disposable {
         enter();
         const since = nowMs();
         while (!ended && failure === undefined && nowMs() - since < AWAY_MS) ended = pieces.next().done === true;
-        if (ended) forget();
-        else leave();
+        leave();
         if (failure !== undefined) throw failure.error;
         await turn(); // who has ended something says so
         between(bytesDone);
         this.#options.signal?.throwIfAborted();
       }
+      forget(); // last, as it keeps a core busy
       return skipped;
     } finally {
       leave();

@@ -182,9 +182,7 @@ class RecordFile {
 
   constructor(path: ByteString) {
     this.#fd = openSync(toBytes(path), 'wx', 0o600);
-    this.#deflater = new Deflater('zstd', (bytes) => {
-      writeAll(this.#fd, bytes, path);
-    });
+    this.#deflater = new Deflater('zstd', (bytes) => writeAll(this.#fd, bytes, path), { level: 1 });
     this.split = new SplitWriter((bytes) => this.#deflater.write(bytes));
   }
 
