@@ -16,6 +16,8 @@ import { type ByteString, fromText, toBytes } from '../../src/base/bytes.ts';
 import { isStorageError } from '../../src/base/errors.ts';
 import type { IdMaps } from '../../src/base/id-map.ts';
 import type { DriverName, LayerId } from '../../src/base/values.ts';
+import { keepXattr } from '../../src/fs/xattrs.ts';
+import { lgetxattr, llistxattr, lsetxattr } from '../../src/linux/xattr.ts';
 import { FILESYSTEMS, type FilesystemName, filesystem, needsOf } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
 import { type Scratch, scratch } from '../kit/scratch.ts';
@@ -48,6 +50,24 @@ export function onFilesystems(title: string, open: Open, body: (house: Fixture, 
     });
   }
 }
+
+/** Entries of a user, of whom nobody else knows anything: tag, permissions, id (include/uapi/linux/posix_acl_xattr.h). */
+const DEFAULT_ACL = Buffer.from(
+  [
+    [1, 7, -1],
+    [2, 7, 1000],
+    [4, 0, -1],
+    [0x10, 7, -1],
+    [0x20, 0, -1],
+  ].reduce((hex, [tag = 0, perm = 0, id = 0]) => {
+    const entry = Buffer.alloc(8);
+    entry.writeUInt16LE(tag, 0);
+    entry.writeUInt16LE(perm, 2);
+    entry.writeInt32LE(id, 4);
+    return hex + entry.toString('hex');
+  }, '02000000'),
+  'hex',
+);
 
 /** The suite. A new driver passes it by one file and ten lines of test. */
 export function driverSuite(name: DriverName, open: Open): void {
@@ -351,6 +371,20 @@ export function driverSuite(name: DriverName, open: Open): void {
           assert.deepEqual([now.mode, now.uid, now.gid], [mode, uid, gid], path);
         }
       }
+    });
+
+    test('a home passes no access list on, also where its directory had a default one', async (t) => {
+      await using h = await house(t);
+      if (h === undefined) return;
+      const { home } = h.settings;
+      const inherited = 'system.posix_acl_default' as ByteString;
+      const all = [home, ...readdirSync(home).map((name) => `${home}/${name}` as ByteString)];
+      for (const path of all) if (statSync(path).isDirectory()) lsetxattr(path, inherited, DEFAULT_ACL);
+      await using driver = await open(h.settings);
+      await driver.create(a, { writable: true });
+      const { root } = await driver.content(a);
+      for (const path of [...all, root]) assert.equal(lgetxattr(path, inherited), undefined, path);
+      assert.deepEqual(llistxattr(root).filter(keepXattr), []);
     });
 
     test('content() and metadata() of an absent layer are not-found', async (t) => {

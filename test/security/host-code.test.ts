@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { layerstore } from '../doors/run-cli.ts';
 import { filesystem } from '../kit/filesystems.ts';
-import { directory, file, hardlink, layer, ociImage, opaque, symlink, whiteout } from '../kit/layer-builder.ts';
+import { ociTar } from '../kit/images.ts';
+import { directory, file, hardlink, layer, opaque, symlink, whiteout } from '../kit/layer-builder.ts';
 import { need } from '../kit/require.ts';
 import { DRIVERS } from '../kit/stores.ts';
 
@@ -13,6 +15,9 @@ import { DRIVERS } from '../kit/stores.ts';
 
 const CHILD = fileURLToPath(new URL('./load-child.ts', import.meta.url));
 const SOURCES = fileURLToPath(new URL('../../src', import.meta.url));
+const LAUNCHER = fileURLToPath(new URL('../../bin/layerstore', import.meta.url));
+const TRACED =
+  'trace=open,openat,openat2,execve,execveat,chroot,write,clone,clone3,mmap,stat,newfstatat,statx,access,faccessat2,readlink';
 const EVIL = 'throw new Error("the layer was loaded as code")';
 
 /** What a process might look for behind its own back, and every file of ours under its own path. */
@@ -70,7 +75,7 @@ function baits(): string[] {
 }
 
 /** One image for all: deletions, copies of lower files, implied directories, errors at the end where asked for. */
-function image(failing: boolean, reports: string): Buffer {
+function image(failing: boolean, reports: string, names: readonly string[] = []): Buffer {
   const base = layer(
     directory(`${reports}/`, { mode: 0o1777 }),
     ...baits().map((name) => file(name, EVIL)),
@@ -89,7 +94,7 @@ function image(failing: boolean, reports: string): Buffer {
     file('twice', 'replaces a directory'),
     ...(failing ? [hardlink('broken', 'nowhere')] : []),
   );
-  return ociImage([base, top]);
+  return ociTar({ layers: [base, top], names });
 }
 
 for (const driver of DRIVERS) {
@@ -110,7 +115,7 @@ for (const driver of DRIVERS) {
           '-o',
           trace,
           '-e',
-          'trace=open,openat,openat2,execve,execveat,chroot,write,clone,clone3,mmap,stat,newfstatat,statx,access,faccessat2,readlink',
+          TRACED,
           process.execPath,
           CHILD,
           `${disk.path}/store`,
@@ -131,6 +136,40 @@ for (const driver of DRIVERS) {
   }
 }
 
+for (const failing of [false, true]) {
+  test(`commit opens nothing of a layer while the command's own thread ${failing ? 'fails to unpack' : 'unpacks'} it`, async (t) => {
+    if (!need(t, 'root', 'mount', 'strace')) return;
+    await using disk = await filesystem('tmpfs');
+    const root = `${disk.path}/store`;
+    const done = (...args: string[]): string => {
+      const { status, stdout, stderr } = layerstore(root, args);
+      assert.equal(status, 0, stderr);
+      return stdout.trim();
+    };
+    writeFileSync(`${disk.path}/image.tar`, image(false, 'tmp', ['docker.io/library/baits:1']));
+    done('load', '-i', `${disk.path}/image.tar`);
+    done('create', 'baits:1', '--name', 'work');
+    const at = done('mount', 'work');
+    for (const name of baits()) {
+      mkdirSync(dirname(`${at}/${name}`), { recursive: true });
+      writeFileSync(`${at}/${name}`, `${EVIL} once more`);
+    }
+    rmSync(`${at}/d`, { recursive: true });
+    done('umount', 'work');
+    const trace = `${disk.path}/trace`;
+    const options = ['-f', '-qq', '-y', '-s', '300', '-o', trace, '-e', `${TRACED},setns,utimensat`];
+    if (failing) options.push('-e', 'inject=utimensat:error=EIO:when=60');
+    const child = spawnSync('strace', [...options, LAUNCHER, '--root', root, 'commit', 'work', 'new:1'], {
+      encoding: 'utf8',
+      timeout: 120_000,
+    });
+    assert.equal(child.status, failing ? 7 : 0, child.stderr);
+    const { jailed, foreign } = jailedCalls(readFileSync(trace, 'utf8'));
+    assert.ok(jailed > (failing ? 60 : 300), `only ${jailed} calls were seen inside a jail`);
+    assert.deepEqual(foreign, []);
+  });
+}
+
 /**
  * Walks an strace output: calls of a thread between its chroot into a layer and its chroot back. Foreign is each that
  * opens by a path which is not relative to a descriptor, that opens without O_EXCL, O_PATH or O_DIRECTORY what the
@@ -138,15 +177,16 @@ for (const driver of DRIVERS) {
  */
 function jailedCalls(trace: string): { readonly jailed: number; readonly foreign: readonly string[] } {
   const inside = new Map<string, boolean>();
+  const moved = new Set<string>();
   const foreign: string[] = [];
   const names = baits();
   let jailed = 0;
   for (const text of trace.split('\n')) {
     const [, pid = '', call = ''] = /^(\d+) +(.*)$/.exec(text) ?? [];
-    if (call.startsWith('chroot(')) {
-      inside.set(pid, inside.get(pid) !== true);
-      continue;
-    }
+    // To another namespace and its root, which is no jail.
+    if (call.startsWith('setns(')) moved.add(pid);
+    else if (call.startsWith('chroot(') && !moved.delete(pid)) inside.set(pid, inside.get(pid) !== true);
+    if (/^(setns|chroot|utimensat)\(/.test(call)) continue;
     if (inside.get(pid) !== true) continue;
     jailed++;
     // A file of a layer below is read when a hard link wants it: by one name in an open directory, and no bait.
