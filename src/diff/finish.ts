@@ -21,28 +21,23 @@ export function finishDirectories(tree: LayerTree, notes: Notes, check: () => vo
   let next = directories.firstChild(ROOT_ROW);
   for (;;) {
     check();
-    const name = next === undefined ? undefined : directories.name(next);
-    if (next !== undefined && name !== undefined) {
-      if (isLeaf(directories, next)) {
-        const leaf = next;
-        next = directories.nextSibling(leaf);
-        touchLeaf(at.fd, directories, leaf, notes);
-        directories.remove(leaf);
-      } else {
-        at.enter(name);
-        row = next;
-        next = directories.firstChild(row);
-      }
+    if (next !== undefined) {
+      at.enterLater(directories.name(next));
+      row = next;
+      next = directories.firstChild(row);
       continue;
     }
     const [parent, sibling] = [directories.parent(row), directories.nextSibling(row)];
-    if (!directories.has(row, NEEDS_BELOW)) {
-      touch(at.fd, directories, row, notes);
+    const settles = !directories.has(row, NEEDS_BELOW);
+    const isLate = parent !== undefined && directories.defaultAcl(row) === undefined;
+    if (settles && !isLate) touch(at.fd, directories, row, notes);
+    if (parent !== undefined) at.leave();
+    if (settles && isLate) touchBelow(at.reach(directories.name(row)), directories, row, notes);
+    if (settles) {
       directories.mark(row, Mark.settled);
       if (row !== ROOT_ROW && directories.firstChild(row) === undefined) directories.remove(row);
     }
     if (parent === undefined) break;
-    at.leave();
     row = parent;
     next = sibling;
   }
@@ -50,22 +45,17 @@ export function finishDirectories(tree: LayerTree, notes: Notes, check: () => vo
 
 const NEEDS_BELOW = Mark.implied | Mark.opaque | Mark.reborn | Mark.whiteouts | Mark.retouched;
 
-/** Whether all that is left to do to it is to give it its time. */
-function isLeaf(directories: Directories, row: DirectoryRow): boolean {
-  return (
-    directories.firstChild(row) === undefined &&
-    !directories.has(row, NEEDS_BELOW) &&
-    directories.defaultAcl(row) === undefined
-  );
-}
-
-/** As `touch`, of a directory in the one that is open. */
-function touchLeaf(parentFd: number, directories: Directories, row: DirectoryRow, notes: Notes): void {
-  const name = directories.name(row);
+/** As `touch` of a directory without a default ACL, which is not opened for it. */
+function touchBelow(
+  { fd, path }: { readonly fd: number; readonly path: ByteString },
+  directories: Directories,
+  row: DirectoryRow,
+  notes: Notes,
+): void {
   const mtimeNs = directories.mtimeNs(row);
-  utimensat(parentFd, name, mtimeNs, mtimeNs);
+  utimensat(fd, path, mtimeNs, mtimeNs);
   if (mtimeNs !== undefined && isUnusualTime(mtimeNs))
-    noteTime(notes, lstatat(parentFd, name)?.mtimeNs ?? 0n, mtimeNs, name);
+    noteTime(notes, lstatat(fd, path)?.mtimeNs ?? 0n, mtimeNs, directories.name(row));
 }
 
 /** What is done to a directory last of all. */

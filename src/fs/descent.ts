@@ -102,11 +102,19 @@ export class Descent implements Disposable {
 
   /** lstat(2) of a name in the present directory, which is not opened for it; undefined where the errno was tolerated. */
   stat(name: ByteString, ...tolerated: number[]): Stat | undefined {
-    let path: string = name;
+    const { fd, path } = this.reach(name);
+    return lstatat(fd, path, ...tolerated);
+  }
+
+  /** A name in the present directory, which is not opened for it, from one that is open. */
+  reach(name: ByteString): { readonly fd: number; readonly path: ByteString } {
+    let path = name;
     let depth = this.#levels.length - 1;
-    for (; (this.#levels[depth] as Level).fd < 0; depth--) path = `${(this.#levels[depth] as Level).name}/${path}`;
-    if (path.length > LATE_PATH_MAX) return lstatat(this.fd, name, ...tolerated);
-    return lstatat((this.#levels[depth] as Level).fd, path as ByteString, ...tolerated);
+    for (let level = this.#levels[depth] as Level; level.fd < 0; level = this.#levels[--depth] as Level) {
+      path = `${level.name}/${path}` as ByteString;
+    }
+    if (path.length > LATE_PATH_MAX) return { fd: this.fd, path: name };
+    return { fd: (this.#levels[depth] as Level).fd, path };
   }
 
   /** Opens the directories that were entered without; answers the descriptor of the last. */

@@ -181,7 +181,7 @@ const DEEDS: Readonly<Record<string, () => Deed>> = {
       ['mknodat', 'ENOSPC', [1]],
       ['mount', 'ENOSPC', [2]],
       ['setns', 'EIO', [1]],
-      ['syncfs', 'EIO', [2]],
+      ['syncfs', 'EIO', [1]],
       [FSYNC, 'EIO', [1, 4], 'database'],
       ['pwrite64', 'ENOSPC', [30], 'database'],
     ],

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fromText } from '../../src/base/bytes.ts';
 import { isStorageError, openStore } from '../../src/index.ts';
-import { syncfs, Witness } from '../../src/linux/sync.ts';
+import { syncfs, syncfsBeside, Witness } from '../../src/linux/sync.ts';
 import { filesystem } from '../kit/filesystems.ts';
 import { bulk, ociTar } from '../kit/images.ts';
 import { need } from '../kit/require.ts';
@@ -59,12 +59,18 @@ test('a witness sees a loss of which another was told; who comes later does not'
   if (!need(t, 'root', 'mount', 'mkfs.ext4')) return;
   await using disk = await thin(16);
   using before = new Witness(fromText(disk.path));
+  using beside = new Witness(fromText(disk.path));
   writeFileSync(join(disk.path, 'file'), Buffer.alloc(40 << 20, 1));
   assert.ok(told(syncedAnew(disk.path)));
   disk.extend();
   assert.equal(syncedAnew(disk.path), undefined);
   assert.ok(told(synced(before)));
   assert.equal(synced(before), undefined, 'once');
+  // In another thread, whose errno nobody knows.
+  await assert.rejects(syncfsBeside(beside.fd, beside.path), (error) => {
+    return isStorageError(error, 'unavailable') && error.path === beside.path;
+  });
+  await syncfsBeside(beside.fd, beside.path);
 });
 
 test('load() whose files were lost registers nothing, whoever was told of it first', async (t) => {
