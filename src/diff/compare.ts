@@ -17,8 +17,8 @@ import type { Rendering } from './types.ts';
 
 /** One entry of a tree, reachable while its directory is open; or that directory itself, by the name `.`. */
 export interface Entry {
-  /** The directory: asked for its descriptor where it is needed. */
-  readonly at: { readonly fd: number };
+  /** The directory: asked for its descriptor where it is needed, for a way there where that is enough. */
+  readonly at: { readonly fd: number; reach?(name: ByteString): { readonly fd: number; readonly path: ByteString } };
   readonly name: ByteString;
   readonly stat: Stat;
   /** The names of its extended attributes, where they are known. */
@@ -170,8 +170,13 @@ function readFully(fd: number, buffer: Buffer, name: ByteString): number {
 
 function xattrsOfEntry({ at, name, attributes }: Entry): Xattrs {
   if (name !== SELF) return xattrsOf(viaProc(at.fd, name));
-  return attributes === undefined ? xattrsOfFd(at.fd) : xattrsNamed(at.fd, attributes, keepXattr);
+  if (attributes !== undefined) return attributes.some(keepXattr) ? xattrsNamed(at.fd, attributes, keepXattr) : NONE;
+  // To open a directory of a mount takes longer than the way to it.
+  const way = at.reach?.(SELF);
+  return way === undefined || way.path === SELF ? xattrsOfFd(at.fd) : xattrsOf(viaProc(way.fd, way.path));
 }
+
+const NONE: Xattrs = new Map();
 
 function capabilityOf({ at, name, attributes }: Entry): Buffer | undefined {
   if (attributes?.includes(CAPABILITY) === false) return undefined;

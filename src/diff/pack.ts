@@ -1,5 +1,4 @@
-import { type ByteString, quote } from '../base/bytes.ts';
-import { StorageError } from '../base/errors.ts';
+import type { ByteString } from '../base/bytes.ts';
 import { IDENTITY, toContainer } from '../base/id-map.ts';
 import { Descent } from '../fs/descent.ts';
 import { doAll, NO_PIECES, type Pieces, ReadAhead } from '../fs/read-ahead.ts';
@@ -35,7 +34,7 @@ import { paddingOf } from '../tar/header.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
 import { encodeEntry, trailer } from '../tar/write.ts';
 import { Output, type TarPieces } from './output.ts';
-import { ofReading } from './reading.ts';
+import { changed, ofReading, refuseWhiteoutName } from './reading.ts';
 import type { Packable, PackOptions } from './types.ts';
 
 const SECOND = 1_000_000_000n;
@@ -154,12 +153,29 @@ class Packer implements Disposable {
     this.#parents.length = common;
     for (let depth = common; depth < names.length; depth++) {
       const path = names.slice(0, depth + 1);
-      refuseWhiteoutName(`/${path.join('/')}` as ByteString, names[depth] as ByteString);
-      at.moveTo(path);
-      this.#directory(at.fd, `${path.join('/')}/` as ByteString);
+      const from = `/${path.join('/')}` as ByteString;
+      refuseWhiteoutName(from, names[depth] as ByteString);
+      if (at !== this.#upper || !this.#listed(at, path, from)) {
+        at.moveTo(path);
+        this.#directory(at.fd, `${from.slice(1)}/` as ByteString);
+      }
       this.#parents.push(names[depth] as ByteString);
     }
     at.moveTo(names);
+  }
+
+  /** The entry of a directory of the upper as it was a moment ago; false where nobody looked. It is entered, but not opened for that. */
+  #listed(upper: Descent, path: readonly ByteString[], from: ByteString): boolean {
+    const { listings } = this.#options;
+    const above = listings?.get((from.slice(0, from.lastIndexOf('/')) || '/') as ByteString);
+    const attributes = listings?.get(from)?.attributes;
+    const stat = above?.stats?.get(path.at(-1) as ByteString);
+    if (attributes === undefined || stat === undefined || !isDirectory(stat)) return false;
+    upper.moveTo(path.slice(0, -1));
+    upper.enterLater(path.at(-1) as ByteString);
+    const xattrs = attributes.some(this.#keep) ? xattrsNamed(upper.fd, attributes, this.#keep) : NO_XATTRS;
+    this.#header('directory', `${from.slice(1)}/` as ByteString, stat, xattrs);
+    return true;
   }
 
   /**
@@ -379,22 +395,4 @@ function* inPieces(sizeBytes: number): Generator<number, void, undefined> {
 
 function wholeSeconds(ns: bigint): bigint {
   return ns - (((ns % SECOND) + SECOND) % SECOND);
-}
-
-function refuseWhiteoutName(path: ByteString, name: ByteString): void {
-  if (!name.startsWith(WHITEOUT_PREFIX)) return;
-  throw new StorageError(
-    'unsupported',
-    `Cannot pack ${quote(path)}: in a layer a name that begins with ".wh." means a deletion; rename or remove it`,
-    { path },
-  );
-}
-
-function changed(archived: ByteString, how: string): StorageError {
-  const path = `/${archived}` as ByteString;
-  return new StorageError(
-    'failed-precondition',
-    `Cannot pack ${quote(path)}: ${how} while it was read; stop what writes to it and try again`,
-    { path },
-  );
 }

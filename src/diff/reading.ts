@@ -1,5 +1,6 @@
 import { type ByteString, quote } from '../base/bytes.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
+import { WHITEOUT_PREFIX } from '../fs/whiteouts.ts';
 import { AT_FDCWD, lstatat } from '../linux/inode.ts';
 import { ENOENT } from '../linux/libc.ts';
 import { lgetxattr } from '../linux/xattr.ts';
@@ -51,4 +52,24 @@ function is(look: () => unknown): boolean {
   } catch {
     return false;
   }
+}
+
+/** Names that an archive cannot hold. */
+export function refuseWhiteoutName(path: ByteString, name: ByteString): void {
+  if (!name.startsWith(WHITEOUT_PREFIX)) return;
+  throw new StorageError(
+    'unsupported',
+    `Cannot pack ${quote(path)}: in a layer a name that begins with ".wh." means a deletion; rename or remove it`,
+    { path },
+  );
+}
+
+/** A file that somebody writes to. */
+export function changed(archived: ByteString, how: string): StorageError {
+  const path = `/${archived}` as ByteString;
+  return new StorageError(
+    'failed-precondition',
+    `Cannot pack ${quote(path)}: ${how} while it was read; stop what writes to it and try again`,
+    { path },
+  );
 }

@@ -5,7 +5,7 @@ import type { IdMaps } from '../../base/id-map.ts';
 import type { Abortable } from '../../base/values.ts';
 import type { TarPieces } from '../../diff/output.ts';
 import { packPieces } from '../../diff/pack.ts';
-import type { Packable } from '../../diff/types.ts';
+import type { Packable, PackOptions } from '../../diff/types.ts';
 import { type CheckedDirectory, checkUpper } from '../../diff/upper.ts';
 import { walkDifferencesInPieces } from '../../diff/walk.ts';
 import { isFile } from '../../fs/stat.ts';
@@ -27,11 +27,12 @@ const SKIPPED_MAX = 100;
 export interface Packed {
   readonly view: ByteString;
   readonly upper: ByteString | undefined;
+  readonly listings?: PackOptions['listings'];
 }
 
 /** The pieces of the layer tar of what differs, and what it cannot hold, once all of them are done. */
 export function packed(
-  { view, upper }: Packed,
+  { view, upper, listings }: Packed,
   packing: Packing,
   differences: Iterable<Packable | undefined>,
   out: TarPieces,
@@ -41,6 +42,7 @@ export function packed(
     xattrs: packing.xattrs,
     ids: packing.ids,
     ...(upper === undefined ? {} : { upper }),
+    ...(listings === undefined ? {} : { listings }),
     skipped: (path: ByteString, because: string) => {
       if (skipped.length < SKIPPED_MAX) skipped.push(`${because}: ${path}`);
     },
@@ -65,11 +67,18 @@ const TOO_LONG = new Error('a tar takes a thread');
 export class PackingHere implements Disposable {
   readonly #entered: EnteredViews;
   readonly #options: Packing & Abortable;
+  readonly #listings: PackOptions['listings'];
   readonly #walk: () => Iterable<Packable | undefined>;
 
-  private constructor(entered: EnteredViews, options: Packing & Abortable, walk: () => Iterable<Packable | undefined>) {
+  private constructor(
+    entered: EnteredViews,
+    options: Packing & Abortable,
+    listings: PackOptions['listings'],
+    walk: () => Iterable<Packable | undefined>,
+  ) {
     this.#entered = entered;
     this.#options = options;
+    this.#listings = listings;
     this.#walk = walk;
   }
 
@@ -98,7 +107,7 @@ export class PackingHere implements Disposable {
       if (upper !== undefined && found?.redirects === false) {
         const how = { upper: upper.upper, guide: upper.style, listings: found.listings };
         entered.leave();
-        return new PackingHere(entered, options, () => walkDifferencesInPieces(view, base, how));
+        return new PackingHere(entered, options, how.listings, () => walkDifferencesInPieces(view, base, how));
       }
     } catch (error) {
       entered[Symbol.dispose]();
@@ -114,7 +123,7 @@ export class PackingHere implements Disposable {
     const { places, enter, leave, forget } = this.#entered;
     const { view, upper } = places;
     const done: Buffer[] = [];
-    const trees = { view, upper: upper?.upper };
+    const trees = { view, upper: upper?.upper, listings: this.#listings };
     const { pieces, skipped } = packed(trees, this.#options, this.#walk(), (bytes) => done.push(Buffer.from(bytes)));
     try {
       await turn(); // who is to do something with the bytes begins now
@@ -155,7 +164,7 @@ export class PackingHere implements Disposable {
         failure = { error }; // not of reading
       }
     };
-    const trees = { view, upper: upper?.upper };
+    const trees = { view, upper: upper?.upper, listings: this.#listings };
     const { pieces, skipped } = packed(trees, this.#options, this.#walk(), take);
     try {
       for (let ended = false; !ended; ) {
