@@ -8,6 +8,7 @@ import type { MarkStyle } from '../fs/whiteouts.ts';
 import type { ApplyOptions, ApplyReport, SettledChain, Unpacked } from './apply.ts';
 import type { SettleAnswer, SettleRequest } from './jobs/settle.ts';
 import type { MergeRequest } from './jobs/trees.ts';
+import type { UnpackAnswer } from './jobs/unpacking.ts';
 import type { Threads } from './threads.ts';
 
 /** The layer that is filled. */
@@ -33,7 +34,7 @@ export interface Parts {
   readonly root: ByteString;
   readonly staged: boolean;
   readonly options: ApplyOptions;
-  readonly unsettled: Uint8Array;
+  readonly unsettled: UnpackAnswer['unsettled'];
   readonly sizeBytes?: number;
   readonly found: Omit<ApplyReport, 'sizeBytes'>;
 }

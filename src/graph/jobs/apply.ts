@@ -3,6 +3,7 @@ import type { JobContext } from '../../base/pool.ts';
 import { type RingMemory, RingReader } from '../../base/ring.ts';
 import type { InflateLimits } from '../../codec/inflate.ts';
 import { CODECS, type Codec } from '../../codec/warm.ts';
+import { encodeUnsettled } from '../../diff/unsettled.ts';
 import { TarLexer } from '../../tar/lexer.ts';
 import type { TarSink } from '../../tar/types.ts';
 import { takeDigest } from './hash.ts';
@@ -37,7 +38,7 @@ export function apply(request: ApplyRequest, context: JobContext, jail: Jail): A
     const ended = feed(request, unpacking, context);
     return { ...ended, unsettled: unpacking.finish(ended.tarBytes, ended.tarSha256) };
   });
-  const answer = unpacking.answer(unsettled, tarBytes, tarSha256);
+  const answer = unpacking.answer(encodeUnsettled(unsettled), tarBytes, tarSha256);
   return inflated === undefined ? answer : { ...answer, inflated };
 }
 

@@ -5,7 +5,7 @@ import { type JobContext, jobError } from '../../base/pool.ts';
 import { settle as settleLayer } from '../../diff/fix-ups.ts';
 import { LayerTree } from '../../diff/layer-tree.ts';
 import { Notes } from '../../diff/notes.ts';
-import { decodeUnsettled } from '../../diff/unsettled.ts';
+import { decodeUnsettled, type Unsettled } from '../../diff/unsettled.ts';
 import { LowerView } from '../../fs/lower-view.ts';
 import { treeSizeBytes } from '../../fs/usage.ts';
 import { marksOf } from '../../fs/whiteouts.ts';
@@ -25,7 +25,7 @@ export interface SettleRequest extends Pick<UnpackRequest, 'ids' | 'style'> {
 
 interface UnsettledLayer {
   readonly root: ByteString;
-  readonly unsettled: Uint8Array;
+  readonly unsettled: Uint8Array | Unsettled;
   /** What was known of it when it was unpacked. */
   readonly sizeBytes?: number;
 }
@@ -65,7 +65,7 @@ function settleOne(
   jail: Jail,
 ): SettledLayer {
   using below = lowers.length === 0 ? undefined : new LowerView(lowers, lowerStyle, viaWorkingDirectory);
-  const { directories, placeholders } = decodeUnsettled(unsettled);
+  const { directories, placeholders } = unsettled instanceof Uint8Array ? decodeUnsettled(unsettled) : unsettled;
   const notes = new Notes();
   const check = (): void => context.check();
   const rootPair = { uid: toHost(0, ids.uid, 'user'), gid: toHost(0, ids.gid, 'group') };

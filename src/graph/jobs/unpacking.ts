@@ -6,7 +6,7 @@ import type { JobContext } from '../../base/pool.ts';
 import type { Finding } from '../../base/values.ts';
 import { Deflater } from '../../codec/deflate.ts';
 import { type ApplierOptions, LayerApplier } from '../../diff/apply.ts';
-import { encodeUnsettled } from '../../diff/unsettled.ts';
+import type { Unsettled } from '../../diff/unsettled.ts';
 import { walkChanges } from '../../diff/walk.ts';
 import { typeOf } from '../../fs/stat.ts';
 import { writeAll } from '../../fs/transfer.ts';
@@ -41,8 +41,8 @@ export interface UnpackRequest extends ApplierOptions {
 
 /** What became of it. */
 export interface UnpackAnswer {
-  /** For `settle`: until that is done, the layer is not whole. */
-  readonly unsettled: Uint8Array;
+  /** For `settle`: until that is done, the layer is not whole. Between threads it goes as bytes. */
+  readonly unsettled: Uint8Array | Unsettled;
   /** Sum of the sizes of the layer's non-directories, links once; absent where only a count can tell. */
   readonly sizeBytes?: number;
   readonly entries: number;
@@ -100,13 +100,13 @@ export class Unpacking implements TarSink, Disposable {
   }
 
   /** All of the tar was told, and that is its length and digest; answers what there is to settle. */
-  finish(tarBytes: number, tarSha256: Uint8Array): Uint8Array {
+  finish(tarBytes: number, tarSha256: Uint8Array): Unsettled {
     this.#record?.split.end(tarBytes, tarSha256);
-    return encodeUnsettled(this.#applier.finish(() => this.#context.check()));
+    return this.#applier.finish(() => this.#context.check());
   }
 
   /** Outside, at the end. */
-  answer(unsettled: Uint8Array, tarBytes: number, tarSha256: Buffer): UnpackAnswer {
+  answer(unsettled: Uint8Array | Unsettled, tarBytes: number, tarSha256: Buffer): UnpackAnswer {
     this.#record?.finish();
     const { sizeBytes, entries, notes } = this.#applier;
     return {
