@@ -1,13 +1,19 @@
-import type { Hash } from 'node:crypto';
-
 // node:crypto takes 5 ms to load, in every thread anew, and most commands need none of it: it is loaded by its first use.
-// Names that commands make every time: linux/random.ts, which the database's thread does not load.
+// What commands need every time is in linux/random.ts and linux/sha256.ts, which the database's thread does not load.
+
+/** A digest in the making. */
+export interface Hasher {
+  update(data: Uint8Array | string): Hasher;
+  /** The last call. */
+  digest(): Buffer;
+  digest(as: 'hex'): string;
+}
 
 function loaded(): typeof import('node:crypto') {
   return process.getBuiltinModule('node:crypto');
 }
 
-export function sha256(): Hash {
+export function sha256(): Hasher {
   return loaded().createHash('sha256');
 }
 

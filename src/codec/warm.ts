@@ -1,26 +1,20 @@
-import { sha256 } from '../base/crypto.ts';
 import { isStorageError, StorageError } from '../base/errors.ts';
 import { Deflater } from './deflate.ts';
 import { Inflater } from './inflate.ts';
 
 /** What of Node's own code is loaded when it is first used. */
-export type Codec = 'gzip' | 'zstd' | 'sha256';
+export type Codec = 'gzip' | 'zstd';
 
-export const CODECS: readonly Codec[] = ['gzip', 'zstd', 'sha256'];
+export const CODECS: readonly Codec[] = ['gzip', 'zstd'];
 
 const TEXT = 'layerstore';
-const TEXT_SHA256 = '3bc6f6377e8b4f682c1ba31ef980220b9eee9bb35962de21d1a5ad49c101a72a';
 
 /**
  * Uses a codec once each way, and the way of errors, so that a thread which does this before its chroot loads nothing
- * afterwards (facts.md, hazard 5). 1 to 2 ms, sha256 7. `internal` if this Node's does not work.
+ * afterwards (facts.md, hazard 5). 1 to 2 ms. `internal` if this Node's does not work.
  */
 export function warm(codec: Codec): void {
   const text = Buffer.from(TEXT);
-  if (codec === 'sha256') {
-    if (sha256().update(text).digest('hex') !== TEXT_SHA256) throw broken(codec);
-    return;
-  }
   const parts: Buffer[] = [];
   const deflater = new Deflater(codec, (bytes) => parts.push(Buffer.from(bytes)));
   deflater.write(text);

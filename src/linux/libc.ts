@@ -209,6 +209,11 @@ ending.now = (code, flags) => {
   libc._exit(code);
 };
 
+/** A function that this process has, of whichever library; throws where there is none. */
+export function inProcess(prototype: string): (...args: readonly unknown[]) => number {
+  return process_.func(prototype);
+}
+
 /** Calls a function of libc in another thread; answers what it answers, and nobody knows the errno. */
 export function beside(prototype: string, ...args: readonly unknown[]): Promise<number> {
   const { promise, resolve, reject } = Promise.withResolvers<number>();

@@ -2,9 +2,13 @@ import type { Digest } from '../base/digest.ts';
 import { digestOf } from '../base/digest.ts';
 
 /** Name of a layer together with all below it: the diff id itself at the base, else over `PARENT DIFFID` as text
- *  (OCI image-spec config.md, "Layer ChainID"). */
-export function chainId(parent: Digest | undefined, diffId: Digest): Digest {
-  return parent === undefined ? diffId : digestOf(`${parent} ${diffId}`);
+ *  (OCI image-spec config.md, "Layer ChainID"). `digest`: who hashes. */
+export function chainId(
+  parent: Digest | undefined,
+  diffId: Digest,
+  digest: (text: string) => Digest = digestOf,
+): Digest {
+  return parent === undefined ? diffId : digest(`${parent} ${diffId}`);
 }
 
 /** The chain id of each of `diffIds`, base first. */

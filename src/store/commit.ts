@@ -1,6 +1,7 @@
-import { type Digest, digestOf } from '../base/digest.ts';
+import type { Digest } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
 import type { LayerId } from '../base/values.ts';
+import { digestOf } from '../linux/sha256.ts';
 import { chainId } from '../oci/chain-id.ts';
 import { parseConfig } from '../oci/config.ts';
 import { commitConfig } from '../oci/image.ts';
@@ -59,7 +60,7 @@ export async function commitWritable(
     options.signal?.throwIfAborted();
     const bytes = config(report.diffId);
     const parsed = parseConfig(bytes, 'the new config');
-    const chain = chainId(chains.at(-1), report.diffId);
+    const chain = chainId(chains.at(-1), report.diffId, digestOf);
     notes = report.notes;
     const { lowersMax } = await driver.capabilities();
     const depth = below.length + 1;

@@ -1,7 +1,6 @@
-import type { Hash } from 'node:crypto';
 import { read } from 'node:fs';
 import { promisify } from 'node:util';
-import { sha256 } from '../base/crypto.ts';
+import { type Hasher, sha256 } from '../base/crypto.ts';
 import type { Digest } from '../base/digest.ts';
 import { StorageError } from '../base/errors.ts';
 import type { Abortable, ByteStream } from '../base/values.ts';
@@ -93,7 +92,7 @@ export async function* unpacked(source: ByteStream): ByteStream {
 
 /** `source`; at its end `corrupt` where it is not of the digest that is expected, if one is. */
 export async function* digested(source: ByteStream, expected: Digest | undefined, what: string): ByteStream {
-  const hash: Hash | undefined = expected === undefined ? undefined : sha256();
+  const hash: Hasher | undefined = expected === undefined ? undefined : sha256();
   for await (const chunk of source) {
     hash?.update(chunk);
     yield chunk;

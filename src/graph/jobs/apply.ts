@@ -1,9 +1,9 @@
-import { sha256 } from '../../base/crypto.ts';
 import type { JobContext } from '../../base/pool.ts';
 import { type RingMemory, RingReader } from '../../base/ring.ts';
 import type { InflateLimits } from '../../codec/inflate.ts';
 import { CODECS, type Codec } from '../../codec/warm.ts';
 import { encodeUnsettled } from '../../diff/unsettled.ts';
+import { sha256 } from '../../linux/sha256.ts';
 import { TarLexer } from '../../tar/lexer.ts';
 import type { TarSink } from '../../tar/types.ts';
 import { takeDigest } from './hash.ts';
@@ -44,10 +44,7 @@ export function apply(request: ApplyRequest, context: JobContext, jail: Jail): A
 
 function codecsOf({ from, record }: ApplyRequest): readonly Codec[] {
   if (from.kind === 'file') return CODECS;
-  return [
-    ...(record === undefined ? [] : ['zstd' as const]),
-    ...(from.tarSha256 === undefined ? ['sha256' as const] : []),
-  ];
+  return record === undefined ? [] : ['zstd'];
 }
 
 interface Ended {

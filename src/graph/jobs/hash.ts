@@ -1,7 +1,7 @@
-import { sha256 } from '../../base/crypto.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
 import { isAborted, type RingMemory, RingReader } from '../../base/ring.ts';
+import { sha256 } from '../../linux/sha256.ts';
 
 // The digest of what goes through a ring, taken by whichever thread has the time, for the one that needs it at the end.
 

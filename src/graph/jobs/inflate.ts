@@ -1,12 +1,12 @@
-import type { Hash } from 'node:crypto';
 import { readSync } from 'node:fs';
-import { sha256 } from '../../base/crypto.ts';
+import type { Hasher } from '../../base/crypto.ts';
 import type { Digest } from '../../base/digest.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
 import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import { type InflateLimits, Inflater } from '../../codec/inflate.ts';
 import { type Compression, SNIFF_BYTES, sniff } from '../../codec/sniff.ts';
+import { sha256 } from '../../linux/sha256.ts';
 import { putDigest } from './hash.ts';
 
 /** A run of an open file. The descriptor stays the asker's. */
@@ -52,7 +52,7 @@ export function inflateRange(
   sink: PlainSink,
   limits: Partial<InflateLimits>,
   context: JobContext,
-  tarHash?: Hash,
+  tarHash?: Hasher,
 ): InflateAnswer {
   const blobHash = sha256();
   let tarBytes = 0;

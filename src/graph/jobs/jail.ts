@@ -13,6 +13,7 @@ import {
   umask,
   unshare,
 } from '../../linux/namespace.ts';
+import { sha256 } from '../../linux/sha256.ts';
 
 const HERE = '.' as ByteString;
 const ROOT = '/' as ByteString;
@@ -75,6 +76,7 @@ export class Jail {
 
   /** Has them load what they load late. */
   #warm(codecs: readonly Codec[]): void {
+    sha256(); // hardly anything: always
     for (const codec of codecs) {
       if (!this.#warmed.has(codec)) warm(codec);
       this.#warmed.add(codec);

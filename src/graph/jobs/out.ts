@@ -1,9 +1,9 @@
 import { writeSync } from 'node:fs';
-import { sha256 } from '../../base/crypto.ts';
 import type { Digest } from '../../base/digest.ts';
 import { type RingMemory, RingWriter } from '../../base/ring.ts';
 import { Deflater } from '../../codec/deflate.ts';
 import type { GzipMemory } from '../../codec/gzip.ts';
+import { sha256 } from '../../linux/sha256.ts';
 
 /** How bytes are compressed on their way, and by whom beside the job's thread; see `DeflateHow`. */
 export type Compressing =

@@ -1,12 +1,12 @@
 import { closeSync, readSync } from 'node:fs';
 import { type ByteString, quote } from '../../base/bytes.ts';
-import { sha256 } from '../../base/crypto.ts';
 import type { Digest } from '../../base/digest.ts';
 import { StorageError } from '../../base/errors.ts';
 import type { JobContext } from '../../base/pool.ts';
 import { Inflater } from '../../codec/inflate.ts';
 import { doAll, NO_PIECES, ReadAhead } from '../../fs/read-ahead.ts';
 import { located } from '../../linux/libc.ts';
+import { sha256 } from '../../linux/sha256.ts';
 import { SplitReader } from '../../tar/split.ts';
 import type { Extent } from '../../tar/types.ts';
 import { layerFiles } from '../layer-files.ts';

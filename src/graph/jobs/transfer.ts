@@ -1,6 +1,5 @@
-import type { Hash } from 'node:crypto';
-import { sha256 } from '../../base/crypto.ts';
 import type { JobContext } from '../../base/pool.ts';
+import { sha256 } from '../../linux/sha256.ts';
 import { ToldTar } from '../../tar/told.ts';
 import { Jail } from './jail.ts';
 import type { PackingHere } from './packing.ts';
@@ -29,7 +28,7 @@ export class TransferHere {
     const { root } = request;
     using unpacking = Unpacking.begin(request, this.#context, jail);
     const told = new ToldTar(unpacking);
-    const hash: Hash = sha256();
+    const hash = sha256();
     let tarBytes = 0;
     const skipped = await packing.into((bytes, entries) => {
       tarBytes += bytes.length;
