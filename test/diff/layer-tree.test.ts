@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type ByteString, fromText } from '../../src/base/bytes.ts';
+import { isStorageError } from '../../src/base/errors.ts';
 import { LayerTree } from '../../src/diff/layer-tree.ts';
 import { baseName, parentPath } from '../../src/diff/names.ts';
 import { marksOf } from '../../src/fs/whiteouts.ts';
@@ -56,4 +57,48 @@ test('what was taken away, or was never made by the layer, is not found below th
   // A directory that somebody else put there is nothing of this layer's.
   mkdirat(tree.directory('a' as ByteString).fd, 'foreign' as ByteString, 0o755);
   assert.throws(() => tree.directory('a/foreign' as ByteString), /made "a\/foreign" a directory/);
+});
+
+test('names that a layer has and deletes below are kept up to 64 MiB, and more is refused', async () => {
+  await using dir = await scratch();
+  using tree = new LayerTree(fromText(dir.path), marksOf('overlay'));
+  const long = { ...tree.root, path: 'a/'.repeat(30_000) as ByteString };
+  const bytesEach = long.path.length + 1 + 5;
+  const most = Math.floor((64 << 20) / bytesEach);
+  const name = (i: number): ByteString => `f${String(i).padStart(4, '0')}` as ByteString;
+  for (let i = 0; i < most; i++) tree.deleteBelow(long, name(i));
+  assert.throws(
+    () => tree.deleteBelow(long, name(most)),
+    (error) => isStorageError(error, 'corrupt') && /deletes too many names that it has itself/.test(error.message),
+  );
+});
+
+test('few directories are open at a time, however deep they are, and one that goes closes what is below it', async () => {
+  await using dir = await scratch();
+  const open = (): number => readdirSync('/proc/self/fd').length;
+  const before = open();
+  {
+    using tree = new LayerTree(fromText(dir.path), marksOf('overlay'));
+    const names = Array.from({ length: 100 }, (_, i) => `d${i}`);
+    let path = '' as ByteString;
+    for (const name of names as ByteString[]) {
+      const { listed, made } = tree.listDirectory(tree.directory(path), name, 0o755);
+      assert.ok(made);
+      path = listed.path;
+    }
+    assert.equal(path, names.join('/'));
+    assert.ok(open() - before < 25, `${open() - before} descriptors`);
+    const inode = fstat(tree.directory(path).fd).ino;
+    assert.equal(statSync(join(dir.path, path)).ino, Number(inode));
+    // Back up by more than is open, and down again.
+    assert.equal(tree.directory('d0/d1' as ByteString).path, 'd0/d1');
+    assert.equal(fstat(tree.directory(path).fd).ino, inode);
+    // Cleared from a place that is not the last one: nothing that was open is used any more.
+    tree.clear(tree.root, 'd0' as ByteString);
+    assert.ok(open() - before <= 2);
+    assert.equal(tree.directories.find('d0/d1' as ByteString), undefined);
+    assert.equal(tree.directory('d0/d1' as ByteString).path, 'd0/d1'); // made anew
+    assert.deepEqual(readdirSync(join(dir.path, 'd0/d1')), []);
+  }
+  assert.equal(open(), before);
 });

@@ -341,8 +341,9 @@ test('create takes the beginning of a chain id, as layers shows it, and ls shows
   assert.equal(listed?.chainId.slice(7, 19), chain);
   assert.equal(listed?.image, undefined);
   const chains = (json(c.ok('layers', '--json')) as { chainId: string }[]).map((one) => one.chainId);
+  const images = (json(c.ok('images', '--json')) as { id: string }[]).map((one) => one.id); // they are found so, too
   const digits = [...'0123456789abcdef'].flatMap((a, _, all) => all.map((b) => `sha256:${a}${b}`));
-  c.fails(3, 'create', digits.find((start) => !chains.some((chain) => chain.startsWith(start))) ?? '');
+  c.fails(3, 'create', digits.find((start) => ![...chains, ...images].some((one) => one.startsWith(start))) ?? '');
 });
 
 test('an ordinary user is told in one line, exit 9, but has version and help', (t) => {
