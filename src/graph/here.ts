@@ -1,4 +1,5 @@
 import type { ByteString } from '../base/bytes.ts';
+import { nowMs } from '../base/clock.ts';
 import type { Abortable } from '../base/values.ts';
 import { writeBackBeside } from '../linux/sync.ts';
 import type { ApplyOptions, ApplyReport } from './apply.ts';
@@ -6,6 +7,7 @@ import { fill, type Unpack } from './fill.ts';
 import type { Packing, PackingHere } from './jobs/packing.ts';
 import type { SettleAnswer, SettleRequest } from './jobs/settle.ts';
 import type { Views } from './jobs/views.ts';
+import { TOLD_MS } from './streams.ts';
 import type { Threads } from './threads.ts';
 import type { FillTarget } from './unpacked.ts';
 
@@ -33,8 +35,12 @@ export async function transferHere(
   const { TransferHere } = await import('./jobs/transfer.ts');
   const here = new TransferHere(options.signal);
   let writing: Promise<void> | undefined;
-  const between = (bytesDone: number): void => {
-    options.onBytes?.(bytesDone);
+  let since = nowMs();
+  const between = (bytesDone: number, isLast: boolean): void => {
+    if (isLast || nowMs() - since >= TOLD_MS) {
+      options.onBytes?.(bytesDone);
+      since = nowMs();
+    }
     // Who seals the layer is told what fails.
     writing ??= writeBackBeside(home)
       .catch(() => {})

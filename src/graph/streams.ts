@@ -88,7 +88,8 @@ export function stepRings(): StepRings {
   return { steps: ring(), links: ring() };
 }
 
-const TOLD_MS = 100;
+/** At most so often somebody is told of bytes. */
+export const TOLD_MS = 100;
 
 /** As `chunks`, with `onBytes` told. */
 export async function* watched<T>(

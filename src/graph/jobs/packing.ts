@@ -151,7 +151,7 @@ export class PackingHere implements Disposable {
    * As `stream`, but `out` gets each piece while this thread is among the mounts, and `between` is called with the bytes done each time it is
    * back. What `out` throws ends it.
    */
-  async into(out: TarPieces, between: (bytesDone: number) => void): Promise<readonly string[]> {
+  async into(out: TarPieces, between: (bytesDone: number, isLast: boolean) => void): Promise<readonly string[]> {
     const { places, enter, leave, forget } = this.#entered;
     const { view, upper } = places;
     let bytesDone = 0;
@@ -174,7 +174,7 @@ export class PackingHere implements Disposable {
         leave();
         if (failure !== undefined) throw failure.error;
         await turn(); // who has ended something says so
-        between(bytesDone);
+        between(bytesDone, ended);
         this.#options.signal?.throwIfAborted();
       }
       forget(); // last, as it keeps a core busy

@@ -22,7 +22,7 @@ export class TransferHere {
   async unpack(
     packing: PackingHere,
     request: UnpackRequest,
-    between: (bytesDone: number) => void,
+    between: Parameters<PackingHere['into']>[1],
   ): Promise<UnpackAnswer> {
     const jail = this.#jail;
     const { root } = request;
@@ -42,6 +42,7 @@ export class TransferHere {
   }
 
   settle(request: SettleRequest): SettleAnswer {
+    this.#context.check(); // what it throws itself is told as a failure of a layer
     return settle(request, this.#context, this.#jail);
   }
 }
