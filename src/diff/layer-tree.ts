@@ -43,7 +43,7 @@ export interface Looks {
 }
 
 /** Directories that are open at a time, beside the root. */
-const OPEN_MAX = 16;
+const OPEN_MAX = 8;
 const LINKS_MAX = 40; // as the kernel's MAXSYMLINKS
 /** Parts of the targets of symlinks that one name may lead over: 40 long ones would cost a second for each entry. */
 const LINK_PARTS_MAX = 1000;

@@ -153,29 +153,12 @@ class Packer implements Disposable {
     this.#parents.length = common;
     for (let depth = common; depth < names.length; depth++) {
       const path = names.slice(0, depth + 1);
-      const from = `/${path.join('/')}` as ByteString;
-      refuseWhiteoutName(from, names[depth] as ByteString);
-      if (at !== this.#upper || !this.#listed(at, path, from)) {
-        at.moveTo(path);
-        this.#directory(at.fd, `${from.slice(1)}/` as ByteString);
-      }
+      refuseWhiteoutName(`/${path.join('/')}` as ByteString, names[depth] as ByteString);
+      at.moveTo(path);
+      this.#directory(at.fd, `${path.join('/')}/` as ByteString);
       this.#parents.push(names[depth] as ByteString);
     }
     at.moveTo(names);
-  }
-
-  /** The entry of a directory of the upper as it was a moment ago; false where nobody looked. It is entered, but not opened for that. */
-  #listed(upper: Descent, path: readonly ByteString[], from: ByteString): boolean {
-    const { listings } = this.#options;
-    const above = listings?.get((from.slice(0, from.lastIndexOf('/')) || '/') as ByteString);
-    const attributes = listings?.get(from)?.attributes;
-    const stat = above?.stats?.get(path.at(-1) as ByteString);
-    if (attributes === undefined || stat === undefined || !isDirectory(stat)) return false;
-    upper.moveTo(path.slice(0, -1));
-    upper.enterLater(path.at(-1) as ByteString);
-    const xattrs = attributes.some(this.#keep) ? xattrsNamed(upper.fd, attributes, this.#keep) : NO_XATTRS;
-    this.#header('directory', `${from.slice(1)}/` as ByteString, stat, xattrs);
-    return true;
   }
 
   /**

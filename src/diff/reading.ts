@@ -26,7 +26,7 @@ export function ofReading(error: unknown, path: ByteString, root: ByteString, up
     const what = `Cannot read ${quote(path)}: the disk reported an error (EIO), or a layer below is not the one that has its data (metacopy); dmesg tells which`;
     return new StorageError('unavailable', what, facts);
   }
-  if (errno === 'ENOENT' || errno === 'ESTALE') {
+  if (errno === 'ENOENT' || errno === 'ESTALE' || errno === 'ENOTDIR') {
     const what = `Cannot read ${quote(path)}: it vanished while it was read; stop what writes to the layer and try again`;
     return new StorageError('failed-precondition', what, facts);
   }

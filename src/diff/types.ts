@@ -50,8 +50,6 @@ export interface Listing {
   /** The names of its extended attributes. */
   readonly attributes: readonly ByteString[];
   readonly marks: OverlayMarks;
-  /** What the names were a moment ago, where somebody asked for all of them. */
-  readonly stats?: ReadonlyMap<ByteString, Stat>;
 }
 
 export interface WalkOptions {
@@ -79,8 +77,6 @@ export interface WalkOptions {
 export interface PackOptions {
   /** The upper directory that the view was mounted with, without what is mounted in it: faster to read than the view. */
   readonly upper?: ByteString;
-  /** Of directories of that upper, by path: what was read of them a moment ago. */
-  readonly listings?: ReadonlyMap<ByteString, Listing>;
   /** `docker`: capabilities only, and whole seconds. Default: all that a layer keeps. */
   readonly xattrs?: 'all' | 'docker';
   /** Ids in the archive are the container's. Default: the host's own. */

@@ -67,11 +67,6 @@ export interface CheckedUpper {
   readonly listings: ReadonlyMap<ByteString, Listing>;
 }
 
-/** What is looked at: a directory, and a place for what its names are, all of them or none. */
-export interface CheckedDirectory extends Pick<UpperDirectory, 'fd' | 'names'> {
-  readonly stats: Map<ByteString, Stat>;
-}
-
 /**
  * Reads all directories of an upper; `check` is called for each, with what is in it, and may throw.
  * `corrupt`: one shows a directory that the mounted `base` does not have; the kernel would show it empty.
@@ -80,18 +75,17 @@ export interface CheckedDirectory extends Pick<UpperDirectory, 'fd' | 'names'> {
 export function checkUpper(
   base: ByteString,
   { upper, style, foreign = false }: UpperReading,
-  check: (directory: CheckedDirectory) => void = () => {},
+  check: (directory: Pick<UpperDirectory, 'fd' | 'names'>) => void = () => {},
 ): CheckedUpper {
   using below = Descent.open(base);
   const listings = new Map<ByteString, Listing>();
   let room = LISTED_MAX;
   let redirects = false;
   for (const { fd, path, names, attributes, marks, from } of directoriesOf(upper, style)) {
-    const stats = new Map<ByteString, Stat>();
-    check({ fd, names, stats });
+    check({ fd, names });
     if (foreign) refuseFuseMarks(fd, path, { names, attributes });
     room -= names.length + 1;
-    if (room >= 0) listings.set(path, { names, attributes, marks, stats });
+    if (room >= 0) listings.set(path, { names, attributes, marks });
     redirects ||= marks.redirect;
     if (!marks.redirect || marks.opaque || (from !== undefined && isDirectoryIn(below, from))) continue;
     const value = fgetxattr(fd, `${overlayPrefix(style)}redirect` as ByteString) ?? '';

@@ -63,8 +63,6 @@ interface Level {
   /** Of what the base has in its place: the same but below a renamed directory. */
   readonly basePath: string;
   readonly names: readonly ByteString[];
-  /** Where told: what they are in the upper, as far as it is known. */
-  readonly stats: ReadonlyMap<ByteString, Stat> | undefined;
   next: number;
   readonly stat: Stat;
   readonly inBase: boolean;
@@ -140,12 +138,10 @@ function* stepsBelow(
     options.entering?.(from.fd, path, listing);
     return listing;
   };
-  const top = guided ? read(upper, (startPath || '/') as ByteString, 'none') : undefined;
   const first: Level = {
     path: startPath,
     basePath: startBasePath,
-    names: top?.names ?? union(view.names(), base),
-    stats: top?.stats,
+    names: guided ? read(upper, (startPath || '/') as ByteString, 'none').names : union(view.names(), base),
     next: 0,
     stat: fstat(view.fd),
     inBase: base !== undefined,
@@ -172,8 +168,7 @@ function* stepsBelow(
     here.path = path;
     options.check?.();
     if (++count % BREATH === 0) yield;
-    const own =
-      level.told && upper !== undefined ? (level.stats?.get(name) ?? lstatat(upper.fd, name, ENOENT)) : undefined;
+    const own = level.told && upper !== undefined ? lstatat(upper.fd, name, ENOENT) : undefined;
     const itself = own !== undefined && showsItself(own);
     const now = itself ? unlessWhiteout(own) : present(view, name);
     const basePath = `${level.basePath}/${name}` as ByteString;
@@ -196,8 +191,7 @@ function* stepsBelow(
     const entered = itself && upper !== undefined && areDirectories(now, before);
     if (entered) {
       view.enterLater(name);
-      if (options.listings?.has(path) === true) upper.enterLater(name);
-      else upper.enter(name);
+      upper.enter(name);
       base?.enterLater(name);
     }
     const early = entered ? read(upper, path, options.guide) : undefined;
@@ -242,7 +236,6 @@ function* stepsBelow(
       path,
       basePath,
       names: told ? union(listing.names, opaque ? below : undefined) : union(view.names(), below),
-      stats: listing?.stats,
       next: 0,
       stat: now,
       inBase,

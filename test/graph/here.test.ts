@@ -273,6 +273,45 @@ for (const mode of [undefined, MODE]) {
   });
 }
 
+test('transfer() of the asker’s thread takes what changes after its first look as it is when its turn comes', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  await using disk = await filesystem('tmpfs', 256);
+  await using house = await openHouse(fromText(disk.path), (settings) => openLayerDriver('overlay2', settings));
+  await using threads = await openThreads(2);
+  await using none = await openThreads(2, { here: true });
+  for (const scratch of ['one', 'other']) mkdirSync(join(disk.path, scratch));
+  const driver = storageDriver(house.driver, threads, fromText(join(disk.path, 'one')));
+  const [base, id] = await layerIn(driver, undefined);
+  const upper = toText((await driver.metadata(id)).upper);
+  let acted = false;
+  const change = (): void => {
+    acted = true;
+    for (const name of ['kept/new5', 'kept/new2999', 'a/f3', 'a/f4']) rmSync(join(upper, name));
+    chmodSync(join(upper, 'kept/new6'), 0o604);
+    rmSync(join(upper, 'kept/new7'));
+    mkdirSync(join(upper, 'kept/new7'));
+    writeFileSync(join(upper, 'kept/new7/inside'), 'inside');
+    writeFileSync(join(upper, 'kept/new8'), 'longer');
+  };
+  // The target is asked for after the upper was looked through.
+  const changing = new Proxy(house.driver, {
+    get(target, key) {
+      const value: unknown = Reflect.get(target, key, target);
+      if (typeof value !== 'function') return value;
+      return (...of: unknown[]): unknown => {
+        if (key === 'content' && of[0] !== id && !acted) change();
+        return value.apply(target, of);
+      };
+    },
+  });
+  const here = storageDriver(changing, none, fromText(join(disk.path, 'other')));
+  const to = 'to' as string as LayerId;
+  await driver.create(to, { parent: base, writable: false });
+  const { diffId } = await here.transfer(id, to, { fresh: true });
+  assert.ok(acted && none.jobs.idle === 0);
+  assert.equal(diffId, `sha256:${await hashed(driver.diff(id, base))}`);
+});
+
 test('mounts of the asker’s thread take no other one, and leave it where it was', async (t) => {
   if (!need(t, 'root', 'mount')) return;
   await using disk = await filesystem('tmpfs', 64);

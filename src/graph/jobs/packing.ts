@@ -5,11 +5,11 @@ import type { IdMaps } from '../../base/id-map.ts';
 import type { Abortable } from '../../base/values.ts';
 import type { TarPieces } from '../../diff/output.ts';
 import { packPieces } from '../../diff/pack.ts';
-import type { Packable, PackOptions } from '../../diff/types.ts';
-import { type CheckedDirectory, checkUpper } from '../../diff/upper.ts';
+import type { Packable } from '../../diff/types.ts';
+import { checkUpper } from '../../diff/upper.ts';
 import { walkDifferencesInPieces } from '../../diff/walk.ts';
 import { isFile } from '../../fs/stat.ts';
-import { lstatat } from '../../linux/inode.ts';
+import { lstatBriefly } from '../../linux/inode.ts';
 import { ENOENT } from '../../linux/libc.ts';
 import { Jail } from './jail.ts';
 import { type EnteredViews, enterViews, type Views } from './views.ts';
@@ -27,12 +27,11 @@ const SKIPPED_MAX = 100;
 export interface Packed {
   readonly view: ByteString;
   readonly upper: ByteString | undefined;
-  readonly listings?: PackOptions['listings'];
 }
 
 /** The pieces of the layer tar of what differs, and what it cannot hold, once all of them are done. */
 export function packed(
-  { view, upper, listings }: Packed,
+  { view, upper }: Packed,
   packing: Packing,
   differences: Iterable<Packable | undefined>,
   out: TarPieces,
@@ -42,7 +41,6 @@ export function packed(
     xattrs: packing.xattrs,
     ids: packing.ids,
     ...(upper === undefined ? {} : { upper }),
-    ...(listings === undefined ? {} : { listings }),
     skipped: (path: ByteString, because: string) => {
       if (skipped.length < SKIPPED_MAX) skipped.push(`${because}: ${path}`);
     },
@@ -67,18 +65,11 @@ const TOO_LONG = new Error('a tar takes a thread');
 export class PackingHere implements Disposable {
   readonly #entered: EnteredViews;
   readonly #options: Packing & Abortable;
-  readonly #listings: PackOptions['listings'];
   readonly #walk: () => Iterable<Packable | undefined>;
 
-  private constructor(
-    entered: EnteredViews,
-    options: Packing & Abortable,
-    listings: PackOptions['listings'],
-    walk: () => Iterable<Packable | undefined>,
-  ) {
+  private constructor(entered: EnteredViews, options: Packing & Abortable, walk: () => Iterable<Packable | undefined>) {
     this.#entered = entered;
     this.#options = options;
-    this.#listings = listings;
     this.#walk = walk;
   }
 
@@ -92,14 +83,12 @@ export class PackingHere implements Disposable {
       const since = nowMs();
       let count = 0;
       let sizeBytes = 0;
-      const check = ({ fd, names, stats }: CheckedDirectory): void => {
+      const check = ({ fd, names }: { readonly fd: number; readonly names: readonly ByteString[] }): void => {
         options.signal?.throwIfAborted();
         count += names.length;
         for (const name of count <= NAMES_MAX ? names : []) {
-          const stat = lstatat(fd, name, ENOENT);
-          if (stat === undefined) continue;
-          stats.set(name, stat);
-          if (isFile(stat)) sizeBytes += stat.sizeBytes;
+          const stat = lstatBriefly(fd, name, ENOENT);
+          if (stat !== undefined && isFile(stat)) sizeBytes += stat.sizeBytes;
         }
         if (count > NAMES_MAX || sizeBytes > BYTES_MAX || nowMs() - since > DEAF_MS) throw TOO_LONG;
       };
@@ -107,7 +96,7 @@ export class PackingHere implements Disposable {
       if (upper !== undefined && found?.redirects === false) {
         const how = { upper: upper.upper, guide: upper.style, listings: found.listings };
         entered.leave();
-        return new PackingHere(entered, options, how.listings, () => walkDifferencesInPieces(view, base, how));
+        return new PackingHere(entered, options, () => walkDifferencesInPieces(view, base, how));
       }
     } catch (error) {
       entered[Symbol.dispose]();
@@ -123,7 +112,7 @@ export class PackingHere implements Disposable {
     const { places, enter, leave, forget } = this.#entered;
     const { view, upper } = places;
     const done: Buffer[] = [];
-    const trees = { view, upper: upper?.upper, listings: this.#listings };
+    const trees = { view, upper: upper?.upper };
     const { pieces, skipped } = packed(trees, this.#options, this.#walk(), (bytes) => done.push(Buffer.from(bytes)));
     try {
       await turn(); // who is to do something with the bytes begins now
@@ -164,7 +153,7 @@ export class PackingHere implements Disposable {
         failure = { error }; // not of reading
       }
     };
-    const trees = { view, upper: upper?.upper, listings: this.#listings };
+    const trees = { view, upper: upper?.upper };
     const { pieces, skipped } = packed(trees, this.#options, this.#walk(), take);
     try {
       for (let ended = false; !ended; ) {
