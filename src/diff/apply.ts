@@ -33,7 +33,7 @@ import {
 import { EEXIST, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EPERM, located } from '../linux/libc.ts';
 import { flistxattr, fremovexattr, fsetxattr, lsetxattr } from '../linux/xattr.ts';
 import type { TarEntry } from '../tar/types.ts';
-import { Mark } from './directories.ts';
+import { Mark, ROOT_ROW } from './directories.ts';
 import { finishDirectories, isUnusualTime, noteTime } from './finish.ts';
 import { LayerTree, type Place, refusal } from './layer-tree.ts';
 import { baseName, cleanName, joinPath, parentPath } from './names.ts';
@@ -189,7 +189,7 @@ export class LayerApplier implements Disposable {
 
   #directory({ fd, row }: Place, entry: TarEntry, isOwned: boolean, hasMode: boolean): void {
     const { directories } = this.tree;
-    const again = directories.mtimeNs(row) !== undefined;
+    const again = directories.mtimeNs(row) !== undefined || row === ROOT_ROW;
     directories.setMtimeNs(row, entry.mtimeNs);
     directories.unmark(row, Mark.implied);
     if (again) directories.setDefaultAcl(row, undefined);

@@ -387,6 +387,20 @@ export function driverSuite(name: DriverName, open: Open): void {
       assert.deepEqual(llistxattr(root).filter(keepXattr), []);
     });
 
+    test('a writable layer shows the root of what it stands on, its access list too', async (t) => {
+      await using h = await house(t);
+      if (h === undefined) return;
+      await h.driver.create(a, { writable: true });
+      const { root } = await h.driver.content(a);
+      chmodSync(root, 0o750);
+      const list = 'system.posix_acl_access' as ByteString;
+      lsetxattr(root, list, DEFAULT_ACL); // the mask, and so the mode's group, is more than the group may
+      await h.driver.create(b, { parent: a, writable: true });
+      await using mounted = await h.driver.mount(b);
+      assert.deepEqual(lgetxattr(mounted.path, list), DEFAULT_ACL);
+      assert.equal(statSync(mounted.path).mode, statSync(root).mode);
+    });
+
     test('content() and metadata() of an absent layer are not-found', async (t) => {
       await using h = await house(t);
       if (h === undefined) return;

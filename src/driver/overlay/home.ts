@@ -3,9 +3,11 @@ import { StorageError } from '../../base/errors.ts';
 import type { LayerId } from '../../base/values.ts';
 import { ensureDirectory, makeDirectory, makeFile, temporaryName } from '../../fs/atomic.ts';
 import { removeTree } from '../../fs/remove.ts';
+import { ACL_DEFAULT, keepXattr, xattrsOf } from '../../fs/xattrs.ts';
 import { AT_FDCWD, lstatat, RENAME_NOREPLACE, readlinkat, renameat2, symlinkat, unlinkat } from '../../linux/inode.ts';
 import { EEXIST, EINVAL, ENOENT } from '../../linux/libc.ts';
 import { randomBytes } from '../../linux/random.ts';
+import { lsetxattr } from '../../linux/xattr.ts';
 import { exists, isDirectoryAt, listNames, type Owner, readSmall, tampered, withDirectory } from '../home-files.ts';
 import { isLayerId, parseLayerId } from '../ids.ts';
 
@@ -133,11 +135,22 @@ export interface Below {
   readonly layer: OverlayLayer;
 }
 
+/** Who the new layer's directories belong to, and whether it is to be written to as it is; else an archive says what its root is like. */
+export interface NewLayer {
+  readonly owner: Owner;
+  readonly writable: boolean;
+}
+
 /**
  * Makes a whole layer: under a temporary name, its link, then the rename into place, and `committed` in the parent
  * last. On failure nothing of it is left. The caller has the lock of `id` and knows that it is absent.
  */
-export function makeLayer(home: ByteString, id: LayerId, below: Below | undefined, owner: Owner): void {
+export function makeLayer(
+  home: ByteString,
+  id: LayerId,
+  below: Below | undefined,
+  { owner, writable }: NewLayer,
+): void {
   const us = process.geteuid?.() ?? 0;
   const temporary = temporaryName();
   const dir = `${home}/${temporary}`;
@@ -147,8 +160,14 @@ export function makeLayer(home: ByteString, id: LayerId, below: Below | undefine
   try {
     makeDirectory(dir as ByteString, 0o710, us, owner.gid);
     // Overlay shows the root of the top layer: the parent's own root must go on being seen.
-    const root = below === undefined ? undefined : lstatat(AT_FDCWD, pathsOf(home, below.id).diff);
+    const shown = below === undefined ? undefined : pathsOf(home, below.id).diff;
+    const root = shown === undefined ? undefined : lstatat(AT_FDCWD, shown);
     makeDirectory(at('diff'), (root?.mode ?? 0o755) & 0o7777, root?.uid ?? owner.uid, root?.gid ?? owner.gid);
+    // A mode with an access list is its mask: alone it would give the group what others were given. What a directory
+    // passes on stays behind, or what an archive makes in it would get it.
+    const attributes =
+      shown !== undefined && writable ? xattrsOf(shown, (one) => keepXattr(one) && one !== ACL_DEFAULT) : [];
+    for (const [one, value] of attributes) lsetxattr(at('diff'), one, value);
     link = makeLink(home, id);
     makeFile(at('link'), Buffer.from(link, 'latin1'), 0o644);
     if (below !== undefined) {

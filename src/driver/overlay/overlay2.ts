@@ -179,7 +179,7 @@ class Overlay2 implements LayerDriver {
         }
         const below = parent === undefined ? undefined : { id: parent, layer: readLayer(this.home, parent) };
         if (below !== undefined) this.#checkParent(id, below.id, below.layer);
-        makeLayer(this.home, id, below, this.#owner);
+        makeLayer(this.home, id, below, { owner: this.#owner, writable });
       },
       signal === undefined ? {} : { signal },
     );
