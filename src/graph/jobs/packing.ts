@@ -107,25 +107,21 @@ export class PackingHere implements Disposable {
     return undefined;
   }
 
-  /** The tar; answers what it cannot hold. `seen`: called with each piece once whoever wanted it has it. */
-  async *stream(seen: (piece: Buffer) => void = () => {}): AsyncGenerator<Uint8Array, readonly string[], undefined> {
+  /** The tar; answers what it cannot hold. */
+  async *stream(): AsyncGenerator<Uint8Array, readonly string[], undefined> {
     const { places, enter, leave, forget } = this.#entered;
     const { view, upper } = places;
     const done: Buffer[] = [];
     const trees = { view, upper: upper?.upper };
     const { pieces, skipped } = packed(trees, this.#options, this.#walk(), (bytes) => done.push(Buffer.from(bytes)));
     try {
-      await turn(); // who is to do something with the bytes begins now
       for (let ended = false; !ended; ) {
         enter();
         const since = nowMs();
         while (!ended && done.length === 0 && nowMs() - since < AWAY_MS) ended = pieces.next().done === true;
         if (ended) forget();
         else leave();
-        for (const piece of done.splice(0)) {
-          yield piece;
-          seen(piece);
-        }
+        yield* done.splice(0);
         await turn();
         this.#options.signal?.throwIfAborted();
       }
