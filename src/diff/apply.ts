@@ -173,7 +173,7 @@ export class LayerApplier implements Disposable {
   #root(entry: TarEntry): void {
     const fd = openat(this.tree.root.fd, HERE, O_RDONLY | O_DIRECTORY);
     try {
-      this.#directory({ ...this.tree.root, fd }, entry, false, false);
+      this.#directory({ ...this.tree.root, fd }, entry);
     } finally {
       close(fd);
     }
@@ -183,18 +183,18 @@ export class LayerApplier implements Disposable {
     // What mkdir(2) gives is what is wanted: but for set-id bits, one of which it takes from the directory above.
     const isPlain = (place.looks?.mode ?? S_ISGID) < S_ISGID && entry.mode < S_ISGID;
     const { listed, made } = this.tree.listDirectory(place, name, isPlain ? entry.mode : 0o700);
-    this.#directory(listed, entry, made && this.#owners.given(place, entry), made && isPlain);
+    this.#directory(listed, entry, made ? { owner: this.#owners.given(place, entry), mode: isPlain } : {});
     listed.looks = { gid: this.#owners.gid(entry), mode: entry.mode };
   }
 
-  #directory({ fd, row }: Place, entry: TarEntry, isOwned: boolean, hasMode: boolean): void {
+  #directory({ fd, row }: Place, entry: TarEntry, given: { owner?: boolean; mode?: boolean } = {}): void {
     const { directories } = this.tree;
     const again = directories.mtimeNs(row) !== undefined || row === ROOT_ROW;
     directories.setMtimeNs(row, entry.mtimeNs);
     directories.unmark(row, Mark.implied);
     if (again) directories.setDefaultAcl(row, undefined);
-    if (!isOwned) fchown(fd, this.#owners.uid(entry), this.#owners.gid(entry));
-    if (!hasMode) fchmod(fd, entry.mode);
+    if (given.owner !== true) fchown(fd, this.#owners.uid(entry), this.#owners.gid(entry));
+    if (given.mode !== true) fchmod(fd, entry.mode);
     if (again) for (const known of flistxattr(fd)) if (keepXattr(known)) fremovexattr(fd, known);
     for (const [key, value] of this.#xattrs(entry)) {
       if (key === ACL_DEFAULT) directories.setDefaultAcl(row, value);

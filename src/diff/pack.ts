@@ -60,7 +60,8 @@ const WHITEOUT: TarEntry = {
 
 /**
  * Writes the layer archive of `differences` (in their order: see there), reading what they name below `root`. Equal
- * trees and differences give equal bytes (driver-behaviour D8). `out` is called with up to 1 MiB at a time, first less. A file that cannot be read, or is written to meanwhile, fails the whole archive.
+ * trees and differences give equal bytes (driver-behaviour D8). `out` is called with up to 1 MiB at a time, first less.
+ * A file that cannot be read, or is written to meanwhile, fails the whole archive.
  */
 export function packTree(...what: Parameters<typeof packPieces>): void {
   doAll(packPieces(...what));

@@ -133,8 +133,8 @@ export class PackingHere implements Disposable {
   }
 
   /**
-   * As `stream`, but `out` gets each piece while this thread is among the mounts, and `between` is called with the bytes done each time it is
-   * back. What `out` throws ends it.
+   * As `stream`, but `out` gets each piece while this thread is among the mounts, and `between` is called with the bytes
+   * done each time it is back. What `out` throws ends it.
    */
   async into(out: TarPieces, between: (bytesDone: number, isLast: boolean) => void): Promise<readonly string[]> {
     const { places, enter, leave, forget } = this.#entered;
