@@ -1,4 +1,4 @@
-import { constants, createZstdCompress } from 'node:zlib';
+import { createZstdCompress } from 'node:zlib';
 import { StorageError } from '../base/errors.ts';
 import { type GzipMemory, GzipPieces, gzipMemory } from './gzip.ts';
 import { closedError, SyncStream } from './sync-stream.ts';
@@ -12,6 +12,13 @@ const ROOM_BYTES = 64 * 1024;
 /** What one of zstd's own threads compresses at a time. 8 MiB, its choice, makes 1 % less of a layer and takes 60 MB. */
 const JOB_BYTES = 2 << 20;
 const LEVEL = 3;
+// zstd.h; node:zlib's constants load it.
+const ZSTD_E_CONTINUE = 0;
+const ZSTD_E_END = 2;
+const ZSTD_C_COMPRESSION_LEVEL = 100;
+const ZSTD_C_CHECKSUM_FLAG = 201;
+const ZSTD_C_NB_WORKERS = 400;
+const ZSTD_C_JOB_SIZE = 401;
 
 /** Where the pieces of a stream go. */
 interface Pieces {
@@ -25,8 +32,18 @@ interface Pieces {
   close(): void;
 }
 
+/** zstd, a call at a time: see `SyncStream`. */
+export interface ZstdStepper {
+  readonly consumed: number;
+  readonly produced: number;
+  step(flush: number, input: Uint8Array, start: number, output: Uint8Array): string | undefined;
+  close(): void;
+}
+
 /** By whom a stream is compressed, beside the calling thread. */
 export interface DeflateHow {
+  /** zstd: by this instead of Node's, without workers. It has the level, and is the stream's to close. */
+  readonly by?: ZstdStepper | undefined;
   /** gzip: what `helpGzip` of other threads was given too. */
   readonly memory?: GzipMemory | undefined;
   /** zstd: threads of its own. 0 (default): none; any number of them gives the same bytes, other ones than 0 does. */
@@ -108,18 +125,18 @@ export class Deflater {
 
 class ZstdPieces implements Pieces {
   readonly #out: (bytes: Uint8Array) => void;
-  readonly #stream: SyncStream;
+  readonly #stream: ZstdStepper;
   #piece: Buffer = Buffer.allocUnsafe(PIECE_BYTES_FIRST);
   readonly #room = Buffer.allocUnsafe(ROOM_BYTES);
   /** Tells when the frame is whole: of ZSTD_e_end Node does not say so, and asked once more it appends an empty one. */
   readonly #frames = new ZstdFrames();
 
-  constructor({ workers = 0, level = LEVEL }: DeflateHow, out: (bytes: Uint8Array) => void) {
+  constructor({ by, workers = 0, level = LEVEL }: DeflateHow, out: (bytes: Uint8Array) => void) {
     this.#out = out;
-    this.#stream = new SyncStream(createZstdCompress({ chunkSize: 64, params: parameters(workers, level) }));
+    this.#stream = by ?? new SyncStream(createZstdCompress({ chunkSize: 64, params: parameters(workers, level) }));
     // Its threads begin with the first call: now, since a thread in a mount namespace of its own could not leave it
     // while they share its root directory (setns(2), EINVAL).
-    if (workers > 0) this.#step(constants.ZSTD_e_continue, 0, 0);
+    if (workers > 0) this.#step(ZSTD_E_CONTINUE, 0, 0);
   }
 
   next(): Uint8Array {
@@ -135,8 +152,8 @@ class ZstdPieces implements Pieces {
   }
 
   pack(length: number, last: boolean): void {
-    for (let at = 0; at < length; ) at += this.#step(constants.ZSTD_e_continue, at, length);
-    while (last && !this.#frames.complete) this.#step(constants.ZSTD_e_end, length, length);
+    for (let at = 0; at < length; ) at += this.#step(ZSTD_E_CONTINUE, at, length);
+    while (last && !this.#frames.complete) this.#step(ZSTD_E_END, length, length);
   }
 
   close(): void {
@@ -148,7 +165,7 @@ class ZstdPieces implements Pieces {
     const failure = this.#stream.step(flush, this.#piece.subarray(0, end), at, this.#room);
     if (failure !== undefined) throw new StorageError('internal', `Cannot compress with zstd: ${failure}`);
     const { consumed, produced } = this.#stream;
-    if (consumed === 0 && produced === 0 && (at < end || flush === constants.ZSTD_e_end)) {
+    if (consumed === 0 && produced === 0 && (at < end || flush === ZSTD_E_END)) {
       throw new StorageError('internal', 'Cannot compress with zstd: no progress');
     }
     const bytes = this.#room.subarray(0, produced);
@@ -159,7 +176,7 @@ class ZstdPieces implements Pieces {
 }
 
 function parameters(workers: number, level: number): Record<number, number> {
-  const own = { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_checksumFlag]: 1 };
+  const own = { [ZSTD_C_COMPRESSION_LEVEL]: level, [ZSTD_C_CHECKSUM_FLAG]: 1 };
   if (workers === 0) return own;
-  return { ...own, [constants.ZSTD_c_nbWorkers]: workers, [constants.ZSTD_c_jobSize]: JOB_BYTES };
+  return { ...own, [ZSTD_C_NB_WORKERS]: workers, [ZSTD_C_JOB_SIZE]: JOB_BYTES };
 }

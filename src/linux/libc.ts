@@ -58,6 +58,7 @@ type CallName =
   | 'renameat2'
   | 'getdents64'
   | 'fcntl'
+  | 'send'
   | '_exit';
 
 type Call = (...args: readonly unknown[]) => number;
@@ -124,6 +125,7 @@ const CALLS: Readonly<Record<CallName, Defining>> = {
   getrandom:  func('long getrandom(uint8_t *, size_t, uint32_t)'),
   open_by_handle_at: func('int open_by_handle_at(int, uint8_t *, int)'),
   fcntl:      func('int fcntl(int, int, int)'),
+  send:       func('long send(int, uint8_t *, size_t, int)'),
   _exit:      func('void _exit(int)'),
   openat2:    syscall(['long', 'int', 'uint8_t *', 'uint8_t *', 'size_t']),
   renameat2:  syscall(['long', 'int', 'uint8_t *', 'int', 'uint8_t *', 'uint32_t']),
@@ -138,8 +140,8 @@ const last = { errno: 0 };
  */
 const DOUBTFUL: ReadonlySet<number> = new Set([4 /* EINTR */, 11 /* EAGAIN */, 110 /* ETIMEDOUT */]);
 const REPEATS = 3;
-/** A failed close has closed; of a lock EAGAIN is an answer. */
-const ONCE: ReadonlySet<string> = new Set(['close', 'flock'] satisfies CallName[]);
+/** A failed close has closed; of a lock and of a socket EAGAIN is an answer. */
+const ONCE: ReadonlySet<string> = new Set(['close', 'flock', 'send'] satisfies CallName[]);
 
 /** Repeats a call whose errno is in doubt: what failed has changed nothing, so it fails the same way again. */
 export function steady(call: Call, repeats: number = REPEATS, arity?: number): Call {
@@ -207,6 +209,13 @@ const F_SETFL = 4;
 ending.now = (code, flags) => {
   for (const [fd, was] of flags) libc.fcntl(fd, F_SETFL, was);
   libc._exit(code);
+};
+
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+ending.send = (fd, bytes) => {
+  const sent = libc.send(fd, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL);
+  return sent < 0 && last.errno === EAGAIN ? 0 : sent;
 };
 
 /** A function that this process has, of whichever library; throws where there is none. */

@@ -8,8 +8,8 @@ import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
 import { layerstore, shell } from './run-cli.ts';
 
-// What a command writes is the same wherever standard output leads: a file and a pipe take it without Node's streams, a
-// pipe whose reader is slow, a socket and a terminal with them.
+// What a command writes is the same wherever standard output leads: files, pipes and sockets take it without Node's streams, a
+// pipe or a socket whose reader is slow and a terminal with them.
 
 interface Rig extends AsyncDisposable {
   readonly root: string;

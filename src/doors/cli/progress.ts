@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs';
 import { nowMs } from '../../base/clock.ts';
 import type { Progress } from '../../store/types.ts';
 import type { Context } from './context.ts';
@@ -28,8 +29,17 @@ const BAR_WIDTH = 30;
 /** A bar per layer on a terminal, a line now and then elsewhere, nothing with `--quiet`. All on standard error. */
 function progressView(context: Context): ProgressView {
   if (context.quiet) return { onProgress: () => {}, finish: () => {} };
-  const { stderr, env } = context;
-  return stderr.isTTY === true && env['TERM'] !== 'dumb' ? bars(stderr) : lines(stderr, nowMs);
+  const isBars = context.env['TERM'] !== 'dumb' && mayBeTerminal() && context.stderr.isTTY === true;
+  return isBars ? bars(context.stderr) : lines((text) => context.stderr.write(text), nowMs);
+}
+
+/** Of what is none, Node's stream is not made before there is something to say. */
+function mayBeTerminal(): boolean {
+  try {
+    return fstatSync(2).isCharacterDevice();
+  } catch {
+    return false; // it is gone
+  }
 }
 
 /** One line for each layer, drawn over at most ten times a second. */
@@ -72,7 +82,7 @@ export function barLine(progress: Progress, columns: number): string {
 }
 
 /** A line every five seconds: short runs stay silent, logs of long ones stay short. */
-function lines(stderr: NodeJS.WriteStream, now: () => number): ProgressView {
+function lines(write: (text: string) => void, now: () => number): ProgressView {
   let saidAt = now();
   return {
     onProgress: (progress) => {
@@ -80,7 +90,7 @@ function lines(stderr: NodeJS.WriteStream, now: () => number): ProgressView {
       saidAt = now();
       const total = progress.bytesTotal === undefined ? '' : ` of ${humanSize(progress.bytesTotal)}`;
       const layer = progress.layer === undefined ? '' : ` ${shownId(progress.layer, false)}`;
-      stderr.write(`${progress.step}${layer}: ${humanSize(progress.bytesDone)}${total}\n`);
+      write(`${progress.step}${layer}: ${humanSize(progress.bytesDone)}${total}\n`);
     },
     finish: () => {},
   };

@@ -1,5 +1,4 @@
-import { setImmediate as turn } from 'node:timers/promises';
-import { nowMs } from '../../base/clock.ts';
+import { nowMs, turn } from '../../base/clock.ts';
 import type { Change } from '../../base/values.ts';
 import type { ChangesRequest } from './compare.ts';
 import { Jail } from './jail.ts';

@@ -1,6 +1,5 @@
-import { setImmediate as turn } from 'node:timers/promises';
 import type { ByteString } from '../../base/bytes.ts';
-import { nowMs } from '../../base/clock.ts';
+import { nowMs, turn } from '../../base/clock.ts';
 import type { IdMaps } from '../../base/id-map.ts';
 import type { Abortable } from '../../base/values.ts';
 import type { TarPieces } from '../../diff/output.ts';

@@ -21,6 +21,7 @@ import {
   readDirectory,
   type Stat,
 } from '../../linux/inode.ts';
+import { zstdStream } from '../../linux/zstd.ts';
 import { SplitWriter } from '../../tar/split.ts';
 import type { TarEntry, TarSink } from '../../tar/types.ts';
 import type { Jail } from './jail.ts';
@@ -174,6 +175,8 @@ function differs(copy: ByteString, of: ByteString): boolean {
   return false;
 }
 
+const LEVEL = 1;
+
 /** A split record on disk: zstd around the codec's bytes. Opened before the jail, written from inside. */
 class RecordFile {
   readonly #fd: number;
@@ -182,7 +185,8 @@ class RecordFile {
 
   constructor(path: ByteString) {
     this.#fd = openSync(toBytes(path), 'wx', 0o600);
-    this.#deflater = new Deflater('zstd', (bytes) => writeAll(this.#fd, bytes, path), { level: 1 });
+    const how = { level: LEVEL, by: zstdStream(LEVEL) } as const;
+    this.#deflater = new Deflater('zstd', (bytes) => writeAll(this.#fd, bytes, path), how);
     this.split = new SplitWriter((bytes) => this.#deflater.write(bytes));
   }
 
