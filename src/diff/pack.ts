@@ -1,8 +1,9 @@
 import type { ByteString } from '../base/bytes.ts';
+import { isStorageError } from '../base/errors.ts';
 import { IDENTITY, toContainer } from '../base/id-map.ts';
 import { Descent } from '../fs/descent.ts';
 import { doAll, NO_PIECES, type Pieces, ReadAhead } from '../fs/read-ahead.ts';
-import { allocatedBytes, inodeKey, isDirectory, isFile, isSocket, isWhiteout, sameInode, typeOf } from '../fs/stat.ts';
+import { inodeKey, isDirectory, isFile, isSocket, isWhiteout, typeOf } from '../fs/stat.ts';
 import { isMarked, showsItself, WHITEOUT_PREFIX } from '../fs/whiteouts.ts';
 import {
   CAPABILITY,
@@ -17,30 +18,24 @@ import {
 import {
   close,
   fstat,
-  lseek,
   lstatat,
   O_NOFOLLOW,
   O_NONBLOCK,
   O_RDONLY,
   openat,
   readlinkat,
-  SEEK_DATA,
-  SEEK_HOLE,
   type Stat,
 } from '../linux/inode.ts';
-import { EINVAL, ELOOP, ENOENT, ENXIO, located } from '../linux/libc.ts';
+import { ELOOP, ENOENT, ENOTDIR, ENXIO, located } from '../linux/libc.ts';
 import { flistxattr } from '../linux/xattr.ts';
-import { paddingOf } from '../tar/header.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
 import { encodeEntry, trailer } from '../tar/write.ts';
+import { Contents } from './contents.ts';
 import { Output, type TarPieces } from './output.ts';
 import { changed, ofReading, refuseWhiteoutName } from './reading.ts';
 import type { Packable, PackOptions } from './types.ts';
 
 const SECOND = 1_000_000_000n;
-/** Files up to this are read at once, and as they are. */
-const PIECE_BYTES = 1024 * 1024;
-const SEEK_SET = 0;
 const READING = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
 const NO_XATTRS: Xattrs = new Map();
 const EMPTY = '' as ByteString;
@@ -90,11 +85,14 @@ class Packer implements Disposable {
   readonly #view: Descent;
   readonly #upper: Descent | undefined;
   readonly #output: Output;
+  readonly #contents: Contents;
   readonly #ahead: ReadAhead<TarEntry>;
   /** Archive name of the first name of each inode that has several. */
   readonly #linked = new Map<string, ByteString>();
   /** The directories from the root to the last entry that the archive holds already. */
   #parents: ByteString[] = [];
+  /** What begins so was in a directory that is gone. */
+  #gone: string | undefined;
 
   constructor(
     root: ByteString,
@@ -105,6 +103,7 @@ class Packer implements Disposable {
     this.#root = root;
     this.#options = options;
     this.#output = new Output(out);
+    this.#contents = new Contents(root, this.#output);
     this.#ahead = new ReadAhead((bytes, entry) => this.#output.write(bytes, entry));
     this.#view = view;
     this.#upper = upper;
@@ -116,8 +115,9 @@ class Packer implements Disposable {
 
   add(difference: Packable): Pieces {
     try {
-      this.#add(difference);
+      if (this.#gone === undefined || !difference.path.startsWith(this.#gone)) this.#add(difference);
     } catch (error) {
+      if (difference.early === true && isGone(error)) return NO_PIECES; // with the directory that it was in
       throw ofReading(located(error, difference.path), difference.path, this.#root);
     }
     return this.#ahead.advance(); // its errors are of other paths
@@ -136,9 +136,30 @@ class Packer implements Disposable {
     this.#enter(at, names);
     const prefix = names.length === 0 ? '' : `${names.join('/')}/`;
     if (difference.kind === 'delete') this.#whiteout(prefix, name);
-    else if (at === this.#view || !this.#entryOfUpper(at, prefix, name, difference)) {
+    else if (
+      at === this.#view ||
+      !(this.#entryOfUpper(at, prefix, name, difference) || this.#isGone(at, prefix, name, difference))
+    ) {
       this.#entry(prefix, name, difference);
     }
+  }
+
+  /**
+   * Whether nothing of the layer is there any more, where what was seen was seen a moment ago; says that it was deleted
+   * where that is so.
+   */
+  #isGone(upper: Descent, prefix: string, name: ByteString, { kind, path, stat: seen, early }: Packable): boolean {
+    if (early !== true || seen === undefined) return false;
+    const own = lstatat(upper.fd, name, ENOENT);
+    this.#view.moveTo(namesIn(prefix));
+    const shown = lstatat(this.#view.fd, name, ENOENT);
+    if (own !== undefined && shown !== undefined && !isWhiteout(own)) {
+      if (isDirectory(own) === isDirectory(seen)) return false;
+      throw changed(`${prefix}${name}` as ByteString, 'another took its place'); // what is in it was not looked at
+    }
+    if (shown === undefined && kind !== 'add') this.#whiteout(prefix, name);
+    this.#gone = `${path}/`;
+    return true;
   }
 
   *finish(): Generator<void, void, undefined> {
@@ -167,6 +188,11 @@ class Packer implements Disposable {
    * a mount that was made a moment ago. False, with nothing written, where the view is to be asked all the same.
    */
   #entryOfUpper(upper: Descent, prefix: string, name: ByteString, difference: Packable): boolean {
+    if (difference.stat !== undefined && isDirectory(difference.stat)) {
+      if (upper.enter(name, ENOENT, ENOTDIR, ELOOP) < 0) return false;
+      this.#entered(upper, `${prefix}${name}/` as ByteString, name);
+      return true;
+    }
     if (difference.stat === undefined || !isFile(difference.stat)) {
       const stat = lstatat(upper.fd, name, ENOENT);
       if (stat === undefined || isFile(stat) || isWhiteout(stat) || !showsItself(stat)) return false;
@@ -190,7 +216,7 @@ class Packer implements Disposable {
 
   #entry(prefix: string, name: ByteString, difference: Packable): void {
     const at = this.#view;
-    at.moveTo(prefix.split('/').slice(0, -1) as ByteString[]);
+    at.moveTo(namesIn(prefix));
     const archived = `${prefix}${name}` as ByteString;
     if (difference.stat !== undefined && isFile(difference.stat)) {
       const fd = openat(at.fd, name, READING, 0, ENOENT, ELOOP, ENXIO);
@@ -242,8 +268,7 @@ class Packer implements Disposable {
     const type = typeOf(stat.mode);
     if (type === 'directory') {
       at.enter(name);
-      this.#directory(at.fd, `${archived}/` as ByteString);
-      this.#parents.push(name);
+      this.#entered(at, `${archived}/` as ByteString, name);
     } else if (type === 'socket') {
       this.#options.skipped?.(`/${archived}` as ByteString, 'an archive cannot hold a socket');
       if (difference.kind === 'modify') this.#whiteout(prefix, name); // what was there before is gone all the same
@@ -252,6 +277,11 @@ class Packer implements Disposable {
       const linkName = type === 'symlink' ? (readlinkat(at.fd, name) as ByteString) : EMPTY;
       this.#header(type, archived, stat, xattrs, { linkName });
     }
+  }
+
+  #entered(at: Descent, archived: ByteString, name: ByteString): void {
+    this.#directory(at.fd, archived);
+    this.#parents.push(name);
   }
 
   #directory(fd: number, archived: ByteString): void {
@@ -263,77 +293,7 @@ class Packer implements Disposable {
     const { sizeBytes } = stat;
     this.#header('file', archived, stat, xattrsNamed(fd, xattrs, this.#keep), { sizeBytes });
     const file = { fd, sizeBytes, [Symbol.dispose]: () => close(fd) };
-    this.#ahead.file(file, () => this.#content(fd, archived, stat));
-  }
-
-  #content(fd: number, archived: ByteString, stat: Stat): Pieces {
-    if (stat.sizeBytes > PIECE_BYTES) return this.#large(fd, archived, stat);
-    try {
-      if (!this.#output.copy(fd, stat.sizeBytes, archived)) throw changed(archived, 'it shrank');
-      this.#ended(fd, archived, stat);
-      return NO_PIECES;
-    } catch (error) {
-      throw this.#located(error, archived);
-    }
-  }
-
-  *#large(fd: number, archived: ByteString, stat: Stat): Generator<void, void, undefined> {
-    try {
-      yield* this.#read(fd, stat, archived);
-      this.#ended(fd, archived, stat);
-    } catch (error) {
-      throw this.#located(error, archived);
-    }
-  }
-
-  #located(error: unknown, archived: ByteString): unknown {
-    const path = `/${archived}` as ByteString;
-    return ofReading(located(error, path), path, this.#root);
-  }
-
-  /** It is still what its header says. */
-  #ended(fd: number, archived: ByteString, stat: Stat): void {
-    const after = fstat(fd);
-    if (!sameInode(stat, after)) throw changed(archived, 'another file took its place');
-    if (after.sizeBytes !== stat.sizeBytes) {
-      throw changed(archived, `it went from ${stat.sizeBytes} to ${after.sizeBytes} bytes`);
-    }
-    if (after.mtimeNs !== stat.mtimeNs) throw changed(archived, 'it was written to');
-    this.#output.zeros(paddingOf(stat.sizeBytes));
-  }
-
-  /** Holes are not read: their zeros would only fill the page cache. */
-  *#read(fd: number, stat: Stat, archived: ByteString): Generator<void, void, undefined> {
-    const { sizeBytes } = stat;
-    if (allocatedBytes(stat) >= sizeBytes) {
-      yield* this.#copy(fd, sizeBytes, archived);
-      return;
-    }
-    for (let at = 0; at < sizeBytes; ) {
-      const found = lseek(fd, at, SEEK_DATA, ENXIO, EINVAL);
-      if (found === -EINVAL) {
-        yield* this.#copy(fd, sizeBytes - at, archived); // not of this filesystem
-        return;
-      }
-      const data = found < 0 ? sizeBytes : Math.min(found, sizeBytes);
-      for (const bytes of inPieces(data - at)) {
-        this.#output.zeros(bytes);
-        yield;
-      }
-      if (data === sizeBytes) break;
-      const hole = lseek(fd, data, SEEK_HOLE, ENXIO);
-      if (hole < 0) throw changed(archived, 'it shrank'); // cut off meanwhile
-      at = Math.min(hole, sizeBytes);
-      lseek(fd, data, SEEK_SET);
-      yield* this.#copy(fd, at - data, archived);
-    }
-  }
-
-  *#copy(fd: number, sizeBytes: number, archived: ByteString): Generator<void, void, undefined> {
-    for (const bytes of inPieces(sizeBytes)) {
-      if (!this.#output.copy(fd, bytes, archived)) throw changed(archived, 'it shrank');
-      yield;
-    }
+    this.#ahead.file(file, () => this.#contents.read(fd, archived, stat));
   }
 
   #whiteout(prefix: string, name: ByteString): void {
@@ -373,8 +333,13 @@ class Packer implements Disposable {
     this.#options.xattrs === 'docker' ? name === CAPABILITY : keepXattr(name);
 }
 
-function* inPieces(sizeBytes: number): Generator<number, void, undefined> {
-  for (let left = sizeBytes; left > 0; left -= PIECE_BYTES) yield Math.min(left, PIECE_BYTES);
+/** Of the directories that a prefix of names leads through. */
+function namesIn(prefix: string): ByteString[] {
+  return prefix.split('/').slice(0, -1) as ByteString[];
+}
+
+function isGone(error: unknown): boolean {
+  return isStorageError(error) && (error.errno === 'ENOENT' || error.errno === 'ENOTDIR');
 }
 
 function wholeSeconds(ns: bigint): bigint {

@@ -11,6 +11,8 @@ export type Rendering = 'core' | 'docker';
 interface Told {
   /** Under the same path in the upper lies what the view shows, as far as its stat tells (`showsItself`). */
   readonly itself?: boolean;
+  /** The stat is of a look at the upper before the walk: what is there may be gone, or another, when its turn comes. */
+  readonly early?: boolean;
 }
 
 /** A listed change, with what the view shows there now. */
@@ -50,6 +52,8 @@ export interface Listing {
   /** The names of its extended attributes. */
   readonly attributes: readonly ByteString[];
   readonly marks: OverlayMarks;
+  /** Of each name, where they were asked for: undefined for one that was gone by then. */
+  readonly stats?: readonly (Stat | undefined)[] | undefined;
 }
 
 export interface WalkOptions {

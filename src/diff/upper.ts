@@ -68,7 +68,8 @@ export interface CheckedUpper {
 }
 
 /**
- * Reads all directories of an upper; `check` is called for each, with what is in it, and may throw.
+ * Reads all directories of an upper; `check` is called for each, with what is in it, and may throw; `look`, if given,
+ * too, and answers what its names are.
  * `corrupt`: one shows a directory that the mounted `base` does not have; the kernel would show it empty.
  * `unsupported`: a foreign upper has marks of fuse-overlayfs.
  */
@@ -76,6 +77,7 @@ export function checkUpper(
   base: ByteString,
   { upper, style, foreign = false }: UpperReading,
   check: (directory: Pick<UpperDirectory, 'fd' | 'names'>) => void = () => {},
+  look?: (directory: Pick<UpperDirectory, 'fd' | 'names'>) => Listing['stats'],
 ): CheckedUpper {
   using below = Descent.open(base);
   const listings = new Map<ByteString, Listing>();
@@ -83,9 +85,10 @@ export function checkUpper(
   let redirects = false;
   for (const { fd, path, names, attributes, marks, from } of directoriesOf(upper, style)) {
     check({ fd, names });
+    const stats = look?.({ fd, names });
     if (foreign) refuseFuseMarks(fd, path, { names, attributes });
     room -= names.length + 1;
-    if (room >= 0) listings.set(path, { names, attributes, marks });
+    if (room >= 0) listings.set(path, { names, attributes, marks, stats });
     redirects ||= marks.redirect;
     if (!marks.redirect || marks.opaque || (from !== undefined && isDirectoryIn(below, from))) continue;
     const value = fgetxattr(fd, `${overlayPrefix(style)}redirect` as ByteString) ?? '';

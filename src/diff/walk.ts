@@ -63,6 +63,8 @@ interface Level {
   /** Of what the base has in its place: the same but below a renamed directory. */
   readonly basePath: string;
   readonly names: readonly ByteString[];
+  /** What a look a moment ago saw of them. */
+  readonly stats: Listing['stats'];
   next: number;
   readonly stat: Stat;
   readonly inBase: boolean;
@@ -138,10 +140,12 @@ function* stepsBelow(
     options.entering?.(from.fd, path, listing);
     return listing;
   };
+  const listed = guided ? read(upper, (startPath || '/') as ByteString, 'none') : undefined;
   const first: Level = {
     path: startPath,
     basePath: startBasePath,
-    names: guided ? read(upper, (startPath || '/') as ByteString, 'none').names : union(view.names(), base),
+    names: listed?.names ?? union(view.names(), base),
+    stats: listed?.stats,
     next: 0,
     stat: fstat(view.fd),
     inBase: base !== undefined,
@@ -168,8 +172,10 @@ function* stepsBelow(
     here.path = path;
     options.check?.();
     if (++count % BREATH === 0) yield;
-    const own = level.told && upper !== undefined ? lstatat(upper.fd, name, ENOENT) : undefined;
+    const seen = level.told ? level.stats?.[level.next - 1] : undefined;
+    const own = seen ?? (level.told ? upper?.stat(name, ENOENT) : undefined);
     const itself = own !== undefined && showsItself(own);
+    const early = itself && seen !== undefined;
     const now = itself ? unlessWhiteout(own) : present(view, name);
     const basePath = `${level.basePath}/${name}` as ByteString;
     let before = level.inBase && base !== undefined ? present(base, name) : undefined;
@@ -189,32 +195,35 @@ function* stepsBelow(
 
     // By their descriptors, which are needed in any case, attributes are read in half the time.
     const entered = itself && upper !== undefined && areDirectories(now, before);
+    /** A directory of the upper whose list is there: nothing is asked of it that needs it open. */
+    const late = itself && options.listings?.has(path) === true;
     if (entered) {
       view.enterLater(name);
-      upper.enter(name);
+      if (late) upper.enterLater(name);
+      else upper.enter(name);
       base?.enterLater(name);
     }
-    const early = entered ? read(upper, path, options.guide) : undefined;
+    const ahead = entered ? read(upper, path, options.guide) : undefined;
     let step: Difference | Unlisted | undefined;
     if (now === undefined) step = { kind: 'delete', path, itself };
-    else if (before === undefined || base === undefined) step = { kind: 'add', path, stat: now, itself };
+    else if (before === undefined || base === undefined) step = { kind: 'add', path, stat: now, itself, early };
     else {
       const joins = isLinked(now) && groups.joins(now, before);
       const one = {
         at: itself && upper !== undefined ? upper : view,
         name: entered ? SELF : name,
         stat: now,
-        attributes: early?.attributes,
+        attributes: ahead?.attributes,
         contents: view,
       };
       const other = { at: base, name: entered ? SELF : name, stat: before };
       const same =
         (!itself && untouched(now, before, name, level)) || comparer.compare(one, other, inDoubt(now, level));
       if (joins || !(typeof same === 'boolean' ? same : yield* decided(same, options.check))) {
-        step = { kind: 'modify', path, stat: now, itself };
+        step = { kind: 'modify', path, stat: now, itself, early };
       } else if (isLinked(now)) step = { kind: 'unlisted', path, stat: now };
       else if (isDirectory(now) && now.mtimeNs !== before.mtimeNs) {
-        step = { kind: 'carried', because: 'times', path, stat: now, itself };
+        step = { kind: 'carried', because: 'times', path, stat: now, itself, early };
       }
     }
     const listed = step !== undefined && step.kind !== 'carried' && step.kind !== 'unlisted';
@@ -226,23 +235,27 @@ function* stepsBelow(
     if (!entered && itself) view.enterLater(name);
     else if (!entered && view.enter(name, ENOENT) < 0) continue;
     const inBase = entered || (before !== undefined && isDirectory(before) && base?.enter(name, ENOENT) === 0);
-    const inUpper = entered || (level.inUpper && upper?.enter(name, ENOENT, ENOTDIR, ELOOP) === 0);
+    if (!entered && late) upper?.enterLater(name);
+    const inUpper = entered || late || (level.inUpper && upper?.enter(name, ENOENT, ENOTDIR, ELOOP) === 0);
     const below = inBase ? base : undefined;
     const isTold = level.told && inUpper && upper !== undefined;
-    const listing = early ?? (isTold ? read(upper, path, options.guide) : undefined);
+    const listing = ahead ?? (isTold ? read(upper, path, options.guide) : undefined);
     const told = listing?.marks.redirect === false;
     const opaque = level.opaque || listing?.marks.opaque === true;
+    const names = told ? union(listing.names, opaque ? below : undefined) : union(view.names(), below);
     stack.push({
       path,
       basePath,
-      names: told ? union(listing.names, opaque ? below : undefined) : union(view.names(), below),
+      names,
+      stats: names === listing?.names ? listing.stats : undefined,
       next: 0,
       stat: now,
       inBase,
       inUpper,
       told,
       opaque,
-      elsewhere: level.elsewhere || (inUpper && (listing?.marks.redirect ?? isRedirected(upper.fd))),
+      elsewhere:
+        level.elsewhere || (inUpper && upper !== undefined && (listing?.marks.redirect ?? isRedirected(upper.fd))),
       // A rename stamps the inode's ctime alone; what is done inside a directory stamps mtime as well.
       moved: level.moved || (touchedNs !== undefined && now.ctimeNs > touchedNs && now.ctimeNs !== now.mtimeNs),
       listed,

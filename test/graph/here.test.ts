@@ -24,7 +24,7 @@ import { openLayerDriver } from '../../src/driver/open.ts';
 import { storageDriver } from '../../src/graph/storage-driver.ts';
 import { openThreads } from '../../src/graph/threads.ts';
 import { type ApplyReport, isStorageError, type LayerId, type StorageDriver } from '../../src/index.ts';
-import { AT_FDCWD, mknodat, S_IFSOCK } from '../../src/linux/inode.ts';
+import { AT_FDCWD, mknodat, S_IFCHR, S_IFIFO, S_IFSOCK } from '../../src/linux/inode.ts';
 import { lsetxattr } from '../../src/linux/xattr.ts';
 import type { Mount } from '../../src/mount/mount.ts';
 import { openHouse } from '../contract/driver-house.ts';
@@ -273,8 +273,8 @@ for (const mode of [undefined, MODE]) {
   });
 }
 
-test('transfer() of the asker’s thread takes what changes after its first look as it is when its turn comes', async (t) => {
-  if (!need(t, 'root', 'mount')) return;
+/** A commit whose layer `change` changes once its upper was looked through: its id, and that of a tar made afterwards. */
+async function changedMeanwhile(change: (upper: string) => void): Promise<{ diffId: string; afterwards: string }> {
   await using disk = await filesystem('tmpfs', 256);
   await using house = await openHouse(fromText(disk.path), (settings) => openLayerDriver('overlay2', settings));
   await using threads = await openThreads(2);
@@ -283,15 +283,20 @@ test('transfer() of the asker’s thread takes what changes after its first look
   const driver = storageDriver(house.driver, threads, fromText(join(disk.path, 'one')));
   const [base, id] = await layerIn(driver, undefined);
   const upper = toText((await driver.metadata(id)).upper);
+  {
+    await using mounted = await driver.mount(id);
+    const at = toText(mounted.path);
+    for (const name of ['more', 'more/dir', 'more/dir/sub', 'a/x/made']) mkdirSync(join(at, name));
+    for (let i = 0; i < 9; i++) writeFileSync(join(at, `more/f${i}`), 'some');
+    for (const name of ['more/dir/f', 'more/dir/sub/f', 'more/z', 'a/x/f', 'a/x/made/f']) {
+      writeFileSync(join(at, name), 'some');
+    }
+    symlinkSync('there', join(at, 'more/link'));
+  }
   let acted = false;
-  const change = (): void => {
+  const act = (): void => {
     acted = true;
-    for (const name of ['kept/new5', 'kept/new2999', 'a/f3', 'a/f4']) rmSync(join(upper, name));
-    chmodSync(join(upper, 'kept/new6'), 0o604);
-    rmSync(join(upper, 'kept/new7'));
-    mkdirSync(join(upper, 'kept/new7'));
-    writeFileSync(join(upper, 'kept/new7/inside'), 'inside');
-    writeFileSync(join(upper, 'kept/new8'), 'longer');
+    change(upper);
   };
   // The target is asked for after the upper was looked through.
   const changing = new Proxy(house.driver, {
@@ -299,7 +304,7 @@ test('transfer() of the asker’s thread takes what changes after its first look
       const value: unknown = Reflect.get(target, key, target);
       if (typeof value !== 'function') return value;
       return (...of: unknown[]): unknown => {
-        if (key === 'content' && of[0] !== id && !acted) change();
+        if (key === 'content' && of[0] !== id && !acted) act();
         return value.apply(target, of);
       };
     },
@@ -309,7 +314,42 @@ test('transfer() of the asker’s thread takes what changes after its first look
   await driver.create(to, { parent: base, writable: false });
   const { diffId } = await here.transfer(id, to, { fresh: true });
   assert.ok(acted && none.jobs.idle === 0);
-  assert.equal(diffId, `sha256:${await hashed(driver.diff(id, base))}`);
+  return { diffId, afterwards: `sha256:${await hashed(driver.diff(id, base))}` };
+}
+
+test('transfer() of the asker’s thread takes what changes after its first look as it is when its turn comes', async (t) => {
+  if (!need(t, 'root', 'mount')) return;
+  const { diffId, afterwards } = await changedMeanwhile((upper) => {
+    // Of files that were seen to show themselves: gone, deleted by a whiteout, others.
+    for (const name of ['more/f1', 'more/f2', 'more/f3', 'more/link', 'a/f5', 'a/f7', 'a/f9', 'a/f11']) {
+      rmSync(join(upper, name));
+    }
+    symlinkSync('elsewhere', join(upper, 'more/f2'));
+    mknodat(AT_FDCWD, fromText(join(upper, 'more/f3')), S_IFIFO | 0o600, 0, 0);
+    for (const name of ['a/f7', 'a/f11']) mknodat(AT_FDCWD, fromText(join(upper, name)), S_IFCHR, 0, 0);
+    symlinkSync('now a link', join(upper, 'a/f9'));
+    chmodSync(join(upper, 'more/f4'), 0o640);
+    writeFileSync(join(upper, 'more/f5'), 'longer than before');
+    writeFileSync(join(upper, 'a/f13'), 'longer than before');
+    renameSync(join(upper, 'more/f6'), join(upper, 'more/f7'));
+    writeFileSync(join(upper, 'more/dir/f'), '');
+    for (const name of ['more/dir/sub', 'a/x/made']) rmSync(join(upper, name), { recursive: true });
+    chmodSync(join(upper, 'more/dir'), 0o700);
+    for (const name of ['kept/new5', 'kept/new2999', 'a/f3', 'a/f4']) rmSync(join(upper, name));
+    chmodSync(join(upper, 'kept/new6'), 0o604);
+    rmSync(join(upper, 'kept/new7'));
+    mkdirSync(join(upper, 'kept/new7'));
+    writeFileSync(join(upper, 'kept/new7/inside'), 'inside');
+    writeFileSync(join(upper, 'kept/new8'), 'longer');
+  });
+  assert.equal(diffId, afterwards);
+  // What is in a directory was not looked at where a file was.
+  const replaced = changedMeanwhile((upper) => {
+    rmSync(join(upper, 'more/f1'));
+    mkdirSync(join(upper, 'more/f1'));
+    writeFileSync(join(upper, 'more/f1/inside'), 'inside');
+  });
+  await assert.rejects(replaced, /"\/more\/f1": another took its place while it was read/);
 });
 
 test('mounts of the asker’s thread take no other one, and leave it where it was', async (t) => {

@@ -4,11 +4,11 @@ import type { IdMaps } from '../../base/id-map.ts';
 import type { Abortable } from '../../base/values.ts';
 import type { TarPieces } from '../../diff/output.ts';
 import { packPieces } from '../../diff/pack.ts';
-import type { Packable } from '../../diff/types.ts';
-import { checkUpper } from '../../diff/upper.ts';
+import type { Listing, Packable } from '../../diff/types.ts';
+import { checkUpper, type UpperDirectory } from '../../diff/upper.ts';
 import { walkDifferencesInPieces } from '../../diff/walk.ts';
 import { isFile } from '../../fs/stat.ts';
-import { lstatBriefly } from '../../linux/inode.ts';
+import { lstatat } from '../../linux/inode.ts';
 import { ENOENT } from '../../linux/libc.ts';
 import { Jail } from './jail.ts';
 import { type EnteredViews, enterViews, type Views } from './views.ts';
@@ -82,16 +82,16 @@ export class PackingHere implements Disposable {
       const since = nowMs();
       let count = 0;
       let sizeBytes = 0;
-      const check = ({ fd, names }: { readonly fd: number; readonly names: readonly ByteString[] }): void => {
+      const look = ({ fd, names }: Pick<UpperDirectory, 'fd' | 'names'>): Listing['stats'] => {
         options.signal?.throwIfAborted();
         count += names.length;
-        for (const name of count <= NAMES_MAX ? names : []) {
-          const stat = lstatBriefly(fd, name, ENOENT);
-          if (stat !== undefined && isFile(stat)) sizeBytes += stat.sizeBytes;
-        }
-        if (count > NAMES_MAX || sizeBytes > BYTES_MAX || nowMs() - since > DEAF_MS) throw TOO_LONG;
+        if (count > NAMES_MAX) throw TOO_LONG;
+        const stats = names.map((name) => lstatat(fd, name, ENOENT));
+        for (const stat of stats) if (stat !== undefined && isFile(stat)) sizeBytes += stat.sizeBytes;
+        if (sizeBytes > BYTES_MAX || nowMs() - since > DEAF_MS) throw TOO_LONG;
+        return stats;
       };
-      const found = base === undefined || upper === undefined ? undefined : checkUpper(base, upper, check);
+      const found = base === undefined || upper === undefined ? undefined : checkUpper(base, upper, () => {}, look);
       if (upper !== undefined && found?.redirects === false) {
         const how = { upper: upper.upper, guide: upper.style, listings: found.listings };
         entered.leave();
