@@ -91,8 +91,6 @@ class Packer implements Disposable {
   readonly #linked = new Map<string, ByteString>();
   /** The directories from the root to the last entry that the archive holds already. */
   #parents: ByteString[] = [];
-  /** What begins so was in a directory that is gone. */
-  #gone: string | undefined;
 
   constructor(
     root: ByteString,
@@ -115,7 +113,7 @@ class Packer implements Disposable {
 
   add(difference: Packable): Pieces {
     try {
-      if (this.#gone === undefined || !difference.path.startsWith(this.#gone)) this.#add(difference);
+      this.#add(difference);
     } catch (error) {
       if (difference.early === true && isGone(error)) return NO_PIECES; // with the directory that it was in
       throw ofReading(located(error, difference.path), difference.path, this.#root);
@@ -148,7 +146,7 @@ class Packer implements Disposable {
    * Whether nothing of the layer is there any more, where what was seen was seen a moment ago; says that it was deleted
    * where that is so.
    */
-  #isGone(upper: Descent, prefix: string, name: ByteString, { kind, path, stat: seen, early }: Packable): boolean {
+  #isGone(upper: Descent, prefix: string, name: ByteString, { kind, stat: seen, early }: Packable): boolean {
     if (early !== true || seen === undefined) return false;
     const own = lstatat(upper.fd, name, ENOENT);
     this.#view.moveTo(namesIn(prefix));
@@ -158,7 +156,6 @@ class Packer implements Disposable {
       throw changed(`${prefix}${name}` as ByteString, 'another took its place'); // what is in it was not looked at
     }
     if (shown === undefined && kind !== 'add') this.#whiteout(prefix, name);
-    this.#gone = `${path}/`;
     return true;
   }
 
