@@ -2,6 +2,7 @@ import type { ByteString } from '../base/bytes.ts';
 import { readSome } from '../fs/transfer.ts';
 import type { ToldEntry } from '../tar/told.ts';
 import type { TarEntry } from '../tar/types.ts';
+import { encodeEntry, writeEntry } from '../tar/write.ts';
 
 /** Takes the next bytes of a tar, and the entries whose headers end in them; both are borrowed until it returns. */
 export type TarPieces = (bytes: Uint8Array, entries: readonly ToldEntry[]) => void;
@@ -24,8 +25,7 @@ export class Output {
     this.#out = out;
   }
 
-  /** `entry`: whose payload comes next. */
-  write(bytes: Uint8Array, entry?: TarEntry): void {
+  write(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; ) {
       if (this.#used === this.#room) this.flush();
       const part = bytes.subarray(at, at + this.#room - this.#used);
@@ -33,7 +33,14 @@ export class Output {
       this.#used += part.length;
       at += part.length;
     }
-    if (entry !== undefined) this.#entries.push({ at: this.#used, entry });
+  }
+
+  /** Its headers; its payload comes next. */
+  entry(entry: TarEntry): void {
+    const end = writeEntry(entry, this.#buffer, this.#used, this.#room);
+    if (end === undefined) this.write(encodeEntry(entry));
+    else this.#used = end;
+    this.#entries.push({ at: this.#used, entry });
   }
 
   /** `sizeBytes` from the descriptor; false when it ends before. */

@@ -29,13 +29,15 @@ import {
 import { ELOOP, ENOENT, ENOTDIR, ENXIO, located } from '../linux/libc.ts';
 import { flistxattr } from '../linux/xattr.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
-import { encodeEntry, trailer } from '../tar/write.ts';
+import { trailer } from '../tar/write.ts';
 import { Contents } from './contents.ts';
 import { Output, type TarPieces } from './output.ts';
 import { changed, ofReading, refuseWhiteoutName } from './reading.ts';
 import type { Packable, PackOptions } from './types.ts';
 
 const SECOND = 1_000_000_000n;
+/** Of the headers of most entries: a time in PAX, and the entry itself. */
+const ENTRY_BYTES = 1536;
 const READING = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
 const NO_XATTRS: Xattrs = new Map();
 const EMPTY = '' as ByteString;
@@ -102,7 +104,10 @@ class Packer implements Disposable {
     this.#options = options;
     this.#output = new Output(out);
     this.#contents = new Contents(root, this.#output);
-    this.#ahead = new ReadAhead((bytes, entry) => this.#output.write(bytes, entry));
+    this.#ahead = new ReadAhead((what) => {
+      if (what instanceof Uint8Array) this.#output.write(what);
+      else this.#output.entry(what);
+    });
     this.#view = view;
     this.#upper = upper;
   }
@@ -323,7 +328,7 @@ class Packer implements Disposable {
   }
 
   #put(entry: TarEntry): void {
-    this.#ahead.bytes(encodeEntry(entry), entry);
+    this.#ahead.later(entry, ENTRY_BYTES);
   }
 
   readonly #keep = (name: ByteString): boolean =>

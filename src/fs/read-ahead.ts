@@ -35,36 +35,42 @@ interface WaitingFile {
 }
 
 interface WaitingBytes<T> {
-  readonly bytes: Uint8Array;
-  readonly about: T | undefined;
+  readonly bytes: Uint8Array | T;
+  readonly length: number;
 }
 
 /**
- * Bytes and the contents of files on their way out, in order: the kernel is asked for the files (posix_fadvise) while
+ * Bytes (or what becomes bytes at the end of their way) and the contents of files on their way out, in order: the kernel is asked for the files (posix_fadvise) while
  * those before them are read. Nothing is read but by `advance` and `drain` and what they answer, so that their errors are those
  * of the files before. Disposal closes what was not read.
  */
 export class ReadAhead<T = never> implements Disposable {
-  readonly #out: (bytes: Uint8Array, about: T | undefined) => void;
+  readonly #out: (bytes: Uint8Array | T) => void;
   readonly #waiting: (WaitingBytes<T> | WaitingFile)[] = [];
   #files = 0;
   #bytes = 0;
   readonly #disk = new DiskReads();
 
-  /** `out` gets what was said about some bytes with them. */
-  constructor(out: (bytes: Uint8Array, about: T | undefined) => void) {
+  constructor(out: (bytes: Uint8Array | T) => void) {
     this.#out = out;
   }
 
-  /** What lies between files; copied where it has to wait, unless something is said about it: then it is taken over. */
-  bytes(bytes: Uint8Array, about?: T): void {
+  /** What lies between files; copied where it has to wait. */
+  bytes(bytes: Uint8Array): void {
     // Not "no file waits": bytes that waited behind one may still be there when it is gone.
-    if (this.#waiting.length === 0) {
-      this.#out(bytes, about);
-      return;
-    }
-    this.#waiting.push({ bytes: about === undefined ? Buffer.from(bytes) : bytes, about });
-    this.#bytes += bytes.length;
+    if (this.#waiting.length === 0) this.#out(bytes);
+    else this.#wait(Buffer.from(bytes), bytes.length);
+  }
+
+  /** As `bytes`, of what becomes about so many bytes. */
+  later(what: T, length: number): void {
+    if (this.#waiting.length === 0) this.#out(what);
+    else this.#wait(what, length);
+  }
+
+  #wait(bytes: Uint8Array | T, length: number): void {
+    this.#waiting.push({ bytes, length });
+    this.#bytes += length;
   }
 
   /** Takes `file` over and disposes of it after what `read` answers, which is called when all before it is out. */
@@ -101,8 +107,8 @@ export class ReadAhead<T = never> implements Disposable {
     const next = this.#waiting.shift();
     if (next === undefined) return NO_PIECES;
     if ('bytes' in next) {
-      this.#bytes -= next.bytes.length;
-      this.#out(next.bytes, next.about);
+      this.#bytes -= next.length;
+      this.#out(next.bytes);
       return NO_PIECES;
     }
     this.#files--;

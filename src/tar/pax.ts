@@ -236,10 +236,15 @@ export function encodePax(records: ReadonlyMap<ByteString, ByteString | Uint8Arr
   let text = '';
   for (const key of [...records.keys()].sort((a, b) => (a < b ? -1 : 1))) {
     const value = records.get(key)!;
-    const bare = key.length + value.length + 3; // blank, "=", newline
-    let length = bare + String(bare).length;
-    if (String(length).length > String(bare).length) length++;
-    text += `${length} ${key}=${typeof value === 'string' ? value : fromBytes(value)}\n`;
+    text += paxRecord(key, typeof value === 'string' ? value : fromBytes(value));
   }
   return Buffer.from(text, 'latin1');
+}
+
+/** Its length stands first, and counts itself. */
+export function paxRecord(key: string, value: string): string {
+  const bare = key.length + value.length + 3; // blank, "=", newline
+  let length = bare + String(bare).length;
+  if (String(length).length > String(bare).length) length++;
+  return `${length} ${key}=${value}\n`;
 }

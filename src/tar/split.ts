@@ -27,12 +27,14 @@ const SPARSE = 3;
 const RAW_MAX = 1 << 16;
 const NAME_MAX: number = TAR_LIMITS.headerBytesMax;
 
-/** Makes a split record. `out` gets bytes that are its own to keep. Law: `SplitReader` reads back what was told. */
+/** Makes a split record. What `out` gets is borrowed: valid until it returns. Law: `SplitReader` reads back what was told. */
 export class SplitWriter {
   readonly #out: (bytes: Uint8Array) => void;
   /** Raw bytes that wait to be merged with the next ones. */
-  #pending: Buffer = Buffer.allocUnsafe(RAW_MAX);
+  readonly #pending: Buffer = Buffer.allocUnsafe(RAW_MAX);
   #pendingBytes = 0;
+  /** For what stands between them. */
+  readonly #scratch: Buffer = Buffer.allocUnsafe(1024);
 
   constructor(out: (bytes: Uint8Array) => void) {
     this.#out = out;
@@ -59,7 +61,6 @@ export class SplitWriter {
     this.#flush();
     const head: number[] = [extents === undefined ? FILE : SPARSE];
     putNumber(head, name.length);
-    this.#out(Buffer.from(head));
     const tail: number[] = [];
     putNumber(tail, payloadBytes);
     if (extents !== undefined) {
@@ -71,8 +72,17 @@ export class SplitWriter {
         end = offset + length;
       }
     }
-    this.#out(Buffer.from(name, 'latin1'));
-    this.#out(Buffer.from(tail));
+    this.#put(head);
+    this.#put(name);
+    this.#put(tail);
+  }
+
+  #put(what: readonly number[] | string): void {
+    const { length } = what;
+    const bytes = length <= this.#scratch.length ? this.#scratch : Buffer.allocUnsafe(length);
+    if (typeof what === 'string') bytes.write(what, 0, length, 'latin1');
+    else for (let i = 0; i < length; i++) bytes[i] = what[i]!;
+    this.#out(bytes.subarray(0, length));
   }
 
   /** The tar is over: its length and the 32 bytes of its sha256, by which a replay is checked. */
@@ -80,14 +90,16 @@ export class SplitWriter {
     this.#flush();
     const head: number[] = [END];
     putNumber(head, totalBytes);
-    this.#out(Buffer.concat([Buffer.from(head), sha256]));
+    this.#put(head);
+    this.#out(sha256);
   }
 
   #flush(): void {
     if (this.#pendingBytes === 0) return;
     const head: number[] = [RAW];
     putNumber(head, this.#pendingBytes);
-    this.#out(Buffer.concat([Buffer.from(head), this.#pending.subarray(0, this.#pendingBytes)]));
+    this.#put(head);
+    this.#out(this.#pending.subarray(0, this.#pendingBytes));
     this.#pendingBytes = 0;
   }
 }

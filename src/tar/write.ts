@@ -18,7 +18,7 @@ import {
   SIZE_MAX,
   UID,
 } from './header.ts';
-import { encodePax, formatPaxTime, xattrKey } from './pax.ts';
+import { encodePax, formatPaxTime, paxRecord, xattrKey } from './pax.ts';
 import type { TarEntry, TarEntryType } from './types.ts';
 
 const NO_BYTES = new Uint8Array();
@@ -110,6 +110,51 @@ export function encodeEntry(entry: TarEntry): Buffer {
   return bytes;
 }
 
+/**
+ * As `encodeEntry`, into `room` from `at` to before `end`; answers where it ends, undefined where there is not room for
+ * it. Most entries need no more than a time in PAX, and are written where they go.
+ */
+export function writeEntry(entry: TarEntry, room: Buffer, at: number, end: number): number | undefined {
+  const { linkName, sizeBytes, uid, gid, mtimeNs } = entry;
+  const name = nameOf(entry);
+  const isPlain =
+    entry.sparse === undefined &&
+    entry.xattrs.size === 0 &&
+    name.length <= NAME[1] &&
+    linkName.length <= LINK_NAME[1] &&
+    sizeBytes <= SIZE_OCTAL_MAX &&
+    uid <= ID_OCTAL_MAX &&
+    gid <= ID_OCTAL_MAX &&
+    mtimeNs >= 0n &&
+    mtimeNs <= MTIME_MAX_NS;
+  if (!isPlain) {
+    const bytes = encodeEntry(entry);
+    if (bytes.length > end - at) return undefined;
+    room.set(bytes, at);
+    return at + bytes.length;
+  }
+  const type = verify(entry);
+  const seconds = mtimeNs / NS_PER_SECOND;
+  const isWhole = seconds * NS_PER_SECOND === mtimeNs;
+  const headerAt = isWhole ? at : at + 2 * BLOCK;
+  if (headerAt + BLOCK > end) return undefined;
+  room.fill(0, at, headerAt + BLOCK);
+  if (!isWhole) {
+    const pax = paxRecord('mtime', formatPaxTime(mtimeNs));
+    encodeHeader({ ...PAX_HEADER, name: standIn('PaxHeaders.0', name), sizeBytes: pax.length }, room, at);
+    room.write(pax, at + BLOCK, 'latin1');
+  }
+  const { mode, devMajor, devMinor } = entry;
+  const mtime = Number(seconds);
+  const fields = { prefix: EMPTY, name, mode, uid, gid, sizeBytes, mtime, type, linkName, devMajor, devMinor };
+  encodeHeader(fields, room, headerAt);
+  return headerAt + BLOCK;
+}
+
+const EMPTY = '' as ByteString;
+const SIZE_OCTAL_MAX = octalMax(SIZE);
+const ID_OCTAL_MAX = Math.min(octalMax(UID), octalMax(GID));
+
 const PAX_HEADER = {
   prefix: '' as ByteString,
   mode: 0o644,
@@ -166,38 +211,48 @@ function encodeSparseMap(entry: TarEntry): Buffer {
 
 /** Refuses what cannot be written or could not be read back; answers the type's letter. */
 function verify(entry: TarEntry): string {
-  const refuse = (why: string): never => {
-    throw new StorageError('invalid-argument', `Cannot write entry ${quote(entry.name)} to an archive: ${why}`, {
-      path: entry.name,
-    });
-  };
-  const within = (what: string, value: number, max: number): void => {
-    if (!Number.isInteger(value) || value < 0 || value > max) refuse(`its ${what} is ${value}, not 0 to ${max}`);
-  };
-  if (entry.type === 'skipped') return refuse('a skipped entry has no form of its own');
-  if (entry.name === '' || entry.name.includes('\0')) refuse('a name has at least one byte and no NUL');
-  if (entry.linkName.includes('\0')) refuse(`its link name ${quote(entry.linkName)} holds a NUL`);
-  within('mode', entry.mode, 0o7777);
-  within('uid', entry.uid, ID_MAX);
-  within('gid', entry.gid, ID_MAX);
-  within('device major', entry.devMajor, MAJOR_MAX);
-  within('device minor', entry.devMinor, MINOR_MAX);
-  within('size', entry.sizeBytes, SIZE_MAX);
-  if (entry.type !== 'file' && (entry.sizeBytes !== 0 || entry.sparse !== undefined)) refuse('only files have a size');
-  for (const name of entry.xattrs.keys()) {
-    if (name === '' || name.includes('\0')) refuse(`it has the attribute name ${quote(name)}`);
+  const { type, name, linkName, sizeBytes, sparse, xattrs } = entry;
+  if (type === 'skipped') return refuse(entry, 'a skipped entry has no form of its own');
+  if (name === '' || name.includes('\0')) refuse(entry, 'a name has at least one byte and no NUL');
+  if (linkName !== '' && linkName.includes('\0')) refuse(entry, `its link name ${quote(linkName)} holds a NUL`);
+  within(entry, 'mode', entry.mode, 0o7777);
+  within(entry, 'uid', entry.uid, ID_MAX);
+  within(entry, 'gid', entry.gid, ID_MAX);
+  within(entry, 'device major', entry.devMajor, MAJOR_MAX);
+  within(entry, 'device minor', entry.devMinor, MINOR_MAX);
+  within(entry, 'size', sizeBytes, SIZE_MAX);
+  if (type !== 'file' && (sizeBytes !== 0 || sparse !== undefined)) refuse(entry, 'only files have a size');
+  for (const key of xattrs.size === 0 ? NO_NAMES : xattrs.keys()) {
+    if (key === '' || key.includes('\0')) refuse(entry, `it has the attribute name ${quote(key)}`);
   }
+  if (sparse !== undefined) verifyMap(entry, sparse);
+  return LETTERS[type];
+}
+
+const NO_NAMES: readonly ByteString[] = [];
+
+function verifyMap(entry: TarEntry, runs: NonNullable<TarEntry['sparse']>): void {
   let end = 0;
   let blocks = 0;
-  for (const { offset, length } of entry.sparse ?? []) {
-    within('sparse offset', offset, entry.sizeBytes);
-    within('sparse length', length, entry.sizeBytes - offset);
-    if (offset < end || length === 0) refuse('its sparse map is not ascending, or has an empty run');
+  for (const { offset, length } of runs) {
+    within(entry, 'sparse offset', offset, entry.sizeBytes);
+    within(entry, 'sparse length', length, entry.sizeBytes - offset);
+    if (offset < end || length === 0) refuse(entry, 'its sparse map is not ascending, or has an empty run');
     // GNU tar begins each run at a block's start, others right after the one before: only whole blocks please both.
     if (blocks % 1 !== 0)
-      refuse('a run of its sparse map is not whole blocks of 512 bytes, which only the last may be');
+      refuse(entry, 'a run of its sparse map is not whole blocks of 512 bytes, which only the last may be');
     blocks = length / BLOCK;
     end = offset + length;
   }
-  return LETTERS[entry.type];
+}
+
+function within(entry: TarEntry, what: string, value: number, max: number): void {
+  if (!Number.isInteger(value) || value < 0 || value > max) {
+    refuse(entry, `its ${what} is ${value}, not 0 to ${max}`);
+  }
+}
+
+function refuse({ name }: TarEntry, why: string): never {
+  const what = `Cannot write entry ${quote(name)} to an archive: ${why}`;
+  throw new StorageError('invalid-argument', what, { path: name });
 }

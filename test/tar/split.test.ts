@@ -39,7 +39,7 @@ function told(record: Uint8Array, sizes: readonly number[] = [record.length]): u
 
 function recorded(tell: (writer: SplitWriter) => void): Buffer {
   const parts: Uint8Array[] = [];
-  tell(new SplitWriter((bytes) => parts.push(bytes)));
+  tell(new SplitWriter((bytes) => parts.push(Buffer.from(bytes))));
   return Buffer.concat(parts);
 }
 

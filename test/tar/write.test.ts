@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import { type ByteString, fromText } from '../../src/base/bytes.ts';
 import { isStorageError } from '../../src/base/errors.ts';
 import { encodeEntry, paddingFor, type TarEntry, trailer } from '../../src/tar/index.ts';
+import { writeEntry } from '../../src/tar/write.ts';
 import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
 import { archive, asRead, type Written, written } from './arbitraries.ts';
@@ -44,6 +45,45 @@ test('encodeEntry() and TarLexer: read after write is the identity', () => {
     ),
     { numRuns: 300 },
   );
+});
+
+test('writeEntry() writes what encodeEntry() makes, where there is room for it, and nothing beyond', () => {
+  const bounds = {
+    // What is plain, and what is just so no more.
+    mtimeNs: fc
+      .oneof(fc.bigInt(-2n, 8n ** 11n), fc.constantFrom(0n, 8n ** 11n - 1n))
+      .chain((seconds) =>
+        fc.constantFrom(0n, 1n, 120_000_000n, 999_999_999n).map((ns) => seconds * 1_000_000_000n + ns),
+      ),
+    id: fc.oneof(fc.nat(70_000), fc.constantFrom(8 ** 7 - 1, 8 ** 7, 0xffff_fffe)),
+    length: fc.oneof(fc.integer({ min: 1, max: 30 }), fc.integer({ min: 95, max: 110 })),
+  };
+  const plain = fc
+    .record({ mtimeNs: bounds.mtimeNs, uid: bounds.id, gid: bounds.id, length: bounds.length, target: bounds.length })
+    .chain(({ length, target, ...more }) =>
+      fc.constantFrom(
+        { ...FILE, ...more, name: b('n'.repeat(length)), sizeBytes: length > 100 ? 8 ** 11 : target },
+        { ...FILE, ...more, type: 'directory' as const, name: b(`${'d'.repeat(length - 1)}/`) },
+        { ...FILE, ...more, type: 'symlink' as const, linkName: b('l'.repeat(target)) },
+      ),
+    );
+  const entries: fc.Arbitrary<TarEntry> = fc.oneof(
+    plain,
+    written.map(({ entry }) => entry),
+  );
+  fc.assert(
+    fc.property(entries, fc.nat(2000), fc.integer({ min: -600, max: 10 }), (entry, at, less) => {
+      const expected = encodeEntry(entry);
+      const end = Math.max(at, at + expected.length + less);
+      const room = Buffer.alloc(end + 700, 0xaa);
+      const ended = writeEntry(entry, room, at, end);
+      assert.equal(ended, less < 0 ? undefined : at + expected.length);
+      assert.ok(ended === undefined || room.subarray(at, ended).equals(expected));
+      assert.ok(room.every((byte, i) => byte === 0xaa || (i >= at && i < (ended ?? at))));
+    }),
+    { numRuns: 1000 },
+  );
+  assert.throws(() => writeEntry({ ...FILE, name: b('a\0') }, Buffer.alloc(4096), 0, 4096), /NUL/);
 });
 
 test('encodeEntry() makes equal bytes of equal entries, whatever the order of their attributes', () => {
