@@ -64,7 +64,7 @@ export function openByHandle(
   named.writeInt32LE(type, 4);
   named.set(handle, 8);
   const result = libc.open_by_handle_at(fd, named, flags | O_CLOEXEC);
-  return opened(judge(result, 'open by a handle in', `descriptor ${fd}`, tolerated));
+  return opened(judge(result, 'open by a handle in', fd, tolerated));
 }
 
 /**
@@ -104,7 +104,7 @@ export function closeBeside(fd: number): void {
 }
 
 export function mkdirat(dir: number, path: ByteString, mode: number, ...tolerated: number[]): number {
-  return judge(libc.mkdirat(dir, cstring(path), mode), 'make directory', path, tolerated);
+  return judge(libc.mkdirat(dir, scratchPath(path), mode), 'make directory', path, tolerated);
 }
 
 /** mknodat(2): `mode` holds the type bits; the device number is made of `major` and `minor`. */
@@ -177,11 +177,11 @@ export function fchmodat(dir: number, path: ByteString, mode: number, ...tolerat
 }
 
 export function fchmod(fd: number, mode: number, ...tolerated: number[]): number {
-  return judge(libc.fchmod(fd, mode), 'change mode of', `descriptor ${fd}`, tolerated);
+  return judge(libc.fchmod(fd, mode), 'change mode of', fd, tolerated);
 }
 
 export function fchown(fd: number, uid: number, gid: number): void {
-  const result = judge(libc.fchown(fd, uid, gid), 'change owner of', `descriptor ${fd}`, [EINVAL]);
+  const result = judge(libc.fchown(fd, uid, gid), 'change owner of', fd, [EINVAL]);
   if (result < 0) throw unmapped(`descriptor ${fd}` as ByteString, uid, gid);
 }
 
@@ -213,31 +213,29 @@ export function utimensat(
   mtimeNs: bigint | undefined,
   ...tolerated: number[]
 ): number {
-  const result = libc.utimensat(dir, cstring(path), timespecs(atimeNs, mtimeNs), AT_SYMLINK_NOFOLLOW);
+  const result = libc.utimensat(dir, scratchPath(path), timespecs(atimeNs, mtimeNs), AT_SYMLINK_NOFOLLOW);
   return judge(result, 'set times of', path, tolerated);
 }
 
 /** futimens(3). */
 export function futimens(fd: number, atimeNs: bigint | undefined, mtimeNs: bigint | undefined): void {
-  judge(libc.futimens(fd, timespecs(atimeNs, mtimeNs)), 'set times of', `descriptor ${fd}`, []);
+  judge(libc.futimens(fd, timespecs(atimeNs, mtimeNs)), 'set times of', fd, []);
 }
+
+/** Read by the kernel at once, as `scratchPath`. */
+const TIMES = Buffer.allocUnsafeSlow(32);
+const TIMES_64 = new BigInt64Array(TIMES.buffer);
 
 function timespecs(atimeNs: bigint | undefined, mtimeNs: bigint | undefined): Buffer {
-  const times = Buffer.allocUnsafe(32);
-  writeTimespec(times, 0, atimeNs);
-  writeTimespec(times, 16, mtimeNs);
-  return times;
+  writeTimespec(0, atimeNs);
+  writeTimespec(2, mtimeNs);
+  return TIMES;
 }
 
-function writeTimespec(buffer: Buffer, at: number, ns: bigint | undefined): void {
-  if (ns === undefined) {
-    buffer.writeBigInt64LE(0n, at);
-    buffer.writeBigInt64LE(UTIME_OMIT, at + 8);
-    return;
-  }
-  const rest = ((ns % BILLION) + BILLION) % BILLION;
-  buffer.writeBigInt64LE((ns - rest) / BILLION, at);
-  buffer.writeBigInt64LE(rest, at + 8);
+function writeTimespec(at: number, ns: bigint | undefined): void {
+  const rest = ns === undefined ? UTIME_OMIT : ((ns % BILLION) + BILLION) % BILLION;
+  TIMES_64[at] = ns === undefined ? 0n : (ns - rest) / BILLION;
+  TIMES_64[at + 1] = rest;
 }
 
 /** The target's bytes (at most PATH_MAX), or undefined where the errno (negative answer) was tolerated. */
@@ -274,14 +272,14 @@ function statx(dir: number, path: ByteString, flags: number, tolerated: readonly
 
 /** ftruncate(2): sets the length; what is beyond the data is a hole. */
 export function ftruncate(fd: number, sizeBytes: number): void {
-  judge(libc.ftruncate(fd, sizeBytes), 'set the size of', `descriptor ${fd}`, []);
+  judge(libc.ftruncate(fd, sizeBytes), 'set the size of', fd, []);
 }
 
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 
 export function lseek(fd: number, offset: number, whence: number, ...tolerated: number[]): number {
-  return judge(Number(libc.lseek(fd, offset, whence)), 'seek in', `descriptor ${fd}`, tolerated);
+  return judge(Number(libc.lseek(fd, offset, whence)), 'seek in', fd, tolerated);
 }
 
 const LISTING = Buffer.allocUnsafeSlow(64 * 1024);

@@ -1,8 +1,12 @@
 import { existsSync, readFileSync, readlinkSync } from 'node:fs';
-import { release } from 'node:os';
+
+/** As `uname -r`. (`node:os` has it too, and takes a command 0.5 ms to load.) */
+export function kernelRelease(): string {
+  return readFileSync('/proc/sys/kernel/osrelease', 'latin1').trim();
+}
 
 /** Major and minor of the running kernel. */
-export function kernelVersion(text: string = release()): readonly [number, number] {
+export function kernelVersion(text: string = kernelRelease()): readonly [number, number] {
   const [, major, minor] = /^(\d+)\.(\d+)/.exec(text) ?? [];
   return [Number(major ?? 0), Number(minor ?? 0)];
 }

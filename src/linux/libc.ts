@@ -360,18 +360,18 @@ export function located(error: unknown, path: ByteString): unknown {
 
 /**
  * Judges a call's result: not negative, it is answered as it is; a failure with one of `tolerated` is answered as the
- * negative errno; any other failure is thrown.
+ * negative errno; any other failure is thrown. `of`: a path, or a descriptor.
  */
 export function judge(
   result: number,
   syscall: string,
-  path: ByteString | string,
+  of: ByteString | string | number,
   tolerated: readonly number[],
 ): number {
   if (result >= 0) return result;
   const errno = lastErrno();
   if (tolerated.includes(errno)) return -errno;
-  throw systemError(syscall, errno, path);
+  throw systemError(syscall, errno, typeof of === 'number' ? `descriptor ${of}` : of);
 }
 
 const SCRATCH = Buffer.allocUnsafeSlow(4096);

@@ -15,7 +15,7 @@ export function chroot(path: ByteString): void {
 }
 
 export function fchdir(fd: number): void {
-  judge(libc.fchdir(fd), 'enter', `descriptor ${fd}`, []);
+  judge(libc.fchdir(fd), 'enter', fd, []);
 }
 
 export function chdir(path: ByteString): void {
@@ -29,5 +29,5 @@ export function umask(mask: number): number {
 
 /** setns(2): the calling thread enters the mount namespace; it must have done unshare(CLONE_FS). */
 export function setMountNamespace(fd: number): void {
-  judge(libc.setns(fd, CLONE_NEWNS), 'enter the mount namespace of', `descriptor ${fd}`, []);
+  judge(libc.setns(fd, CLONE_NEWNS), 'enter the mount namespace of', fd, []);
 }

@@ -42,7 +42,7 @@ export class Witness implements Disposable {
 }
 
 export function fsync(fd: number): void {
-  judge(libc.fsync(fd), 'sync', `descriptor ${fd}`, []);
+  judge(libc.fsync(fd), 'sync', fd, []);
 }
 
 export const LOCK_SH = 1;
@@ -52,9 +52,9 @@ const LOCK_UN = 8;
 
 /** flock(2) without waiting: true when the lock is ours now. It lasts until the descriptor's last copy is closed. */
 export function tryFlock(fd: number, kind: typeof LOCK_SH | typeof LOCK_EX): boolean {
-  return judge(libc.flock(fd, kind | LOCK_NB), 'lock', `descriptor ${fd}`, [EAGAIN]) === 0;
+  return judge(libc.flock(fd, kind | LOCK_NB), 'lock', fd, [EAGAIN]) === 0;
 }
 
 export function unlockFlock(fd: number): void {
-  judge(libc.flock(fd, LOCK_UN), 'unlock', `descriptor ${fd}`, []);
+  judge(libc.flock(fd, LOCK_UN), 'unlock', fd, []);
 }

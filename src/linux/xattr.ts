@@ -13,13 +13,13 @@ export function lgetxattr(path: ByteString, name: ByteString): Buffer | undefine
 /** As `lgetxattr`, of an open descriptor (not an O_PATH one: EBADF). */
 export function fgetxattr(fd: number, name: ByteString): Buffer | undefined {
   const n = cstring(name);
-  return value((buffer) => libc.fgetxattr(fd, n, buffer, buffer.length), `descriptor ${fd}`);
+  return value((buffer) => libc.fgetxattr(fd, n, buffer, buffer.length), fd);
 }
 
-function value(read: (buffer: Buffer) => number, path: ByteString | string): Buffer | undefined {
+function value(read: (buffer: Buffer) => number, of: ByteString | number): Buffer | undefined {
   let buffer = Buffer.allocUnsafe(256);
   for (;;) {
-    const length = judge(Number(read(buffer)), 'read attribute of', path, [ENODATA, EOPNOTSUPP, ERANGE]);
+    const length = judge(Number(read(buffer)), 'read attribute of', of, [ENODATA, EOPNOTSUPP, ERANGE]);
     if (length >= 0) return Buffer.from(buffer.subarray(0, length));
     if (length !== -ERANGE) return undefined;
     buffer = Buffer.allocUnsafe(VALUE_MAX);
@@ -34,16 +34,16 @@ export function llistxattr(path: ByteString): ByteString[] {
 
 /** As `llistxattr`, of an open descriptor (not an O_PATH one: EBADF). */
 export function flistxattr(fd: number): ByteString[] {
-  return names((buffer) => libc.flistxattr(fd, buffer, buffer.length), `descriptor ${fd}`);
+  return names((buffer) => libc.flistxattr(fd, buffer, buffer.length), fd);
 }
 
 /** Read at once, as in inode.ts. */
 const NAMES = Buffer.allocUnsafeSlow(512);
 
-function names(read: (buffer: Buffer) => number, path: ByteString | string): ByteString[] {
+function names(read: (buffer: Buffer) => number, of: ByteString | number): ByteString[] {
   let buffer = NAMES;
   for (;;) {
-    const length = judge(Number(read(buffer)), 'list attributes of', path, [EOPNOTSUPP, ERANGE]);
+    const length = judge(Number(read(buffer)), 'list attributes of', of, [EOPNOTSUPP, ERANGE]);
     if (length === -ERANGE) {
       buffer = Buffer.allocUnsafe(VALUE_MAX);
       continue;
@@ -60,7 +60,7 @@ export function lsetxattr(path: ByteString, name: ByteString, value: Uint8Array,
 
 export function fsetxattr(fd: number, name: ByteString, value: Uint8Array, ...tolerated: number[]): number {
   const result = libc.fsetxattr(fd, cstring(name), value, value.length, 0);
-  return judge(result, `set attribute ${JSON.stringify(name)} of`, `descriptor ${fd}`, tolerated);
+  return judge(result, `set attribute ${JSON.stringify(name)} of`, fd, tolerated);
 }
 
 export function lremovexattr(path: ByteString, name: ByteString, ...tolerated: number[]): number {
@@ -70,5 +70,5 @@ export function lremovexattr(path: ByteString, name: ByteString, ...tolerated: n
 
 export function fremovexattr(fd: number, name: ByteString, ...tolerated: number[]): number {
   const result = libc.fremovexattr(fd, cstring(name));
-  return judge(result, `remove attribute ${JSON.stringify(name)} of`, `descriptor ${fd}`, tolerated);
+  return judge(result, `remove attribute ${JSON.stringify(name)} of`, fd, tolerated);
 }

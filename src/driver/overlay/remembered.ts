@@ -1,8 +1,7 @@
-import { release } from 'node:os';
 import { type ByteString, fromText } from '../../base/bytes.ts';
 import type { Finding } from '../../base/values.ts';
 import { AT_FDCWD, lstatat } from '../../linux/inode.ts';
-import { effectiveCapabilities, inUserNamespace, moduleParameter } from '../../linux/kernel.ts';
+import { effectiveCapabilities, inUserNamespace, kernelRelease, moduleParameter } from '../../linux/kernel.ts';
 import { ENOENT } from '../../linux/libc.ts';
 import type { Performer } from '../driver.ts';
 import { placeSmall, readSmall } from '../home-files.ts';
@@ -38,7 +37,7 @@ function circumstances(directory: ByteString): string {
   const rights = `${process.geteuid?.() ?? 0} ${effectiveCapabilities()} ${where}`; // root may lack that of mounting
   // What the kernel takes as its defaults can be switched while it runs.
   const defaults = ['redirect_dir', 'metacopy', 'index'].map((name) => moduleParameter('overlay', name) ?? '-');
-  return fromText(`${release()} ${device} ${rights} ${defaults.join('')}`);
+  return fromText(`${kernelRelease()} ${device} ${rights} ${defaults.join('')}`);
 }
 
 /** In the order in which they are written, a line each. */
