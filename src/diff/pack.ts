@@ -136,9 +136,11 @@ class Packer implements Disposable {
     refuseWhiteoutName(difference.path, name);
     // What leads to something in the upper is there too.
     const at = (difference.itself === true ? this.#upper : undefined) ?? this.#view;
+    if (difference.implied === true && isThere(at, [...names, name])) return;
     this.#enter(at, names);
     const prefix = names.length === 0 ? '' : `${names.join('/')}/`;
     if (difference.kind === 'delete') this.#whiteout(prefix, name);
+    else if (difference.implied === true) this.#isGone(at, prefix, name, difference);
     else if (
       at === this.#view ||
       !(this.#entryOfUpper(at, prefix, name, difference) || this.#isGone(at, prefix, name, difference))
@@ -338,6 +340,16 @@ class Packer implements Disposable {
 /** Of the directories that a prefix of names leads through. */
 function namesIn(prefix: string): ByteString[] {
   return prefix.split('/').slice(0, -1) as ByteString[];
+}
+
+function isThere(at: Descent, names: readonly ByteString[]): boolean {
+  try {
+    at.moveTo(names);
+    return true;
+  } catch (error) {
+    if (isGone(error)) return false;
+    throw error;
+  }
 }
 
 function isGone(error: unknown): boolean {

@@ -13,6 +13,8 @@ interface Told {
   readonly itself?: boolean;
   /** The stat is of a look at the upper before the walk: what is there may be gone, or another, when its turn comes. */
   readonly early?: boolean;
+  /** A directory that an archive has only where it has something in it: see `parentsImplied`. */
+  readonly implied?: boolean;
 }
 
 /** A listed change, with what the view shows there now. */
@@ -66,6 +68,11 @@ export interface WalkOptions {
   readonly guide?: Exclude<WhiteoutStyle, 'none'>;
   /** Of directories of that upper, by path: what was read of them a moment ago. */
   readonly listings?: ReadonlyMap<ByteString, Listing>;
+  /**
+   * Of directories that the upper says were copied up nothing is asked of the base: they are told as `implied`, since who
+   * packs writes those that lead to an entry anyway, and once more, for what they differ in, where nothing in them was told.
+   */
+  readonly parentsImplied?: boolean;
   /** Called for each directory of that upper that guides the walk, before anything in it is; what it throws ends the walk. */
   readonly entering?: (fd: number, path: ByteString, listing: Listing) => void;
   /** Directories that were moved, by where they are now: where they were in the base. They are listed as renames. */

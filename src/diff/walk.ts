@@ -1,13 +1,13 @@
 import type { ByteString } from '../base/bytes.ts';
 import { Descent } from '../fs/descent.ts';
 import { isDirectory, isWhiteout, sameInode } from '../fs/stat.ts';
-import { isRedirected, overlayMarks, showsItself, type WhiteoutStyle } from '../fs/whiteouts.ts';
+import { isRedirected, overlayPrefix, showsItself, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import { xattrsOfFd } from '../fs/xattrs.ts';
 import { fstat, lstatat, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
-import { flistxattr } from '../linux/xattr.ts';
 import { carryLinked, isLinked, type Unlisted } from './carry.ts';
 import { Comparer, decided, LinkGroups, SELF } from './compare.ts';
+import { listingOf, union } from './listing.ts';
 import { ofReading } from './reading.ts';
 import type { Difference, Listed, Listing, Rendering, WalkOptions } from './types.ts';
 
@@ -78,6 +78,8 @@ interface Level {
   /** The view shows another directory of the layers below than the base has here. */
   readonly elsewhere: boolean;
   listed: boolean;
+  /** Where it was not told for itself: how many steps were told before it. */
+  readonly implied?: number;
 }
 
 function* walkSteps(
@@ -134,6 +136,26 @@ function* stepsBelow(
   const inDoubt = (now: Stat, level: Level): boolean =>
     upper !== undefined || touchedNs === undefined || level.moved || now.ctimeNs > touchedNs;
 
+  /** Of a directory that the base has, by the upper's mark of where it was copied from; undefined where that does not tell. */
+  const copied = (level: Level, now: Stat, path: ByteString): Listing | undefined => {
+    const listing =
+      level.told && level.inBase && !level.opaque && isDirectory(now) ? options.listings?.get(path) : undefined;
+    if (listing === undefined || listing.marks.opaque || listing.marks.redirect) return undefined;
+    return listing.attributes.includes(origin) ? listing : undefined;
+  };
+  const origin = `${overlayPrefix(options.guide ?? 'none')}origin` as ByteString;
+  /** What there is to tell of a directory that was implied, and in which nothing was told. */
+  const late = ({ path, stat }: Level): Difference | undefined => {
+    if (base === undefined || upper === undefined) return undefined;
+    const name = path.slice(path.lastIndexOf('/') + 1) as ByteString;
+    const step = { path: path as ByteString, stat, itself: true, early: true };
+    const before = present(base, name, ENOTDIR);
+    if (before === undefined) return { kind: 'add', ...step };
+    if (!comparer.equal({ at: upper, name, stat }, { at: base, name, stat: before }))
+      return { kind: 'modify', ...step };
+    return stat.mtimeNs === before.mtimeNs ? undefined : { kind: 'carried', because: 'times', ...step };
+  };
+
   const guided = options.guide !== undefined && base !== undefined && upper !== undefined;
   const read = (from: Descent, path: ByteString, style: WhiteoutStyle | undefined): Listing => {
     const listing = options.listings?.get(path) ?? listingOf(from, style);
@@ -158,6 +180,7 @@ function* stepsBelow(
   };
   const stack = [first];
   let count = 0;
+  let steps = 0;
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const name = level.names[level.next++];
     if (name === undefined) {
@@ -166,6 +189,11 @@ function* stepsBelow(
       view.leave();
       if (level.inBase) base?.leave();
       if (level.inUpper) upper?.leave();
+      const step = level.implied === steps ? late(level) : undefined;
+      if (step !== undefined) {
+        steps++;
+        yield step;
+      }
       continue;
     }
     const path = `${level.path}/${name}` as ByteString;
@@ -178,7 +206,34 @@ function* stepsBelow(
     const early = itself && seen !== undefined;
     const now = itself ? unlessWhiteout(own) : present(view, name);
     const basePath = `${level.basePath}/${name}` as ByteString;
-    let before = level.inBase && base !== undefined ? present(base, name) : undefined;
+    const listed =
+      options.parentsImplied === true && itself && now !== undefined ? copied(level, now, path) : undefined;
+    if (listed !== undefined && now !== undefined) {
+      yield { kind: 'carried', because: 'times', path, stat: now, itself, early: true, implied: true };
+      view.enterLater(name);
+      upper?.enterLater(name);
+      base?.enterLater(name);
+      const { names, stats } = listed;
+      const { told, inBase, inUpper, opaque, elsewhere, moved } = level;
+      stack.push({
+        path,
+        basePath,
+        names,
+        stats,
+        next: 0,
+        stat: now,
+        inBase,
+        inUpper,
+        moved,
+        told,
+        opaque,
+        elsewhere,
+        listed: false,
+        implied: steps,
+      });
+      continue;
+    }
+    let before = level.inBase && base !== undefined ? present(base, name, ENOTDIR) : undefined;
     if (movedAway.has(basePath)) {
       if (before !== undefined && rendering === 'docker') yield* ancestors(stack);
       before = undefined; // listed as a rename, from where it is now
@@ -196,10 +251,10 @@ function* stepsBelow(
     // By their descriptors, which are needed in any case, attributes are read in half the time.
     const entered = itself && upper !== undefined && areDirectories(now, before);
     /** A directory of the upper whose list is there: nothing is asked of it that needs it open. */
-    const late = itself && options.listings?.has(path) === true;
+    const isKnown = itself && options.listings?.has(path) === true;
     if (entered) {
       view.enterLater(name);
-      if (late) upper.enterLater(name);
+      if (isKnown) upper.enterLater(name);
       else upper.enter(name);
       base?.enterLater(name);
     }
@@ -226,8 +281,9 @@ function* stepsBelow(
         step = { kind: 'carried', because: 'times', path, stat: now, itself, early };
       }
     }
-    const listed = step !== undefined && step.kind !== 'carried' && step.kind !== 'unlisted';
-    if (listed && rendering === 'docker') yield* ancestors(stack);
+    const isListed = step !== undefined && step.kind !== 'carried' && step.kind !== 'unlisted';
+    if (isListed && rendering === 'docker') yield* ancestors(stack);
+    if (step !== undefined && step.kind !== 'unlisted') steps++;
     if (step !== undefined) yield step;
 
     if (now === undefined || !isDirectory(now)) continue;
@@ -235,8 +291,8 @@ function* stepsBelow(
     if (!entered && itself) view.enterLater(name);
     else if (!entered && view.enter(name, ENOENT) < 0) continue;
     const inBase = entered || (before !== undefined && isDirectory(before) && base?.enter(name, ENOENT) === 0);
-    if (!entered && late) upper?.enterLater(name);
-    const inUpper = entered || late || (level.inUpper && upper?.enter(name, ENOENT, ENOTDIR, ELOOP) === 0);
+    if (!entered && isKnown) upper?.enterLater(name);
+    const inUpper = entered || isKnown || (level.inUpper && upper?.enter(name, ENOENT, ENOTDIR, ELOOP) === 0);
     const below = inBase ? base : undefined;
     const isTold = level.told && inUpper && upper !== undefined;
     const listing = ahead ?? (isTold ? read(upper, path, options.guide) : undefined);
@@ -258,7 +314,7 @@ function* stepsBelow(
         level.elsewhere || (inUpper && upper !== undefined && (listing?.marks.redirect ?? isRedirected(upper.fd))),
       // A rename stamps the inode's ctime alone; what is done inside a directory stamps mtime as well.
       moved: level.moved || (touchedNs !== undefined && now.ctimeNs > touchedNs && now.ctimeNs !== now.mtimeNs),
-      listed,
+      listed: isListed,
     });
   }
 }
@@ -310,8 +366,8 @@ function* ancestors(stack: readonly Level[]): Generator<Listed, void, undefined>
 }
 
 /** What a name shows; undefined for nothing, and for a whiteout that a plain layer directory shows as a device. */
-function present(at: Descent, name: ByteString): Stat | undefined {
-  const stat = at.stat(name, ENOENT);
+function present(at: Descent, name: ByteString, ...tolerated: number[]): Stat | undefined {
+  const stat = at.stat(name, ENOENT, ...tolerated);
   return stat === undefined ? undefined : unlessWhiteout(stat);
 }
 
@@ -321,28 +377,6 @@ function areDirectories(now: Stat | undefined, before: Stat | undefined): boolea
 
 function unlessWhiteout(stat: Stat): Stat | undefined {
   return isWhiteout(stat) ? undefined : stat;
-}
-
-function listingOf(upper: Descent, style: WhiteoutStyle = 'none'): Listing {
-  const attributes = flistxattr(upper.fd);
-  return { names: upper.names(), attributes, marks: overlayMarks(upper.fd, style, attributes) };
-}
-
-/** The names and those of the directory, sorted by bytes. */
-function union(a: readonly ByteString[], base: Descent | undefined): readonly ByteString[] {
-  if (base === undefined) return a;
-  const b = base.names();
-  if (a.length === b.length && a.every((name, i) => name === b[i])) return a;
-  const merged: ByteString[] = [];
-  for (let i = 0, j = 0; i < a.length || j < b.length; ) {
-    const x = a[i];
-    const y = b[j];
-    const takesA = y === undefined || (x !== undefined && x <= y);
-    merged.push((takesA ? x : y) as ByteString);
-    if (takesA) i++;
-    if (!takesA || x === y) j++;
-  }
-  return merged;
 }
 
 /** Whether the root must be in the archive: its times alone are no reason (they change with every entry). */

@@ -13,6 +13,7 @@ import {
   rmSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -25,7 +26,7 @@ import { storageDriver } from '../../src/graph/storage-driver.ts';
 import { openThreads } from '../../src/graph/threads.ts';
 import { type ApplyReport, isStorageError, type LayerId, type StorageDriver } from '../../src/index.ts';
 import { AT_FDCWD, mknodat, S_IFCHR, S_IFIFO, S_IFSOCK } from '../../src/linux/inode.ts';
-import { lsetxattr } from '../../src/linux/xattr.ts';
+import { lremovexattr, lsetxattr } from '../../src/linux/xattr.ts';
 import type { Mount } from '../../src/mount/mount.ts';
 import { openHouse } from '../contract/driver-house.ts';
 import { filesystem } from '../kit/filesystems.ts';
@@ -71,9 +72,12 @@ async function layerIn(driver: StorageDriver, mode: typeof MODE | undefined): Pr
   {
     await using mounted = await driver.mount(base);
     const at = toText(mounted.path);
-    for (const name of ['a', 'a/x', 'gone', 'kept']) mkdirSync(join(at, name));
+    for (const name of ['a', 'a/x', 'a/y', 'a/z', 'gone', 'kept']) mkdirSync(join(at, name));
+    for (const name of ['a/y/f', 'a/z/f']) writeFileSync(join(at, name), 'f');
     for (let i = 0; i < 300; i++) writeFileSync(join(at, `a/f${i}`), 'f'.repeat(5000));
     writeFileSync(join(at, 'gone/f'), 'f');
+    for (const name of ['b', 'b/mode', 'b/time', 'b/same', 'b/list', 'b/same/in']) mkdirSync(join(at, name));
+    writeFileSync(join(at, 'b/time/f'), 'f');
   }
   await driver.create(id, { parent: base, writable: true });
   await using mounted = await driver.mount(id, mode === undefined ? {} : { mode });
@@ -81,6 +85,13 @@ async function layerIn(driver: StorageDriver, mode: typeof MODE | undefined): Pr
   for (let i = 0; i < 300; i += 2) chmodSync(join(at, `a/f${i}`), 0o600);
   for (let i = 1; i < 300; i += 2) writeFileSync(join(at, `a/f${i}`), 'new');
   rmSync(join(at, 'gone'), { recursive: true });
+  // Directories in which nothing is: of another mode, another time, as they were, with another attribute.
+  chmodSync(join(at, 'b/mode'), 0o700);
+  for (const name of ['b/time/g', 'b/time/f']) writeFileSync(join(at, name), 'f');
+  utimesSync(join(at, 'b/time/f'), 1, 1);
+  rmSync(join(at, 'b/time/g'));
+  for (const name of ['b/same', 'b/same/in']) for (const mode of [0o700, 0o755]) chmodSync(join(at, name), mode);
+  lsetxattr(fromText(join(at, 'b/list')), 'user.name' as ByteString, Buffer.from('value'));
   if (mode !== undefined) renameSync(join(at, 'a/x'), join(at, 'moved'));
   for (let i = 0; i < 3000; i++) writeFileSync(join(at, `kept/new${i}`), '');
   return [base, id];
@@ -292,7 +303,16 @@ async function changedMeanwhile(change: (upper: string) => void): Promise<{ diff
       writeFileSync(join(at, name), 'some');
     }
     symlinkSync('there', join(at, 'more/link'));
+    for (const name of ['a/y/f', 'a/z/f']) writeFileSync(join(at, name), 'other');
+    rmSync(join(at, 'a/f0'));
+    for (const name of ['more/odd', 'a/f0', 'a/f0/below']) mkdirSync(join(at, name));
+    for (const name of ['a/f0/f', 'a/f0/below/f']) writeFileSync(join(at, name), 'some');
   }
+  // They say that they were copied from below, where no such directory is.
+  for (const name of ['more/odd', 'a/f0', 'a/f0/below']) {
+    lsetxattr(fromText(join(upper, name)), 'trusted.overlay.origin' as ByteString, Buffer.from('odd'));
+  }
+  lremovexattr(fromText(join(upper, 'a/f0')), 'trusted.overlay.opaque' as ByteString);
   let acted = false;
   const act = (): void => {
     acted = true;
@@ -333,7 +353,8 @@ test('transfer() of the asker’s thread takes what changes after its first look
     writeFileSync(join(upper, 'a/f13'), 'longer than before');
     renameSync(join(upper, 'more/f6'), join(upper, 'more/f7'));
     writeFileSync(join(upper, 'more/dir/f'), '');
-    for (const name of ['more/dir/sub', 'a/x/made']) rmSync(join(upper, name), { recursive: true });
+    for (const name of ['more/dir/sub', 'a/x/made', 'a/y', 'a/z']) rmSync(join(upper, name), { recursive: true });
+    mknodat(AT_FDCWD, fromText(join(upper, 'a/y')), S_IFCHR, 0, 0);
     chmodSync(join(upper, 'more/dir'), 0o700);
     for (const name of ['kept/new5', 'kept/new2999', 'a/f3', 'a/f4']) rmSync(join(upper, name));
     chmodSync(join(upper, 'kept/new6'), 0o604);

@@ -93,7 +93,7 @@ export class PackingHere implements Disposable {
       };
       const found = base === undefined || upper === undefined ? undefined : checkUpper(base, upper, () => {}, look);
       if (upper !== undefined && found?.redirects === false) {
-        const how = { upper: upper.upper, guide: upper.style, listings: found.listings };
+        const how = { upper: upper.upper, guide: upper.style, listings: found.listings, parentsImplied: true };
         entered.leave();
         return new PackingHere(entered, options, () => walkDifferencesInPieces(view, base, how));
       }
