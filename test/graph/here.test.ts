@@ -305,11 +305,11 @@ async function changedMeanwhile(change: (upper: string) => void): Promise<{ diff
     symlinkSync('there', join(at, 'more/link'));
     for (const name of ['a/y/f', 'a/z/f']) writeFileSync(join(at, name), 'other');
     rmSync(join(at, 'a/f0'));
-    for (const name of ['more/odd', 'a/f0', 'a/f0/below']) mkdirSync(join(at, name));
-    for (const name of ['a/f0/f', 'a/f0/below/f']) writeFileSync(join(at, name), 'some');
+    for (const name of ['a/odd', 'a/f0', 'a/f0/below']) mkdirSync(join(at, name));
+    writeFileSync(join(at, 'a/f0/f'), 'some');
   }
   // They say that they were copied from below, where no such directory is.
-  for (const name of ['more/odd', 'a/f0', 'a/f0/below']) {
+  for (const name of ['a/odd', 'a/f0', 'a/f0/below']) {
     lsetxattr(fromText(join(upper, name)), 'trusted.overlay.origin' as ByteString, Buffer.from('odd'));
   }
   lremovexattr(fromText(join(upper, 'a/f0')), 'trusted.overlay.opaque' as ByteString);
