@@ -33,13 +33,26 @@ function bareCheckout(directory: string): string {
 
 /** A `node` that says it is `version`, and shows its arguments. */
 function nodeStub(path: string, version: string): void {
-  writeFileSync(path, `#!/bin/sh\nif [ "$1" = --version ]; then echo ${version}; else echo "$0" "$@"; fi\n`);
+  writeFileSync(
+    path,
+    `#!/bin/sh\nif [ "$1" = --version ]; then echo ${version}; else echo "$0" "$@" $GLIBC_TUNABLES; fi\n`,
+  );
   chmodSync(path, 0o755);
 }
 
-function run(file: string, path: string, ...args: string[]): { status: number | null; stdout: string; stderr: string } {
+interface Said {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function run(file: string, path: string, ...args: string[]): Said {
+  return runIn({}, file, path, ...args);
+}
+
+function runIn(env: NodeJS.ProcessEnv, file: string, path: string, ...args: string[]): Said {
   // Without the system's directories, but with the two programs that the launcher may use.
-  return spawnSync(file, args, { encoding: 'utf8', env: { PATH: path } });
+  return spawnSync(file, args, { encoding: 'utf8', env: { PATH: path, ...env } });
 }
 
 test('bin/layerstore starts with the Node of the checkout, whatever PATH has', () => {
@@ -104,6 +117,18 @@ test('bin/layerstore gives Node the same options for a command wherever its own 
   for (const args of [[], [''], ['mount', 'changes'], ['help', 'changes'], ['driver', 'changes', 'x'], ['Changes']]) {
     assert.equal(options(...args), usual, args.join(' '));
   }
+  // What malloc is told for a commit comes after what the user tells it, and for nothing else.
+  const told = (...args: string[]): string =>
+    runIn({ GLIBC_TUNABLES: 'glibc.cpu.x86_ibt=off' }, launcher, path, ...args)
+      .stdout.trim()
+      .split(' ')
+      .at(-1) ?? '';
+  assert.match(told('commit', 'x'), /^glibc\.cpu\.x86_ibt=off(:glibc\.malloc\.\w+=\d+)+$/);
+  assert.match(
+    run(launcher, path, 'commit', 'x').stdout,
+    / commit x glibc\.malloc\.hugetlb=1(:glibc\.malloc\.\w+=\d+)+\n$/,
+  );
+  assert.equal(told('changes', 'x'), 'glibc.cpu.x86_ibt=off');
 });
 
 test('bin/layerstore without any Node says so in one line and exits with 5', async () => {

@@ -60,6 +60,7 @@ test('files, pipes, slow readers and sockets get the same bytes', async (t) => {
     'a pipe whose reader is slow': `$L save big:1 | (dd bs=1k count=64 status=none; sleep 1; cat) | ${sum}`,
     'a named pipe': `mkfifo ${out}.fifo && (cat ${out}.fifo | ${sum} & $L save big:1 > ${out}.fifo; wait)`,
     'a socket': `python3 -c '${socket}' "$L" save big:1 | ${sum}`,
+    'a socket whose reader is slow': `python3 -c '${socket.replace('while', 'import time; time.sleep(1)\nwhile')}' "$L" save big:1 | ${sum}`,
   };
   for (const [way, line] of Object.entries(ways)) {
     const { stdout, stderr } = shell(root, `set -o pipefail; ${line} || echo "failed: $?"`);
@@ -82,6 +83,39 @@ test('a signal is heard while the reader of a pipe sleeps, by a command with thr
       echo \${PIPESTATUS[0]}`;
     const { stdout, stderr } = shell(made.root, line);
     assert.deepEqual([stdout, stderr], ['130\n', 'layerstore: interrupted\n'], command);
+  }
+});
+
+test('a commit and a list load no streams of Node, whatever they write to', async (t) => {
+  await using made = await rig(t);
+  if (made === undefined || !need(t, 'python3')) return;
+  const { root, path } = made;
+  assert.equal(layerstore(root, ['create', '--name', 'job', 'big:1']).status, 0);
+  // Of an image that is there already the layer would be deleted elsewhere.
+  const change = (text: string): void => {
+    writeFileSync(join(layerstore(root, ['mount', 'job']).stdout.trim(), 'new'), text);
+    assert.equal(layerstore(root, ['umount', 'job']).status, 0);
+  };
+  const [probe, told] = [join(path, 'probe.cjs'), join(path, 'told')];
+  writeFileSync(
+    probe,
+    `process.on('exit', () => require('node:fs').writeFileSync(${JSON.stringify(told)}, process.moduleLoadList.join('\\n')));`,
+  );
+  const sockets =
+    'import socket,subprocess,sys; a,b=socket.socketpair(); sys.exit(subprocess.call(sys.argv[1:],stdout=b.fileno(),stderr=b.fileno()))';
+  for (const command of ['commit job made:1', 'changes job']) {
+    for (const [i, to] of ['> /dev/null 2>&1', `> ${path}/out 2>&1`, '2>&1 | cat > /dev/null', 'sockets'].entries()) {
+      change(`${command} ${to}`);
+      const run = `"$L" ${command.replace('made:1', `made:${i}`)}`;
+      const line = to === 'sockets' ? `python3 -c '${sockets}' ${run}` : `${run} ${to}`;
+      assert.equal(shell(root, `set -o pipefail; ${line}`, { NODE_OPTIONS: `--require=${probe}` }).status, 0, line);
+      const loaded = readFileSync(told, 'utf8').split('\n');
+      assert.ok(loaded.includes('NativeModule internal/process/pre_execution'));
+      const streams = loaded.filter((one) =>
+        / (net|tty|zlib|crypto|stream|internal\/streams\/(?!utils)\w+)$/.test(one),
+      );
+      assert.deepEqual(streams, [], line);
+    }
   }
 });
 

@@ -65,7 +65,7 @@ function writeAll(write: (bytes: Uint8Array) => number, bytes: Uint8Array, patie
   return done;
 }
 
-/** Device 1:3. */
-function isNull(stat: Stats): boolean {
+/** `/dev/null`: device 1:3. */
+export function isNull(stat: Stats): boolean {
   return stat.isCharacterDevice() && stat.rdev === 0x103;
 }

@@ -2,6 +2,7 @@ import { fstatSync } from 'node:fs';
 import { nowMs } from '../../base/clock.ts';
 import type { Progress } from '../../store/types.ts';
 import type { Context } from './context.ts';
+import { isNull } from './direct-output.ts';
 import { humanSize, shownId } from './format.ts';
 
 interface ProgressView {
@@ -36,7 +37,8 @@ function progressView(context: Context): ProgressView {
 /** Of what is none, Node's stream is not made before there is something to say. */
 function mayBeTerminal(): boolean {
   try {
-    return fstatSync(2).isCharacterDevice();
+    const stat = fstatSync(2);
+    return stat.isCharacterDevice() && !isNull(stat);
   } catch {
     return false; // it is gone
   }
