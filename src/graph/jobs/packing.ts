@@ -49,6 +49,8 @@ export function packed(
 
 /** So long nobody else hears anything in this thread. */
 const AWAY_MS = 50;
+/** What is done then: what is left is little to write back after the last one. */
+const LATE = 7 / 8;
 /** Where it is longer before the first byte, a thread is to do it; where more is in the upper, two are faster. */
 const DEAF_MS = 250;
 const NAMES_MAX = 4000;
@@ -65,11 +67,18 @@ export class PackingHere implements Disposable {
   readonly #entered: EnteredViews;
   readonly #options: Packing & Abortable;
   readonly #walk: () => Iterable<Packable | undefined>;
+  /** In the upper. */
+  readonly #names: number;
 
-  private constructor(entered: EnteredViews, options: Packing & Abortable, walk: () => Iterable<Packable | undefined>) {
+  private constructor(
+    entered: EnteredViews,
+    options: Packing & Abortable,
+    { walk, names }: { readonly walk: () => Iterable<Packable | undefined>; readonly names: number },
+  ) {
     this.#entered = entered;
     this.#options = options;
     this.#walk = walk;
+    this.#names = names;
   }
 
   /** undefined where threads are to do it: whole trees are to be compared, or the upper holds much. */
@@ -95,7 +104,8 @@ export class PackingHere implements Disposable {
       if (upper !== undefined && found?.redirects === false) {
         const how = { upper: upper.upper, guide: upper.style, listings: found.listings, parentsImplied: true };
         entered.leave();
-        return new PackingHere(entered, options, () => walkDifferencesInPieces(view, base, how));
+        const walk = (): Iterable<Packable | undefined> => walkDifferencesInPieces(view, base, how);
+        return new PackingHere(entered, options, { walk, names: count });
       }
     } catch (error) {
       entered[Symbol.dispose]();
@@ -133,12 +143,14 @@ export class PackingHere implements Disposable {
 
   /**
    * As `stream`, but `out` gets each piece while this thread is among the mounts, and `between` is called with the bytes
-   * done each time it is back. What `out` throws ends it.
+   * done each time it is back, once shortly before the end. What `out` throws ends it.
    */
   async into(out: TarPieces, between: (bytesDone: number, isLast: boolean) => void): Promise<readonly string[]> {
     const { places, enter, leave, forget } = this.#entered;
     const { view, upper } = places;
     let bytesDone = 0;
+    let steps = 0; // about one for each name
+    let pause = this.#names * LATE;
     let failure: { readonly error: unknown } | undefined;
     const take: TarPieces = (bytes, entries) => {
       bytesDone += bytes.length;
@@ -154,7 +166,10 @@ export class PackingHere implements Disposable {
       for (let ended = false; !ended; ) {
         enter();
         const since = nowMs();
-        while (!ended && failure === undefined && nowMs() - since < AWAY_MS) ended = pieces.next().done === true;
+        for (; !ended && failure === undefined && nowMs() - since < AWAY_MS && steps < pause; steps++) {
+          ended = pieces.next().done === true;
+        }
+        if (steps >= pause) pause = Number.POSITIVE_INFINITY;
         leave();
         if (failure !== undefined) throw failure.error;
         await turn(); // who has ended something says so
