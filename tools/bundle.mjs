@@ -23,7 +23,7 @@ const THREADS = {
   'database-thread': 'store/database-thread.ts',
 };
 
-const ALWAYS_USED = new Set(['node:fs', 'node:path', 'node:module', 'node:vm']);
+const ALWAYS_USED = new Set(['node:fs', 'node:path', 'node:vm']);
 
 /** Writes the joined modules of this checkout's source into the package at `target`. Needs esbuild. */
 export async function bundle(target) {
@@ -137,7 +137,7 @@ module.exports = { __esModule: true, ${[...names].map((name) => `get ${name}() {
  */
 function koffiWithoutLooking() {
   const { version } = JSON.parse(readFileSync(join(ROOT, 'node_modules/koffi/package.json'), 'utf8'));
-  return `const { createRequire } = process.getBuiltinModule('node:module');
+  return `const createRequire = (from) => process.getBuiltinModule('node:module').createRequire(from);
 const { existsSync } = process.getBuiltinModule('node:fs');
 const { dirname } = process.getBuiltinModule('node:path');
 const machine = \`linux-\${process.arch}\`;

@@ -68,20 +68,21 @@ const PROGRESS_MS = 100;
 /** Threads of one entry module. An idle pool never holds the process. */
 export class Pool implements AsyncDisposable {
   readonly #entry: URL;
-  readonly #size: number;
+  readonly #size: () => number;
   readonly #idle: Thread[] = [];
   readonly #all = new Set<Thread>();
   readonly #waiting: Waiting[] = [];
   #taken = 0;
   #closed = false;
 
-  constructor(entry: URL, size: number) {
+  /** `size`: asked for when it matters. */
+  constructor(entry: URL, size: number | (() => number)) {
     this.#entry = entry;
-    this.#size = size;
+    this.#size = typeof size === 'number' ? () => size : size;
   }
 
   get size(): number {
-    return this.#size;
+    return this.#size();
   }
 
   /** Threads that are at work. */
@@ -106,7 +107,7 @@ export class Pool implements AsyncDisposable {
 
   /** Starts threads for jobs that are to come, `count` in all at most. */
   warm(count: number): void {
-    for (let missing = Math.min(count, this.#size) - this.#all.size; missing > 0; missing--) {
+    for (let missing = Math.min(count, this.size) - this.#all.size; missing > 0; missing--) {
       const thread = this.#newThread();
       thread.worker.unref();
       this.#idle.push(thread);
@@ -176,7 +177,7 @@ export class Pool implements AsyncDisposable {
   }
 
   #acquire(count: number, signal: AbortSignal | undefined): Promise<Thread[]> {
-    if (count > this.#size) throw new RangeError(`${count} jobs need each other, the pool has ${this.#size} threads`);
+    if (count > this.size) throw new RangeError(`${count} jobs need each other, the pool has ${this.size} threads`);
     if (this.#closed || (this.#waiting.length === 0 && this.#fits(count))) return Promise.resolve(this.#take(count));
     const { promise, resolve, reject } = Promise.withResolvers<Thread[]>();
     const waiting: Waiting = { count, go: resolve, fail: reject };
@@ -193,7 +194,7 @@ export class Pool implements AsyncDisposable {
   }
 
   #fits(count: number): boolean {
-    return this.#taken + count <= this.#size;
+    return this.#taken + count <= this.size;
   }
 
   #take(count: number): Thread[] {
@@ -230,7 +231,7 @@ export class Pool implements AsyncDisposable {
     for (const thread of threads) {
       thread.worker.unref();
       if (!this.#all.has(thread)) continue;
-      if (this.#idle.length < this.#size) this.#idle.push(thread);
+      if (this.#idle.length < this.size) this.#idle.push(thread);
       else void end(thread);
     }
     this.#next();

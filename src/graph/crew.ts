@@ -20,10 +20,10 @@ export interface Crew extends Disposable {
 
 /** Makes crews of up to `width` threads. Memory is used again: shared memory weighs nothing to the collector, and stays. */
 export class Crews {
-  readonly #width: number;
+  readonly #width: () => number;
   #spare: GzipMemory | undefined;
 
-  constructor(width: number) {
+  constructor(width: () => number) {
     this.#width = width;
   }
 
@@ -31,13 +31,13 @@ export class Crews {
   crew({ compress = 'none', oneThread = false }: CompressOptions): Crew {
     const none = { helpers: [], giveUp() {}, [Symbol.dispose]() {} };
     if (compress === 'none') return { ...none, compress: undefined };
-    if (compress === 'zstd') return { ...none, compress: { kind: 'zstd', workers: this.#width } };
-    if (oneThread || this.#width === 1) return { ...none, compress: { kind: 'gzip' } };
-    const memory = this.#spare ?? gzipMemory(this.#width);
+    if (compress === 'zstd') return { ...none, compress: { kind: 'zstd', workers: this.#width() } };
+    if (oneThread || this.#width() === 1) return { ...none, compress: { kind: 'gzip' } };
+    const memory = this.#spare ?? gzipMemory(this.#width());
     this.#spare = undefined;
     return {
       compress: { kind: 'gzip', memory },
-      helpers: Array.from({ length: this.#width - 1 }, () => ({ name: 'helpGzip', request: memory })),
+      helpers: Array.from({ length: this.#width() - 1 }, () => ({ name: 'helpGzip', request: memory })),
       giveUp: () => abortGzip(memory),
       [Symbol.dispose]: () => {
         resetGzip(memory);

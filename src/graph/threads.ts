@@ -65,17 +65,21 @@ function performingHere(): Pick<Performer, 'mount' | 'unmount' | 'sync'> {
   };
 }
 
-/** Nothing is started before it is needed, but `ahead`. `size`: threads that unpack at a time, at least 1. */
-export async function openThreads(size: number = availableParallelism(), ahead: ThreadsAhead = {}): Promise<Threads> {
+/**
+ * Nothing is started before it is needed, but `ahead`. `size`: threads that unpack at a time, at least 1; default: as many
+ * as there are processors.
+ */
+export async function openThreads(size?: number, ahead: ThreadsAhead = {}): Promise<Threads> {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-  const width = Math.max(1, size);
+  const known: { width?: number } = {};
+  const width = (): number => (known.width ??= Math.max(1, size ?? availableParallelism()));
   // A commit takes two threads that wait for each other.
-  const jobs = new Pool(new URL(`./jobs/thread.${extension}`, import.meta.url), Math.max(2, width));
+  const jobs = new Pool(new URL(`./jobs/thread.${extension}`, import.meta.url), () => Math.max(2, width()));
   const small = new URL(`./jobs/control.${extension}`, import.meta.url);
   const control = new Pool(small, 2);
   const hashing = new Pool(small, 1);
   const removal = new Pool(small, 1); // may take long, and starts sooner than a job thread
-  jobs.warm(ahead.jobs ?? 0);
+  if (ahead.jobs !== undefined && ahead.jobs > 0) jobs.warm(ahead.jobs);
   if (ahead.mounts === true) control.warm(1);
   // libuv's own threads inherit the root of whichever thread starts them: one of them must exist before the first jail.
   stat('/', () => {}); // all of them run when the call returns (uv_queue_work, threadpool.c)
@@ -97,12 +101,14 @@ export async function openThreads(size: number = availableParallelism(), ahead: 
   const crews = new Crews(width);
   return {
     jobs,
-    width,
+    get width() {
+      return width();
+    },
     perform,
     here: ahead.here ?? false,
     get forTwo() {
       const isBrief = ahead.jobs !== undefined; // it ends before a second thread has paid
-      return width > 1 && jobs.busy === 0 && (jobs.idle > 1 || !isBrief);
+      return jobs.busy === 0 && (jobs.idle > 1 || !isBrief) && width() > 1;
     },
     get hashes() {
       return hashing.taken > 0;
