@@ -16,6 +16,8 @@ const FIRST_BYTES = 16 * 1024;
  */
 export class Output {
   readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  /** The same, of which parts are taken by V8 itself. */
+  readonly #bytes = new Uint8Array(this.#buffer.buffer);
   readonly #out: TarPieces;
   readonly #entries: ToldEntry[] = [];
   #room = FIRST_BYTES;
@@ -66,7 +68,7 @@ export class Output {
   }
 
   flush(): void {
-    if (this.#used > 0) this.#out(this.#buffer.subarray(0, this.#used), this.#entries);
+    if (this.#used > 0) this.#out(this.#bytes.subarray(0, this.#used), this.#entries);
     this.#entries.length = 0;
     this.#used = 0;
     this.#room = Math.min(BUFFER_BYTES, this.#room * 2);

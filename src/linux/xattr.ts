@@ -1,6 +1,7 @@
 import type { ByteString } from '../base/bytes.ts';
 import { cstring, ENODATA, EOPNOTSUPP, ERANGE, judge, libc } from './libc.ts';
 
+const NONE: readonly ByteString[] = [];
 const VALUE_MAX = 64 * 1024; // XATTR_SIZE_MAX, include/uapi/linux/limits.h; names altogether: XATTR_LIST_MAX, the same
 
 /** The value, or undefined where the attribute (ENODATA) or the whole mechanism (EOPNOTSUPP) is absent. */
@@ -27,20 +28,20 @@ function value(read: (buffer: Buffer) => number, of: ByteString | number): Buffe
 }
 
 /** The names, in the filesystem's order; none where the filesystem has no attributes. */
-export function llistxattr(path: ByteString): ByteString[] {
+export function llistxattr(path: ByteString): readonly ByteString[] {
   const p = cstring(path);
   return names((buffer) => libc.llistxattr(p, buffer, buffer.length), path);
 }
 
 /** As `llistxattr`, of an open descriptor (not an O_PATH one: EBADF). */
-export function flistxattr(fd: number): ByteString[] {
+export function flistxattr(fd: number): readonly ByteString[] {
   return names((buffer) => libc.flistxattr(fd, buffer, buffer.length), fd);
 }
 
 /** Read at once, as in inode.ts. */
 const NAMES = Buffer.allocUnsafeSlow(512);
 
-function names(read: (buffer: Buffer) => number, of: ByteString | number): ByteString[] {
+function names(read: (buffer: Buffer) => number, of: ByteString | number): readonly ByteString[] {
   let buffer = NAMES;
   for (;;) {
     const length = judge(Number(read(buffer)), 'list attributes of', of, [EOPNOTSUPP, ERANGE]);
@@ -48,7 +49,7 @@ function names(read: (buffer: Buffer) => number, of: ByteString | number): ByteS
       buffer = Buffer.allocUnsafe(VALUE_MAX);
       continue;
     }
-    if (length <= 0) return [];
+    if (length <= 0) return NONE;
     return buffer.toString('latin1', 0, length - 1).split('\0') as ByteString[];
   }
 }
