@@ -136,11 +136,11 @@ class Packer implements Disposable {
     refuseWhiteoutName(difference.path, name);
     // What leads to something in the upper is there too.
     const at = (difference.itself === true ? this.#upper : undefined) ?? this.#view;
-    if (difference.implied === true && isThere(at, [...names, name])) return;
+    if (difference.kind === 'implied' && isThere(at, [...names, name])) return;
     this.#enter(at, names);
     const prefix = names.length === 0 ? '' : `${names.join('/')}/`;
     if (difference.kind === 'delete') this.#whiteout(prefix, name);
-    else if (difference.implied === true) this.#isGone(at, prefix, name, difference);
+    else if (difference.kind === 'implied') this.#isGone(at, prefix, name, difference);
     else if (
       at === this.#view ||
       !(this.#entryOfUpper(at, prefix, name, difference) || this.#isGone(at, prefix, name, difference))
@@ -154,12 +154,12 @@ class Packer implements Disposable {
    * where that is so.
    */
   #isGone(upper: Descent, prefix: string, name: ByteString, { kind, stat: seen, early }: Packable): boolean {
-    if (early !== true || seen === undefined) return false;
+    if (early !== true || (seen === undefined && kind !== 'implied')) return false;
     const own = lstatat(upper.fd, name, ENOENT);
     this.#view.moveTo(namesIn(prefix));
     const shown = lstatat(this.#view.fd, name, ENOENT);
     if (own !== undefined && shown !== undefined && !isWhiteout(own)) {
-      if (isDirectory(own) === isDirectory(seen)) return false;
+      if (isDirectory(own) === (seen === undefined || isDirectory(seen))) return false;
       throw changed(`${prefix}${name}` as ByteString, 'another took its place'); // what is in it was not looked at
     }
     if (shown === undefined && kind !== 'add') this.#whiteout(prefix, name);

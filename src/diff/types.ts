@@ -13,8 +13,6 @@ interface Told {
   readonly itself?: boolean;
   /** The stat is of a look at the upper before the walk: what is there may be gone, or another, when its turn comes. */
   readonly early?: boolean;
-  /** A directory that an archive has only where it has something in it: see `parentsImplied`. */
-  readonly implied?: boolean;
 }
 
 /** A listed change, with what the view shows there now. */
@@ -34,11 +32,17 @@ export interface Carried extends Told {
   readonly stat: Stat;
 }
 
+/** A directory of the upper that an archive has only where it has something in it: see `parentsImplied`. */
+export interface Implied extends Told {
+  readonly kind: 'implied';
+  readonly path: ByteString;
+}
+
 /**
  * One step of a comparison, in the order of the archive: depth first, names by bytes within a directory, a directory
  * before its children. Law: the archive packed from them, applied to a copy of the base, gives the view.
  */
-export type Difference = Listed | Carried;
+export type Difference = Listed | Carried | Implied;
 
 /** As much of a difference as its packer needs: it looks at everything again. */
 export interface Packable extends Told {

@@ -77,15 +77,15 @@ export function checkUpper(
   base: ByteString,
   { upper, style, foreign = false }: UpperReading,
   check: (directory: Pick<UpperDirectory, 'fd' | 'names'>) => void = () => {},
-  look?: (directory: Pick<UpperDirectory, 'fd' | 'names'>) => Listing['stats'],
+  look?: (directory: Pick<UpperDirectory, 'fd' | 'names' | 'types'>) => Listing['stats'],
 ): CheckedUpper {
   using below = Descent.open(base);
   const listings = new Map<ByteString, Listing>();
   let room = LISTED_MAX;
   let redirects = false;
-  for (const { fd, path, names, attributes, marks, from } of directoriesOf(upper, style)) {
+  for (const { fd, path, names, types, attributes, marks, from } of directoriesOf(upper, style)) {
     check({ fd, names });
-    const stats = look?.({ fd, names });
+    const stats = look?.({ fd, names, types });
     if (foreign) refuseFuseMarks(fd, path, { names, attributes });
     room -= names.length + 1;
     if (room >= 0) listings.set(path, { names, attributes, marks, stats });
@@ -124,6 +124,8 @@ export interface UpperDirectory extends Listing {
   /** Until the next one is asked for. */
   readonly fd: number;
   readonly path: ByteString;
+  /** Of each name, as getdents64(2) tells it (DT_DIR…). */
+  readonly types: readonly number[];
   /** Where the base has what it shows; undefined: nowhere. */
   readonly from: ByteString | undefined;
 }
@@ -133,15 +135,15 @@ export function* directoriesOf(upper: ByteString, style: WhiteoutStyle): Generat
   using at = Descent.open(upper);
   const stack: { path: string; from: string | undefined; directories: readonly ByteString[]; next: number }[] = [];
   /** What is in the directory that was entered last. */
-  const enter = (path: string, from: string | undefined): readonly ByteString[] => {
+  const enter = (path: string, from: string | undefined): Pick<UpperDirectory, 'names' | 'types'> => {
     const entries = readDirectory(at.fd, at.path).sort((one, other) => (one.name < other.name ? -1 : 1));
     const directories = entries.filter(({ type }) => type === DT_DIR || type === DT_UNKNOWN);
     stack.push({ path, from, directories: directories.map(({ name }) => name), next: 0 });
-    return entries.map(({ name }) => name);
+    return { names: entries.map(({ name }) => name), types: entries.map(({ type }) => type) };
   };
   const root = '/' as ByteString;
   const attributes = flistxattr(at.fd);
-  yield { fd: at.fd, path: root, names: enter('', ''), attributes, marks: overlayMarks(at.fd, 'none'), from: root };
+  yield { fd: at.fd, path: root, ...enter('', ''), attributes, marks: overlayMarks(at.fd, 'none'), from: root };
   for (let level = stack.at(-1); level !== undefined; level = stack.at(-1)) {
     const name = level.directories[level.next++];
     if (name === undefined) {
@@ -155,7 +157,7 @@ export function* directoriesOf(upper: ByteString, style: WhiteoutStyle): Generat
     const marks = overlayMarks(at.fd, style, attributes);
     let from = marks.opaque || level.from === undefined ? undefined : (`${level.from}/${name}` as ByteString);
     if (marks.redirect && !marks.opaque) from = redirectOf(at.fd, style, level.from);
-    yield { fd: at.fd, path, names: enter(path, from), attributes, marks, from };
+    yield { fd: at.fd, path, ...enter(path, from), attributes, marks, from };
   }
 }
 

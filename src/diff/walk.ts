@@ -36,7 +36,7 @@ export function* walkChangesInPieces(
   ...[view, base, rendering, options = {}]: Parameters<typeof walkChanges>
 ): Generator<Listed | undefined, void, undefined> {
   for (const step of walkSteps(view, base, rendering, options)) {
-    if (step?.kind !== 'carried' && step?.kind !== 'unlisted') yield step;
+    if (step?.kind !== 'carried' && step?.kind !== 'unlisted' && step?.kind !== 'implied') yield step;
   }
 }
 
@@ -66,7 +66,8 @@ interface Level {
   /** What a look a moment ago saw of them. */
   readonly stats: Listing['stats'];
   next: number;
-  readonly stat: Stat;
+  /** Absent where it was implied. */
+  readonly stat?: Stat;
   readonly inBase: boolean;
   readonly inUpper: boolean;
   /** The directory itself may have been moved here: what looks equal below it may be another's. */
@@ -137,17 +138,17 @@ function* stepsBelow(
     upper !== undefined || touchedNs === undefined || level.moved || now.ctimeNs > touchedNs;
 
   /** Of a directory that the base has, by the upper's mark of where it was copied from; undefined where that does not tell. */
-  const copied = (level: Level, now: Stat, path: ByteString): Listing | undefined => {
-    const listing =
-      level.told && level.inBase && !level.opaque && isDirectory(now) ? options.listings?.get(path) : undefined;
+  const copied = (level: Level, path: ByteString): Listing | undefined => {
+    const listing = level.told && level.inBase && !level.opaque ? options.listings?.get(path) : undefined;
     if (listing === undefined || listing.marks.opaque || listing.marks.redirect) return undefined;
     return listing.attributes.includes(origin) ? listing : undefined;
   };
   const origin = `${overlayPrefix(options.guide ?? 'none')}origin` as ByteString;
   /** What there is to tell of a directory that was implied, and in which nothing was told. */
-  const late = ({ path, stat }: Level): Difference | undefined => {
-    if (base === undefined || upper === undefined) return undefined;
+  const late = ({ path }: Level): Difference | undefined => {
     const name = path.slice(path.lastIndexOf('/') + 1) as ByteString;
+    const stat = upper?.stat(name, ENOENT);
+    if (base === undefined || upper === undefined || stat === undefined || !isDirectory(stat)) return undefined;
     const step = { path: path as ByteString, stat, itself: true, early: true };
     const before = present(base, name, ENOTDIR);
     if (before === undefined) return { kind: 'add', ...step };
@@ -200,39 +201,24 @@ function* stepsBelow(
     here.path = path;
     options.check?.();
     if (++count % BREATH === 0) yield;
+    const implied = options.parentsImplied === true ? copied(level, path) : undefined;
+    if (implied !== undefined) {
+      yield { kind: 'implied', path, itself: true, early: true };
+      view.enterLater(name);
+      upper?.enterLater(name);
+      base?.enterLater(name);
+      const { names, stats } = implied;
+      const basePath = `${level.basePath}/${name}`;
+      const { stat: _, ...above } = level; // it is in all three trees as what is above it
+      stack.push({ ...above, path, basePath, names, stats, next: 0, listed: false, implied: steps });
+      continue;
+    }
     const seen = level.told ? level.stats?.[level.next - 1] : undefined;
     const own = seen ?? (level.told ? upper?.stat(name, ENOENT) : undefined);
     const itself = own !== undefined && showsItself(own);
     const early = itself && seen !== undefined;
     const now = itself ? unlessWhiteout(own) : present(view, name);
     const basePath = `${level.basePath}/${name}` as ByteString;
-    const listed =
-      options.parentsImplied === true && itself && now !== undefined ? copied(level, now, path) : undefined;
-    if (listed !== undefined && now !== undefined) {
-      yield { kind: 'carried', because: 'times', path, stat: now, itself, early: true, implied: true };
-      view.enterLater(name);
-      upper?.enterLater(name);
-      base?.enterLater(name);
-      const { names, stats } = listed;
-      const { told, inBase, inUpper, opaque, elsewhere, moved } = level;
-      stack.push({
-        path,
-        basePath,
-        names,
-        stats,
-        next: 0,
-        stat: now,
-        inBase,
-        inUpper,
-        moved,
-        told,
-        opaque,
-        elsewhere,
-        listed: false,
-        implied: steps,
-      });
-      continue;
-    }
     let before = level.inBase && base !== undefined ? present(base, name, ENOTDIR) : undefined;
     if (movedAway.has(basePath)) {
       if (before !== undefined && rendering === 'docker') yield* ancestors(stack);
@@ -362,7 +348,9 @@ export function unlisted<T extends { listed: boolean }>(stack: readonly T[]): re
 const NONE: readonly never[] = [];
 
 function* ancestors(stack: readonly Level[]): Generator<Listed, void, undefined> {
-  for (const { path, stat } of unlisted(stack)) yield { kind: 'modify', path: path as ByteString, stat };
+  for (const { path, stat } of unlisted(stack)) {
+    yield { kind: 'modify', path: path as ByteString, ...(stat === undefined ? {} : { stat }) };
+  }
 }
 
 /** What a name shows; undefined for nothing, and for a whiteout that a plain layer directory shows as a device. */

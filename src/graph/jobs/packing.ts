@@ -8,7 +8,7 @@ import type { Listing, Packable } from '../../diff/types.ts';
 import { checkUpper, type UpperDirectory } from '../../diff/upper.ts';
 import { walkDifferencesInPieces } from '../../diff/walk.ts';
 import { isFile } from '../../fs/stat.ts';
-import { lstatat } from '../../linux/inode.ts';
+import { DT_DIR, lstatat } from '../../linux/inode.ts';
 import { ENOENT } from '../../linux/libc.ts';
 import { Jail } from './jail.ts';
 import { type EnteredViews, enterViews, type Views } from './views.ts';
@@ -91,11 +91,11 @@ export class PackingHere implements Disposable {
       const since = nowMs();
       let count = 0;
       let sizeBytes = 0;
-      const look = ({ fd, names }: Pick<UpperDirectory, 'fd' | 'names'>): Listing['stats'] => {
+      const look = ({ fd, names, types }: Pick<UpperDirectory, 'fd' | 'names' | 'types'>): Listing['stats'] => {
         options.signal?.throwIfAborted();
         count += names.length;
         if (count > NAMES_MAX) throw TOO_LONG;
-        const stats = names.map((name) => lstatat(fd, name, ENOENT));
+        const stats = names.map((name, i) => (types[i] === DT_DIR ? undefined : lstatat(fd, name, ENOENT)));
         for (const stat of stats) if (stat !== undefined && isFile(stat)) sizeBytes += stat.sizeBytes;
         if (sizeBytes > BYTES_MAX || nowMs() - since > DEAF_MS) throw TOO_LONG;
         return stats;

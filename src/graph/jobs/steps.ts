@@ -41,6 +41,7 @@ const CODES: Readonly<Record<Packable['kind'], string>> = {
   delete: 'd',
   rename: 'r',
   carried: 'c',
+  implied: 'i',
 };
 const KINDS = new Map(Object.entries(CODES).map(([kind, code]) => [code, kind as Packable['kind']]));
 
