@@ -59,6 +59,7 @@ type CallName =
   | 'getdents64'
   | 'fcntl'
   | 'send'
+  | 'uname'
   | '_exit';
 
 type Call = (...args: readonly unknown[]) => number;
@@ -126,6 +127,7 @@ const CALLS: Readonly<Record<CallName, Defining>> = {
   open_by_handle_at: func('int open_by_handle_at(int, uint8_t *, int)'),
   fcntl:      func('int fcntl(int, int, int)'),
   send:       func('long send(int, uint8_t *, size_t, int)'),
+  uname:      func('int uname(uint8_t *)'),
   _exit:      func('void _exit(int)'),
   openat2:    syscall(['long', 'int', 'uint8_t *', 'uint8_t *', 'size_t']),
   renameat2:  syscall(['long', 'int', 'uint8_t *', 'int', 'uint8_t *', 'uint32_t']),
