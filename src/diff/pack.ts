@@ -137,6 +137,7 @@ class Packer implements Disposable {
     // What leads to something in the upper is there too.
     const at = (difference.itself === true ? this.#upper : undefined) ?? this.#view;
     if (difference.kind === 'implied' && isThere(at, [...names, name])) return;
+    if (this.#isWritten(names, name)) return; // for a linked file in it, which was decided after it was walked through
     this.#enter(at, names);
     const prefix = names.length === 0 ? '' : `${names.join('/')}/`;
     if (difference.kind === 'delete') this.#whiteout(prefix, name);
@@ -170,6 +171,12 @@ class Packer implements Disposable {
     yield* this.#ahead.drain();
     this.#output.write(trailer());
     this.#output.flush();
+  }
+
+  /** Whether the archive has that directory, and as the last thing what is in it. */
+  #isWritten(names: readonly ByteString[], name: ByteString): boolean {
+    const parents = this.#parents;
+    return parents[names.length] === name && names.every((one, i) => parents[i] === one);
   }
 
   /** Goes to the directory, writing an entry for each one on the way that has none yet. */

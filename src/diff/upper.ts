@@ -1,9 +1,9 @@
 import { type ByteString, joinBytes, quote } from '../base/bytes.ts';
-import { StorageError } from '../base/errors.ts';
+import { isStorageError, StorageError } from '../base/errors.ts';
 import { Descent } from '../fs/descent.ts';
 import { isFile } from '../fs/stat.ts';
 import { overlayMarks, overlayPrefix, WHITEOUT_PREFIX, type WhiteoutStyle } from '../fs/whiteouts.ts';
-import { DT_DIR, DT_UNKNOWN, lstatat, readDirectory, type Stat } from '../linux/inode.ts';
+import { type DirectoryEntry, DT_DIR, DT_UNKNOWN, lstatat, readDirectory, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } from '../linux/libc.ts';
 import { fgetxattr, flistxattr } from '../linux/xattr.ts';
 import { FUSE_REMEDY } from '../mount/raw.ts';
@@ -136,7 +136,7 @@ export function* directoriesOf(upper: ByteString, style: WhiteoutStyle): Generat
   const stack: { path: string; from: string | undefined; directories: readonly ByteString[]; next: number }[] = [];
   /** What is in the directory that was entered last. */
   const enter = (path: string, from: string | undefined): Pick<UpperDirectory, 'names' | 'types'> => {
-    const entries = readDirectory(at.fd, at.path).sort((one, other) => (one.name < other.name ? -1 : 1));
+    const entries = entriesOf(at).sort((one, other) => (one.name < other.name ? -1 : 1));
     const directories = entries.filter(({ type }) => type === DT_DIR || type === DT_UNKNOWN);
     stack.push({ path, from, directories: directories.map(({ name }) => name), next: 0 });
     return { names: entries.map(({ name }) => name), types: entries.map(({ type }) => type) };
@@ -158,6 +158,16 @@ export function* directoriesOf(upper: ByteString, style: WhiteoutStyle): Generat
     let from = marks.opaque || level.from === undefined ? undefined : (`${level.from}/${name}` as ByteString);
     if (marks.redirect && !marks.opaque) from = redirectOf(at.fd, style, level.from);
     yield { fd: at.fd, path, ...enter(path, from), attributes, marks, from };
+  }
+}
+
+/** None of a directory that was removed since it was opened (getdents64(2), ENOENT). */
+function entriesOf(at: Descent): DirectoryEntry[] {
+  try {
+    return readDirectory(at.fd, at.path);
+  } catch (error) {
+    if (isStorageError(error) && error.errno === 'ENOENT') return [];
+    throw error;
   }
 }
 

@@ -1,10 +1,11 @@
 import type { ByteString } from '../base/bytes.ts';
 import { Descent } from '../fs/descent.ts';
-import { isDirectory, isWhiteout, sameInode } from '../fs/stat.ts';
+import { isDirectory, sameInode } from '../fs/stat.ts';
 import { isRedirected, overlayPrefix, showsItself, type WhiteoutStyle } from '../fs/whiteouts.ts';
 import { xattrsOfFd } from '../fs/xattrs.ts';
 import { fstat, lstatat, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat, type Stat } from '../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR, located } from '../linux/libc.ts';
+import { type LevelBelow, present, statBelow, unlessWhiteout } from './below.ts';
 import { carryLinked, isLinked, type Unlisted } from './carry.ts';
 import { Comparer, decided, LinkGroups, SELF } from './compare.ts';
 import { listingOf, union } from './listing.ts';
@@ -57,7 +58,7 @@ export function walkDifferencesInPieces(
 }
 
 /** A directory on the way from the root to where the walk is. */
-interface Level {
+interface Level extends LevelBelow {
   /** Empty for the root. */
   readonly path: string;
   /** Of what the base has in its place: the same but below a renamed directory. */
@@ -139,10 +140,12 @@ function* stepsBelow(
 
   /** Of a directory that the base has, by the upper's mark of where it was copied from; undefined where that does not tell. */
   const copied = (level: Level, path: ByteString): Listing | undefined => {
-    const listing = level.told && level.inBase && !level.opaque ? options.listings?.get(path) : undefined;
+    const isSimple = level.told && level.inBase && !level.opaque && level.isBelow !== false;
+    const listing = isSimple ? options.listings?.get(path) : undefined;
     if (listing === undefined || listing.marks.opaque || listing.marks.redirect) return undefined;
     return listing.attributes.includes(origin) ? listing : undefined;
   };
+  const below = (name: ByteString): Stat | undefined => (base === undefined ? undefined : statBelow(base, stack, name));
   const origin = `${overlayPrefix(options.guide ?? 'none')}origin` as ByteString;
   /** What there is to tell of a directory that was implied, and in which nothing was told. */
   const late = ({ path }: Level): Difference | undefined => {
@@ -150,7 +153,7 @@ function* stepsBelow(
     const stat = upper?.stat(name, ENOENT);
     if (base === undefined || upper === undefined || stat === undefined || !isDirectory(stat)) return undefined;
     const step = { path: path as ByteString, stat, itself: true, early: true };
-    const before = present(base, name, ENOTDIR);
+    const before = below(name);
     if (before === undefined) return { kind: 'add', ...step };
     if (!comparer.equal({ at: upper, name, stat }, { at: base, name, stat: before }))
       return { kind: 'modify', ...step };
@@ -210,7 +213,17 @@ function* stepsBelow(
       const { names, stats } = implied;
       const basePath = `${level.basePath}/${name}`;
       const { stat: _, ...above } = level; // it is in all three trees as what is above it
-      stack.push({ ...above, path, basePath, names, stats, next: 0, listed: false, implied: steps });
+      stack.push({
+        ...above,
+        path,
+        basePath,
+        names,
+        stats,
+        next: 0,
+        listed: false,
+        implied: steps,
+        isBelow: undefined,
+      });
       continue;
     }
     const seen = level.told ? level.stats?.[level.next - 1] : undefined;
@@ -219,7 +232,7 @@ function* stepsBelow(
     const early = itself && seen !== undefined;
     const now = itself ? unlessWhiteout(own) : present(view, name);
     const basePath = `${level.basePath}/${name}` as ByteString;
-    let before = level.inBase && base !== undefined ? present(base, name, ENOTDIR) : undefined;
+    let before = below(name);
     if (movedAway.has(basePath)) {
       if (before !== undefined && rendering === 'docker') yield* ancestors(stack);
       before = undefined; // listed as a rename, from where it is now
@@ -279,12 +292,12 @@ function* stepsBelow(
     const inBase = entered || (before !== undefined && isDirectory(before) && base?.enter(name, ENOENT) === 0);
     if (!entered && isKnown) upper?.enterLater(name);
     const inUpper = entered || isKnown || (level.inUpper && upper?.enter(name, ENOENT, ENOTDIR, ELOOP) === 0);
-    const below = inBase ? base : undefined;
+    const other = inBase ? base : undefined;
     const isTold = level.told && inUpper && upper !== undefined;
     const listing = ahead ?? (isTold ? read(upper, path, options.guide) : undefined);
     const told = listing?.marks.redirect === false;
     const opaque = level.opaque || listing?.marks.opaque === true;
-    const names = told ? union(listing.names, opaque ? below : undefined) : union(view.names(), below);
+    const names = told ? union(listing.names, opaque ? other : undefined) : union(view.names(), other);
     stack.push({
       path,
       basePath,
@@ -353,18 +366,8 @@ function* ancestors(stack: readonly Level[]): Generator<Listed, void, undefined>
   }
 }
 
-/** What a name shows; undefined for nothing, and for a whiteout that a plain layer directory shows as a device. */
-function present(at: Descent, name: ByteString, ...tolerated: number[]): Stat | undefined {
-  const stat = at.stat(name, ENOENT, ...tolerated);
-  return stat === undefined ? undefined : unlessWhiteout(stat);
-}
-
 function areDirectories(now: Stat | undefined, before: Stat | undefined): boolean {
   return now !== undefined && before !== undefined && isDirectory(now) && isDirectory(before);
-}
-
-function unlessWhiteout(stat: Stat): Stat | undefined {
-  return isWhiteout(stat) ? undefined : stat;
 }
 
 /** Whether the root must be in the archive: its times alone are no reason (they change with every entry). */

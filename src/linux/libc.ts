@@ -59,6 +59,7 @@ type CallName =
   | 'getdents64'
   | 'fcntl'
   | 'send'
+  | 'getsockopt'
   | 'uname'
   | '_exit';
 
@@ -127,6 +128,7 @@ const CALLS: Readonly<Record<CallName, Defining>> = {
   open_by_handle_at: func('int open_by_handle_at(int, uint8_t *, int)'),
   fcntl:      func('int fcntl(int, int, int)'),
   send:       func('long send(int, uint8_t *, size_t, int)'),
+  getsockopt: func('int getsockopt(int, int, int, uint8_t *, uint8_t *)'),
   uname:      func('int uname(uint8_t *)'),
   _exit:      func('void _exit(int)'),
   openat2:    syscall(['long', 'int', 'uint8_t *', 'uint8_t *', 'size_t']),
@@ -215,7 +217,13 @@ ending.now = (code, flags) => {
 
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
+const SOL_SOCKET = 1;
+const SO_TYPE = 3;
+const SOCK_STREAM = 1;
 ending.send = (fd, bytes) => {
+  // Of others each piece is a message, and may be too long for one.
+  const [type, length] = [new Int32Array(1), Int32Array.of(4)] as const;
+  if (libc.getsockopt(fd, SOL_SOCKET, SO_TYPE, type, length) !== 0 || type[0] !== SOCK_STREAM) return -1;
   const sent = libc.send(fd, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL);
   return sent < 0 && last.errno === EAGAIN ? 0 : sent;
 };

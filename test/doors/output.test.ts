@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { bulk, ociTar } from '../kit/images.ts';
@@ -84,6 +84,21 @@ test('a signal is heard while the reader of a pipe sleeps, by a command with thr
     const { stdout, stderr } = shell(made.root, line);
     assert.deepEqual([stdout, stderr], ['130\n', 'layerstore: interrupted\n'], command);
   }
+});
+
+test('a socket of messages gets no part of an archive that is too long for one', async (t) => {
+  await using made = await rig(t);
+  if (made === undefined || !need(t, 'python3')) return;
+  const program = `import socket,subprocess,sys,threading
+a,b=socket.socketpair(socket.AF_UNIX,socket.SOCK_SEQPACKET)
+got=[]
+def read():
+    while chunk := a.recv(1<<20): got.append(len(chunk))
+reader=threading.Thread(target=read); reader.start()
+subprocess.run(sys.argv[1:],stdout=b.fileno()); b.close(); reader.join(); print(sum(got))`;
+  const { stdout, stderr } = shell(made.root, `python3 -c '${program}' "$L" save big:1`);
+  const { size } = statSync(join(made.path, 'saved.tar'));
+  assert.ok([0, size].includes(Number(stdout)), `${stdout} of ${size}: ${stderr}`);
 });
 
 test('a commit and a list load no streams of Node, whatever they write to', async (t) => {

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import {
   chmodSync,
   closeSync,
+  linkSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -76,8 +77,11 @@ async function layerIn(driver: StorageDriver, mode: typeof MODE | undefined): Pr
     for (const name of ['a/y/f', 'a/z/f']) writeFileSync(join(at, name), 'f');
     for (let i = 0; i < 300; i++) writeFileSync(join(at, `a/f${i}`), 'f'.repeat(5000));
     writeFileSync(join(at, 'gone/f'), 'f');
-    for (const name of ['b', 'b/mode', 'b/time', 'b/same', 'b/list', 'b/same/in']) mkdirSync(join(at, name));
-    writeFileSync(join(at, 'b/time/f'), 'f');
+    for (const name of ['b', 'b/link', 'b/link/in', 'b/mode', 'b/time', 'b/same', 'b/list', 'b/same/in'])
+      mkdirSync(join(at, name));
+    for (const name of ['b/time/f', 'b/link/in/f']) writeFileSync(join(at, name), 'f');
+    symlinkSync('b', join(at, 'b-link'));
+    utimesSync(join(at, 'b/link/in/f'), 1, 1);
   }
   await driver.create(id, { parent: base, writable: true });
   await using mounted = await driver.mount(id, mode === undefined ? {} : { mode });
@@ -85,6 +89,9 @@ async function layerIn(driver: StorageDriver, mode: typeof MODE | undefined): Pr
   for (let i = 0; i < 300; i += 2) chmodSync(join(at, `a/f${i}`), 0o600);
   for (let i = 1; i < 300; i += 2) writeFileSync(join(at, `a/f${i}`), 'new');
   rmSync(join(at, 'gone'), { recursive: true });
+  // A file in a directory of another mode that is carried for a link to it elsewhere.
+  linkSync(join(at, 'b/link/in/f'), join(at, 'linked'));
+  for (const name of ['b/link', 'b/link/in']) chmodSync(join(at, name), 0o711);
   // Directories in which nothing is: of another mode, another time, as they were, with another attribute.
   chmodSync(join(at, 'b/mode'), 0o700);
   for (const name of ['b/time/g', 'b/time/f']) writeFileSync(join(at, name), 'f');
@@ -313,6 +320,13 @@ async function changedMeanwhile(change: (upper: string) => void): Promise<{ diff
     lsetxattr(fromText(join(upper, name)), 'trusted.overlay.origin' as ByteString, Buffer.from('odd'));
   }
   lremovexattr(fromText(join(upper, 'a/f0')), 'trusted.overlay.opaque' as ByteString);
+  // Where the base has a symlink.
+  for (const name of ['b-link', 'b-link/link', 'b-link/link/in', 'b-link/mode']) {
+    mkdirSync(join(upper, name));
+    lsetxattr(fromText(join(upper, name)), 'trusted.overlay.origin' as ByteString, Buffer.from('odd'));
+  }
+  writeFileSync(join(upper, 'b-link/link/in/f'), 'f');
+  utimesSync(join(upper, 'b-link/link/in/f'), 1, 1);
   let acted = false;
   const act = (): void => {
     acted = true;
