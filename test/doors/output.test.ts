@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { bulk, ociTar } from '../kit/images.ts';
@@ -96,9 +96,14 @@ def read():
     while chunk := a.recv(1<<20): got.append(len(chunk))
 reader=threading.Thread(target=read); reader.start()
 subprocess.run(sys.argv[1:],stdout=b.fileno()); b.close(); reader.join(); print(sum(got))`;
-  const { stdout, stderr } = shell(made.root, `python3 -c '${program}' "$L" save big:1`);
-  const { size } = statSync(join(made.path, 'saved.tar'));
-  assert.ok([0, size].includes(Number(stdout)), `${stdout} of ${size}: ${stderr}`);
+  const { root } = made;
+  assert.equal(layerstore(root, ['create', '--name', 'many', 'big:1']).status, 0);
+  const tree = layerstore(root, ['mount', 'many']).stdout.trim();
+  for (let i = 0; i < 100; i++) writeFileSync(join(tree, `some-${i}`), Buffer.alloc(40_000, i + 1));
+  assert.equal(layerstore(root, ['umount', 'many']).status, 0);
+  const size = Number(shell(root, '$L diff many | wc -c').stdout);
+  const { stdout, stderr } = shell(root, `python3 -c '${program}' "$L" diff many`);
+  assert.ok(size > 4_000_000 && [0, size].includes(Number(stdout)), `${stdout} of ${size}: ${stderr}`);
 });
 
 test('a commit and a list load no streams of Node, whatever they write to', async (t) => {
