@@ -26,12 +26,16 @@ export function statBelow(base: Descent, stack: readonly LevelBelow[], name: Byt
 
 /** Whether all of them that are implied are directories of the base; `path` leads through those that are not open. */
 function areBelow({ fd, path }: ReturnType<Descent['reach']>, stack: readonly LevelBelow[]): boolean {
-  const parts = path.split('/');
-  let first = stack.length;
-  while (first > 0 && stack[first - 1]?.implied !== undefined && stack[first - 1]?.isBelow !== true) first--;
-  for (const [i, level] of stack.entries()) {
-    if (i < first) continue;
-    const way = parts.slice(0, Math.max(0, parts.length - stack.length + i)).join('/') as ByteString;
+  const unknown: { readonly level: LevelBelow; readonly way: ByteString }[] = [];
+  let way = path;
+  for (let i = stack.length - 1; i >= 0; i--) {
+    const level = stack[i] as LevelBelow;
+    if (level.implied === undefined || level.isBelow === true) break;
+    way = way.slice(0, Math.max(0, way.lastIndexOf('/'))) as ByteString;
+    unknown.push({ level, way });
+  }
+  // From above: no symlink is on the way to the next.
+  for (const { level, way } of unknown.reverse()) {
     const stat = way === '' ? undefined : lstatat(fd, way, ENOENT, ENOTDIR, ELOOP);
     level.isBelow = way === '' || (stat !== undefined && isDirectory(stat)); // none that is open is a symlink
     if (!level.isBelow) return false;
