@@ -3,8 +3,8 @@ import { dirname } from 'node:path';
 import { type ByteString, toBytes } from '../base/bytes.ts';
 import { probeMarks } from '../driver/marks.ts';
 import { probeOverlay } from '../driver/overlay/probe.ts';
-import { kernelVersion } from '../linux/kernel.ts';
 import { hasSelinux } from '../linux/label.ts';
+import { kernelVersion } from '../linux/uname.ts';
 import { openThreads } from './threads.ts';
 
 /** One thing that a driver can or cannot do on this machine, found by trying. */

@@ -1,8 +1,9 @@
 import { type ByteString, fromText } from '../../base/bytes.ts';
 import type { Finding } from '../../base/values.ts';
 import { AT_FDCWD, lstatat } from '../../linux/inode.ts';
-import { effectiveCapabilities, inUserNamespace, kernelRelease, moduleParameter } from '../../linux/kernel.ts';
+import { effectiveCapabilities, inUserNamespace, moduleParameter } from '../../linux/kernel.ts';
 import { ENOENT } from '../../linux/libc.ts';
+import { kernelRelease } from '../../linux/uname.ts';
 import type { Performer } from '../driver.ts';
 import { placeSmall, readSmall } from '../home-files.ts';
 import { HOST, type OverlayFindings, probeOverlay } from './probe.ts';
