@@ -120,7 +120,7 @@ class Packer implements Disposable {
     try {
       this.#add(difference);
     } catch (error) {
-      if (difference.early === true && isGone(error)) return NO_PIECES; // with the directory that it was in
+      if (difference.early === true && saysGone(error)) return NO_PIECES; // with the directory that it was in
       throw ofReading(located(error, difference.path), difference.path, this.#root);
     }
     return this.#ahead.advance(); // its errors are of other paths
@@ -354,12 +354,13 @@ function isThere(at: Descent, names: readonly ByteString[]): boolean {
     at.moveTo(names);
     return true;
   } catch (error) {
-    if (isGone(error)) return false;
+    if (saysGone(error)) return false;
     throw error;
   }
 }
 
-function isGone(error: unknown): boolean {
+/** Of a name, or of a directory on the way to it. */
+function saysGone(error: unknown): boolean {
   return isStorageError(error) && (error.errno === 'ENOENT' || error.errno === 'ENOTDIR');
 }
 

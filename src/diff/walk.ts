@@ -69,7 +69,6 @@ interface Level extends LevelBelow {
   next: number;
   /** Absent where it was implied. */
   readonly stat?: Stat;
-  readonly inBase: boolean;
   readonly inUpper: boolean;
   /** The directory itself may have been moved here: what looks equal below it may be another's. */
   readonly moved: boolean;
@@ -80,7 +79,7 @@ interface Level extends LevelBelow {
   /** The view shows another directory of the layers below than the base has here. */
   readonly elsewhere: boolean;
   listed: boolean;
-  /** Where it was not told for itself: how many steps were told before it. */
+  /** How many steps were told before it. */
   readonly implied?: number;
 }
 
