@@ -16,7 +16,7 @@ type CallName =
   | 'flistxattr' | 'fsetxattr' | 'copy_file_range' | 'posix_fadvise' | 'ioctl' | 'statfs' | 'syncfs' | 'fsync'
   | 'flock' | 'mount' | 'umount2' | 'unshare' | 'setns' | 'chroot' | 'chdir' | 'fchdir' | 'umask' | 'getpagesize'
   | 'getrandom' | 'openat2' | 'open_by_handle_at' | 'renameat2' | 'getdents64' | 'fcntl' | 'send' | 'getsockopt'
-  | 'uname' | '_exit';
+  | 'uname' | 'preadv2' | '_exit';
 
 type Call = (...args: readonly unknown[]) => number;
 
@@ -86,6 +86,7 @@ const CALLS: Readonly<Record<CallName, Defining>> = {
   getsockopt: func('int getsockopt(int, int, int, uint8_t *, uint8_t *)'),
   uname:      func('int uname(uint8_t *)'),
   _exit:      func('void _exit(int)'),
+  preadv2:    syscall(['long', 'int', 'uint8_t *', 'int', 'long', 'long', 'int']),
   openat2:    syscall(['long', 'int', 'uint8_t *', 'uint8_t *', 'size_t']),
   renameat2:  syscall(['long', 'int', 'uint8_t *', 'int', 'uint8_t *', 'uint32_t']),
   getdents64: syscall(['long', 'int', 'uint8_t *', 'size_t']),
@@ -93,57 +94,74 @@ const CALLS: Readonly<Record<CallName, Defining>> = {
 
 /** Of the last failed call of this thread. */
 const last = { errno: 0 };
+const errnoNow = koffi.errno as () => number;
 /**
  * What V8's own calls leave in errno when they come between a call and the reading of it: waits for its other threads,
  * when it takes over compiled code or collects garbage. Seen once in some hundred million calls, as EAGAIN for ENODATA.
+ * It is read at once, before anything is made: an array for the next try's arguments had V8 collect garbage, wait for a
+ * thread for the first time and look for a file that few machines have, and 1 of 20 runs of a command took ENODATA for
+ * ENOENT.
  */
 const DOUBTFUL: ReadonlySet<number> = new Set([4 /* EINTR */, 11 /* EAGAIN */, 110 /* ETIMEDOUT */]);
 const REPEATS = 3;
-/** A failed close has closed; of a lock and of a socket EAGAIN is an answer. */
-const ONCE: ReadonlySet<string> = new Set(['close', 'flock', 'send'] satisfies CallName[]);
+/** A failed close has closed; of a lock, of a socket and of what is not in memory EAGAIN is an answer. */
+const ONCE: ReadonlySet<string> = new Set(['close', 'flock', 'send', 'preadv2'] satisfies CallName[]);
 
 /** Repeats a call whose errno is in doubt: what failed has changed nothing, so it fails the same way again. */
 export function steady(call: Call, repeats: number = REPEATS, arity?: number): Call {
-  const failed = (result: number, args: readonly unknown[]): number => {
-    let again = result;
-    for (let tries = 0; again < 0; tries++) {
-      last.errno = koffi.errno();
-      if (tries === repeats || !DOUBTFUL.has(last.errno)) break;
-      again = call(...args);
+  const isDoubtful = (errno: number): boolean => repeats > 0 && DOUBTFUL.has(errno);
+  const again = (args: readonly unknown[]): number => {
+    let result = -1;
+    for (let tries = 0; tries < repeats && isDoubtful(last.errno); tries++) {
+      result = call(...args);
+      if (result >= 0) return result;
+      last.errno = errnoNow();
     }
-    return again;
+    return result;
   };
   // One function for each number of arguments: to gather and spread them takes a fifth of a call.
   switch (arity) {
     case 1:
       return (a) => {
         const result = call(a);
-        return result < 0 ? failed(result, [a]) : result;
+        if (result >= 0) return result;
+        last.errno = errnoNow();
+        return isDoubtful(last.errno) ? again([a]) : result;
       };
     case 2:
       return (a, b) => {
         const result = call(a, b);
-        return result < 0 ? failed(result, [a, b]) : result;
+        if (result >= 0) return result;
+        last.errno = errnoNow();
+        return isDoubtful(last.errno) ? again([a, b]) : result;
       };
     case 3:
       return (a, b, c) => {
         const result = call(a, b, c);
-        return result < 0 ? failed(result, [a, b, c]) : result;
+        if (result >= 0) return result;
+        last.errno = errnoNow();
+        return isDoubtful(last.errno) ? again([a, b, c]) : result;
       };
     case 4:
       return (a, b, c, d) => {
         const result = call(a, b, c, d);
-        return result < 0 ? failed(result, [a, b, c, d]) : result;
+        if (result >= 0) return result;
+        last.errno = errnoNow();
+        return isDoubtful(last.errno) ? again([a, b, c, d]) : result;
       };
     case 5:
       return (a, b, c, d, e) => {
         const result = call(a, b, c, d, e);
-        return result < 0 ? failed(result, [a, b, c, d, e]) : result;
+        if (result >= 0) return result;
+        last.errno = errnoNow();
+        return isDoubtful(last.errno) ? again([a, b, c, d, e]) : result;
       };
     default:
       return (...args) => {
         const result = call(...args);
-        return result < 0 ? failed(result, args) : result;
+        if (result >= 0) return result;
+        last.errno = errnoNow();
+        return isDoubtful(last.errno) ? again(args) : result;
       };
   }
 }
@@ -188,6 +206,11 @@ export function inProcess(prototype: string): (...args: readonly unknown[]) => n
   return process_.func(prototype);
 }
 
+/** Where the bytes of a buffer of its own (`Buffer.allocUnsafeSlow`) are, as long as somebody holds it. */
+export function addressOf(buffer: Uint8Array): bigint {
+  return koffi.address(buffer);
+}
+
 /** Calls a function of libc in another thread; answers what it answers, and nobody knows the errno. */
 export function beside(prototype: string, ...args: readonly unknown[]): Promise<number> {
   const { promise, resolve, reject } = Promise.withResolvers<number>();
@@ -199,8 +222,9 @@ export function beside(prototype: string, ...args: readonly unknown[]): Promise<
 }
 
 /** System call numbers that libc has no function for everywhere; the same on x64 and arm64 where not told apart. */
-export const NR: { readonly openat2: number; readonly renameat2: number; readonly getdents64: number } = {
+export const NR: Readonly<Record<'openat2' | 'renameat2' | 'getdents64' | 'preadv2', number>> = {
   openat2: 437,
+  preadv2: process.arch === 'arm64' ? 286 : 327,
   renameat2: process.arch === 'arm64' ? 276 : 316,
   getdents64: process.arch === 'arm64' ? 61 : 217,
 };

@@ -39,3 +39,26 @@ test('steady() takes a success of the second try, believes other failures at onc
   assert.equal(failing(EAGAIN), 4);
   assert.equal(failing(EAGAIN, 0), 1);
 });
+
+test('steady() reads errno before anything that V8 may do in between', () => {
+  for (const arity of [1, 2, 3, 4, 5, undefined]) {
+    let looks = 0;
+    // To look at the result a second time is what comes in between here.
+    const result = {
+      valueOf() {
+        if (looks++ > 0) koffi.errno(ENOENT);
+        return -1;
+      },
+    };
+    const call = steady(
+      () => {
+        koffi.errno(ENODATA);
+        return result as never;
+      },
+      3,
+      arity,
+    );
+    call('a', 'b', 'c', 'd', 'e');
+    assert.equal(lastErrno(), ENODATA, `${arity}`);
+  }
+});
