@@ -15,9 +15,11 @@ import {
   xattrsOf,
   xattrsOfFd,
 } from '../fs/xattrs.ts';
+import { cachedContent } from '../linux/copy.ts';
 import {
   close,
   fstat,
+  isStill,
   lstatat,
   O_NOFOLLOW,
   O_NONBLOCK,
@@ -28,6 +30,7 @@ import {
 } from '../linux/inode.ts';
 import { ELOOP, ENOENT, ENOTDIR, ENXIO, located } from '../linux/libc.ts';
 import { flistxattr } from '../linux/xattr.ts';
+import { paddingOf } from '../tar/header.ts';
 import type { TarEntry, TarEntryType } from '../tar/types.ts';
 import { trailer } from '../tar/write.ts';
 import { Contents } from './contents.ts';
@@ -214,15 +217,33 @@ class Packer implements Disposable {
     if (fd < 0) return false;
     let taken = false;
     try {
-      const stat = fstat(fd);
+      const archived = `${prefix}${name}` as ByteString;
       const xattrs = flistxattr(fd);
-      if (!isFile(stat) || !showsItself(stat) || isMarked(xattrs)) return false;
-      this.#file(fd, `${prefix}${name}` as ByteString, stat, xattrs);
-      taken = true;
+      if (isMarked(xattrs)) return false;
+      if (difference.early === true && this.#atOnce(fd, archived, difference.stat, xattrs)) return true;
+      const stat = fstat(fd);
+      if (!isFile(stat) || !showsItself(stat)) return false;
+      taken = this.#file(fd, archived, stat, xattrs);
       return true;
     } finally {
       if (!taken) close(fd);
     }
+  }
+
+  /**
+   * A small file whose content is in memory, and which is what it was when it was seen before, also afterwards. False,
+   * with nothing written, for any other.
+   */
+  #atOnce(fd: number, archived: ByteString, seen: Stat, xattrs: readonly ByteString[]): boolean {
+    const { sizeBytes } = seen;
+    if (!this.#ahead.isEmpty) return false;
+    const values = xattrsNamed(fd, xattrs, this.#keep);
+    const bytes = cachedContent(fd, sizeBytes);
+    if (bytes === undefined || !isStill(fd, seen)) return false;
+    this.#header('file', archived, seen, values, { sizeBytes });
+    this.#output.write(bytes);
+    this.#output.zeros(paddingOf(sizeBytes));
+    return true;
   }
 
   #entry(prefix: string, name: ByteString, difference: Packable): void {
@@ -250,8 +271,7 @@ class Packer implements Disposable {
       const stat = fstat(fd);
       if (!isFile(stat)) return false;
       if (this.#isLinked(archived, stat)) return true;
-      this.#file(fd, archived, stat, flistxattr(fd));
-      taken = true;
+      taken = this.#file(fd, archived, stat, flistxattr(fd));
       return true;
     } finally {
       if (!taken) close(fd);
@@ -299,12 +319,14 @@ class Packer implements Disposable {
     this.#header('directory', archived, fstat(fd), xattrsOfFd(fd, this.#keep));
   }
 
-  /** Takes `fd` over once it returns. `xattrs`: the names of those that it has. */
-  #file(fd: number, archived: ByteString, stat: Stat, xattrs: readonly ByteString[]): void {
+  /** Answers whether it takes `fd` over. `xattrs`: the names of those that it has. */
+  #file(fd: number, archived: ByteString, stat: Stat, xattrs: readonly ByteString[]): boolean {
     const { sizeBytes } = stat;
+    if (this.#atOnce(fd, archived, stat, xattrs)) return false;
     this.#header('file', archived, stat, xattrsNamed(fd, xattrs, this.#keep), { sizeBytes });
     const file = { fd, sizeBytes, [Symbol.dispose]: () => close(fd) };
     this.#ahead.file(file, () => this.#contents.read(fd, archived, stat));
+    return true;
   }
 
   #whiteout(prefix: string, name: ByteString): void {

@@ -45,11 +45,11 @@ export interface Implied extends Told {
 export type Difference = Listed | Carried | Implied;
 
 /** As much of a difference as its packer needs: it looks at everything again. */
-export interface Packable extends Told {
+export type Packable = {
   readonly kind: Difference['kind'];
   readonly path: ByteString;
-  readonly stat?: Pick<Stat, 'mode'>;
-}
+  readonly itself?: boolean;
+} & ({ readonly early: true; readonly stat?: Stat } | { readonly early?: false; readonly stat?: Pick<Stat, 'mode'> });
 
 /** What a directory of an upper holds. */
 export interface Listing {

@@ -1,4 +1,4 @@
-import { readAhead } from '../linux/copy.ts';
+import { isCached, readAhead } from '../linux/copy.ts';
 
 /** Files that are open and asked for at a time. On a disk here 8 halve the time of a cold tree, 128 give no more. */
 const FILES_MAX = 16;
@@ -31,6 +31,7 @@ export function doAll(pieces: Pieces): void {
 
 interface WaitingFile {
   readonly file: AskedFile;
+  readonly isCold: boolean;
   readonly read: () => Pieces;
 }
 
@@ -48,11 +49,18 @@ export class ReadAhead<T = never> implements Disposable {
   readonly #out: (bytes: Uint8Array | T) => void;
   readonly #waiting: (WaitingBytes<T> | WaitingFile)[] = [];
   #files = 0;
+  /** Of them: those that are not in memory, as far as is known. */
+  #cold = 0;
   #bytes = 0;
   readonly #disk = new DiskReads();
 
   constructor(out: (bytes: Uint8Array | T) => void) {
     this.#out = out;
+  }
+
+  /** Whether what comes next is next on its way out. */
+  get isEmpty(): boolean {
+    return this.#waiting.length === 0;
   }
 
   /** What lies between files; copied where it has to wait. */
@@ -75,14 +83,17 @@ export class ReadAhead<T = never> implements Disposable {
 
   /** Takes `file` over and disposes of it after what `read` answers, which is called when all before it is out. */
   file(file: AskedFile, read: () => Pieces): void {
-    if (file.sizeBytes > 0 && this.#disk.happen()) readAhead(file.fd, Math.min(file.sizeBytes, AHEAD_BYTES));
-    this.#waiting.push({ file, read });
+    const { fd, sizeBytes } = file;
+    const isCold = sizeBytes > 0 && !(isCached(fd, sizeBytes) ?? !this.#disk.happen());
+    if (isCold) readAhead(fd, Math.min(sizeBytes, AHEAD_BYTES));
+    this.#waiting.push({ file, isCold, read });
     this.#files++;
+    if (isCold) this.#cold++;
   }
 
-  /** Reads what is one too many. */
+  /** Reads what is one too many, and all of it where nothing of it has to come from a disk. */
   advance(): Pieces {
-    while (this.#isFull()) {
+    while (this.#isDue()) {
       const pieces = this.#next();
       if (pieces !== NO_PIECES) return this.#onwards(pieces);
     }
@@ -94,13 +105,13 @@ export class ReadAhead<T = never> implements Disposable {
     while (this.#waiting.length > 0) yield* this.#next();
   }
 
-  #isFull(): boolean {
-    return this.#files > FILES_MAX || this.#bytes > BYTES_MAX;
+  #isDue(): boolean {
+    return this.#waiting.length > 0 && (this.#cold === 0 || this.#files > FILES_MAX || this.#bytes > BYTES_MAX);
   }
 
   *#onwards(first: Pieces): Generator<void, void, undefined> {
     yield* first;
-    while (this.#isFull()) yield* this.#next();
+    while (this.#isDue()) yield* this.#next();
   }
 
   #next(): Pieces {
@@ -112,6 +123,7 @@ export class ReadAhead<T = never> implements Disposable {
       return NO_PIECES;
     }
     this.#files--;
+    if (next.isCold) this.#cold--;
     let pieces = NO_PIECES;
     try {
       pieces = next.read();
@@ -131,7 +143,7 @@ function* disposing(file: AskedFile, pieces: Pieces): Generator<void, void, unde
   yield* pieces;
 }
 
-/** Whether this process waits for disks: where all is in the kernel's cache, asking for it takes longer than it gains. */
+/** Whether this process waits for disks, where the kernel does not tell what it has in memory: then to ask takes longer than it gains. */
 class DiskReads {
   #looks = 0;
   #before = -1;

@@ -1,4 +1,4 @@
-import { judge, libc } from './libc.ts';
+import { addressOf, EAGAIN, judge, lastErrno, libc, NR } from './libc.ts';
 
 /** copy_file_range(2) from and to the descriptors' own offsets; answers the bytes copied, 0 at the end. */
 export function copyFileRange(from: number, to: number, lengthBytes: number, ...tolerated: number[]): number {
@@ -11,6 +11,45 @@ const POSIX_FADV_WILLNEED = 3;
 /** posix_fadvise(2): the first bytes of a file will be read soon. A filesystem that cannot do it does nothing. */
 export function readAhead(fd: number, lengthBytes: number): void {
   libc.posix_fadvise(fd, 0, lengthBytes, POSIX_FADV_WILLNEED);
+}
+
+/** What `cachedContent` answers is at most so long. */
+export const CACHED_MAX_BYTES: number = 64 * 1024;
+const RWF_NOWAIT = 8;
+/** At least: a page cache has whole ones. */
+const PAGE_BYTES = 4096;
+const CACHED = Buffer.allocUnsafeSlow(CACHED_MAX_BYTES + 1);
+const CACHED_BYTES = new Uint8Array(CACHED.buffer);
+/** struct iovec: all of that, and its first byte. */
+const ALL = new BigUint64Array(2);
+const BYTE = new BigUint64Array(2);
+
+/** preadv2(2) into `CACHED` of what the page cache has: how many bytes, or a negative errno. */
+function readCached(fd: number, into: BigUint64Array, offset: number): number {
+  if (ALL[1] === 0n) {
+    ALL[0] = BYTE[0] = addressOf(CACHED);
+    ALL[1] = BigInt(CACHED.length);
+    BYTE[1] = 1n;
+  }
+  return libc.preadv2(NR.preadv2, fd, into, 1, offset, 0, RWF_NOWAIT);
+}
+
+/**
+ * All of a file of exactly `sizeBytes`, without a wait for a disk; undefined where the page cache has not all of it, the
+ * file is longer or shorter, or longer than `CACHED_MAX_BYTES`, and where the filesystem does not say. Borrowed until
+ * the next call.
+ */
+export function cachedContent(fd: number, sizeBytes: number): Uint8Array | undefined {
+  if (sizeBytes > CACHED_MAX_BYTES || readCached(fd, ALL, 0) !== sizeBytes) return undefined;
+  return CACHED_BYTES.subarray(0, sizeBytes);
+}
+
+/** Whether the page cache has the first and the last byte of a file; undefined where the filesystem does not say. */
+export function isCached(fd: number, sizeBytes: number): boolean | undefined {
+  for (const offset of sizeBytes > PAGE_BYTES ? [0, sizeBytes - 1] : [0]) {
+    if (readCached(fd, BYTE, offset) < 0) return lastErrno() === EAGAIN ? false : undefined;
+  }
+  return true;
 }
 
 const FICLONE = 0x40049409;

@@ -2,7 +2,7 @@ import { type ByteString, quote } from '../base/bytes.ts';
 import { closing, opened } from '../base/descriptors.ts';
 import { StorageError } from '../base/errors.ts';
 import { beside, cstring, EAGAIN, EINVAL, judge, libc, NR, scratchPath, systemError } from './libc.ts';
-import { type BriefStat, brieflyFilledIn, filledIn, STATX, type Stat, uint64 } from './statx.ts';
+import { type BriefStat, brieflyFilledIn, filledIn, isFilledInAs, STATX, type Stat, uint64 } from './statx.ts';
 
 export type { BriefStat, Stat };
 
@@ -262,6 +262,13 @@ export function lstatBriefly(dir: number, path: ByteString, ...tolerated: number
 /** statx(2) of an open descriptor (O_PATH ones too). */
 export function fstat(fd: number): Stat {
   return statx(fd, '' as ByteString, AT_EMPTY_PATH, []) as Stat;
+}
+
+/** Whether an open descriptor's inode is what it was, but for when it was read and where its data lie. */
+export function isStill(fd: number, before: Stat): boolean {
+  const result = libc.statx(fd, scratchPath('' as ByteString), AT_EMPTY_PATH, STATX_BASIC_AND_MNT_ID, STATX);
+  judge(result, 'stat', fd, []);
+  return isFilledInAs(before);
 }
 
 function statx(dir: number, path: ByteString, flags: number, tolerated: readonly number[]): Stat | undefined {

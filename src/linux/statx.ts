@@ -39,6 +39,11 @@ export function filledIn(): Stat {
   return new Inode();
 }
 
+/** Whether what the kernel has just filled in is an inode as it was, but for when it was read and where its data lie. */
+export function isFilledInAs(before: Stat): boolean {
+  return before instanceof Inode && before.isFilledIn();
+}
+
 /** As `filledIn`, little of it. */
 export function brieflyFilledIn(): BriefStat {
   const u32 = STATX_32;
@@ -75,6 +80,26 @@ class Inode implements Stat {
   readonly #mtime = STATX_32[28]!;
   readonly #mtimeHigh = STATX_32[29]!;
   readonly #mtimeRest = STATX_32[30]!;
+
+  isFilledIn(): boolean {
+    const u32 = STATX_32;
+    return (
+      this.#ctime === u32[24] &&
+      this.#ctimeRest === u32[26] &&
+      this.#ctimeHigh === u32[25] &&
+      this.#mtime === u32[28] &&
+      this.#mtimeRest === u32[30] &&
+      this.#mtimeHigh === u32[29] &&
+      this.inoLow === u32[8] &&
+      this.ino === uint64(u32, 8) &&
+      this.dev === u32[34]! * 0x1_0000_0000 + u32[35]! &&
+      this.sizeBytes === uint64(u32, 10) &&
+      this.nlink === u32[4] &&
+      this.uid === u32[5] &&
+      this.gid === u32[6] &&
+      this.mode === (u32[7]! & 0xffff)
+    );
+  }
 
   get atimeNs(): bigint {
     return timeOf(this.#atime, this.#atimeHigh, this.#atimeRest);

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type AskedFile, doAll, NO_PIECES, ReadAhead } from '../../src/fs/read-ahead.ts';
+import { evict } from '../kit/evict.ts';
+import { filesystem, needsOf } from '../kit/filesystems.ts';
+import { need } from '../kit/require.ts';
 
 /** A file of no descriptor that tells when it is closed. */
 function asked(closed: number[], number: number): AskedFile {
@@ -95,4 +99,39 @@ test('ReadAhead leaves a large file in the middle, and closes it', () => {
   }
   assert.deepEqual(seen, ['rest of 0']);
   assert.equal(closed.length, 20);
+});
+
+test('ReadAhead reads at once while all that waits is in memory, and waits for disks only', async (t) => {
+  if (!need(t, ...needsOf('ext4'))) return;
+  await using disk = await filesystem('ext4', 64);
+  const seen: string[] = [];
+  {
+    using ahead = new ReadAhead(() => {});
+    const take = (name: string, isCold: boolean): void => {
+      const path = `${disk.path}/${name}`;
+      writeFileSync(path, 'x'.repeat(9000));
+      if (isCold) evict(path);
+      const fd = openSync(path, 'r');
+      const read = (): typeof NO_PIECES => {
+        seen.push(name);
+        return NO_PIECES;
+      };
+      ahead.file({ fd, sizeBytes: 9000, [Symbol.dispose]: () => closeSync(fd) }, read);
+      doAll(ahead.advance());
+    };
+    for (const name of ['hot1', 'hot2']) take(name, false);
+    assert.deepEqual([seen, ahead.isEmpty], [['hot1', 'hot2'], true]);
+    take('cold1', true);
+    take('hot3', false);
+    for (let i = 2; i < 10; i++) take(`cold${i}`, true);
+    assert.deepEqual([seen.length, ahead.isEmpty], [2, false]);
+    for (let i = 4; i < 30; i++) take(`hot${i}`, false);
+    // As it was the first to wait for, and 16 may wait. What is behind the last cold one goes with it.
+    assert.deepEqual(seen.slice(2, 4), ['cold1', 'hot3']);
+    doAll(ahead.drain());
+    assert.ok(ahead.isEmpty);
+  }
+  const colds = Array.from({ length: 8 }, (_, i) => `cold${i + 2}`);
+  const hots = Array.from({ length: 26 }, (_, i) => `hot${i + 4}`);
+  assert.deepEqual(seen, ['hot1', 'hot2', 'cold1', 'hot3', ...colds, ...hots]);
 });

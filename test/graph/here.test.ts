@@ -30,7 +30,7 @@ import { AT_FDCWD, mknodat, S_IFCHR, S_IFIFO, S_IFSOCK } from '../../src/linux/i
 import { lremovexattr, lsetxattr } from '../../src/linux/xattr.ts';
 import type { Mount } from '../../src/mount/mount.ts';
 import { openHouse } from '../contract/driver-house.ts';
-import { filesystem } from '../kit/filesystems.ts';
+import { FILESYSTEMS, type FilesystemName, filesystem, needsOf } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
 import { DRIVERS } from '../kit/stores.ts';
 import { dumpTree } from '../kit/tree-dump.ts';
@@ -292,8 +292,11 @@ for (const mode of [undefined, MODE]) {
 }
 
 /** A commit whose layer `change` changes once its upper was looked through: its id, and that of a tar made afterwards. */
-async function changedMeanwhile(change: (upper: string) => void): Promise<{ diffId: string; afterwards: string }> {
-  await using disk = await filesystem('tmpfs', 256);
+async function changedMeanwhile(
+  kind: FilesystemName,
+  change: (upper: string) => void,
+): Promise<{ diffId: string; afterwards: string }> {
+  await using disk = await filesystem(kind, 256);
   await using house = await openHouse(fromText(disk.path), (settings) => openLayerDriver('overlay2', settings));
   await using threads = await openThreads(2);
   await using none = await openThreads(2, { here: true });
@@ -351,41 +354,43 @@ async function changedMeanwhile(change: (upper: string) => void): Promise<{ diff
   return { diffId, afterwards: `sha256:${await hashed(driver.diff(id, base))}` };
 }
 
-test('transfer() of the asker’s thread takes what changes after its first look as it is when its turn comes', async (t) => {
-  if (!need(t, 'root', 'mount')) return;
-  const { diffId, afterwards } = await changedMeanwhile((upper) => {
-    // Of files that were seen to show themselves: gone, deleted by a whiteout, others.
-    for (const name of ['more/f1', 'more/f2', 'more/f3', 'more/link', 'a/f5', 'a/f7', 'a/f9', 'a/f11']) {
-      rmSync(join(upper, name));
-    }
-    symlinkSync('elsewhere', join(upper, 'more/f2'));
-    mknodat(AT_FDCWD, fromText(join(upper, 'more/f3')), S_IFIFO | 0o600, 0, 0);
-    for (const name of ['a/f7', 'a/f11']) mknodat(AT_FDCWD, fromText(join(upper, name)), S_IFCHR, 0, 0);
-    symlinkSync('now a link', join(upper, 'a/f9'));
-    chmodSync(join(upper, 'more/f4'), 0o640);
-    writeFileSync(join(upper, 'more/f5'), 'longer than before');
-    writeFileSync(join(upper, 'a/f13'), 'longer than before');
-    renameSync(join(upper, 'more/f6'), join(upper, 'more/f7'));
-    writeFileSync(join(upper, 'more/dir/f'), '');
-    for (const name of ['more/dir/sub', 'a/x/made', 'a/y', 'a/z']) rmSync(join(upper, name), { recursive: true });
-    mknodat(AT_FDCWD, fromText(join(upper, 'a/y')), S_IFCHR, 0, 0);
-    chmodSync(join(upper, 'more/dir'), 0o700);
-    for (const name of ['kept/new5', 'kept/new2999', 'a/f3', 'a/f4']) rmSync(join(upper, name));
-    chmodSync(join(upper, 'kept/new6'), 0o604);
-    rmSync(join(upper, 'kept/new7'));
-    mkdirSync(join(upper, 'kept/new7'));
-    writeFileSync(join(upper, 'kept/new7/inside'), 'inside');
-    writeFileSync(join(upper, 'kept/new8'), 'longer');
+for (const kind of FILESYSTEMS) {
+  test(`transfer() of the asker’s thread takes what changes after its first look as it is when its turn comes: ${kind}`, async (t) => {
+    if (!need(t, ...needsOf(kind))) return;
+    const { diffId, afterwards } = await changedMeanwhile(kind, (upper) => {
+      // Of files that were seen to show themselves: gone, deleted by a whiteout, others.
+      for (const name of ['more/f1', 'more/f2', 'more/f3', 'more/link', 'a/f5', 'a/f7', 'a/f9', 'a/f11']) {
+        rmSync(join(upper, name));
+      }
+      symlinkSync('elsewhere', join(upper, 'more/f2'));
+      mknodat(AT_FDCWD, fromText(join(upper, 'more/f3')), S_IFIFO | 0o600, 0, 0);
+      for (const name of ['a/f7', 'a/f11']) mknodat(AT_FDCWD, fromText(join(upper, name)), S_IFCHR, 0, 0);
+      symlinkSync('now a link', join(upper, 'a/f9'));
+      chmodSync(join(upper, 'more/f4'), 0o640);
+      writeFileSync(join(upper, 'more/f5'), 'longer than before');
+      writeFileSync(join(upper, 'a/f13'), 'longer than before');
+      renameSync(join(upper, 'more/f6'), join(upper, 'more/f7'));
+      writeFileSync(join(upper, 'more/dir/f'), '');
+      for (const name of ['more/dir/sub', 'a/x/made', 'a/y', 'a/z']) rmSync(join(upper, name), { recursive: true });
+      mknodat(AT_FDCWD, fromText(join(upper, 'a/y')), S_IFCHR, 0, 0);
+      chmodSync(join(upper, 'more/dir'), 0o700);
+      for (const name of ['kept/new5', 'kept/new2999', 'a/f3', 'a/f4']) rmSync(join(upper, name));
+      chmodSync(join(upper, 'kept/new6'), 0o604);
+      rmSync(join(upper, 'kept/new7'));
+      mkdirSync(join(upper, 'kept/new7'));
+      writeFileSync(join(upper, 'kept/new7/inside'), 'inside');
+      writeFileSync(join(upper, 'kept/new8'), 'longer');
+    });
+    assert.equal(diffId, afterwards);
+    // What is in a directory was not looked at where a file was.
+    const replaced = changedMeanwhile(kind, (upper) => {
+      rmSync(join(upper, 'more/f1'));
+      mkdirSync(join(upper, 'more/f1'));
+      writeFileSync(join(upper, 'more/f1/inside'), 'inside');
+    });
+    await assert.rejects(replaced, /"\/more\/f1": another took its place while it was read/);
   });
-  assert.equal(diffId, afterwards);
-  // What is in a directory was not looked at where a file was.
-  const replaced = changedMeanwhile((upper) => {
-    rmSync(join(upper, 'more/f1'));
-    mkdirSync(join(upper, 'more/f1'));
-    writeFileSync(join(upper, 'more/f1/inside'), 'inside');
-  });
-  await assert.rejects(replaced, /"\/more\/f1": another took its place while it was read/);
-});
+}
 
 test('mounts of the asker’s thread take no other one, and leave it where it was', async (t) => {
   if (!need(t, 'root', 'mount')) return;

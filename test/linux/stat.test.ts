@@ -1,8 +1,25 @@
 import assert from 'node:assert/strict';
-import { lstatSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  fsyncSync,
+  ftruncateSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { test } from 'node:test';
-import { fromText } from '../../src/base/bytes.ts';
-import { AT_FDCWD, lstatat, utimensat } from '../../src/linux/inode.ts';
+import { setTimeout } from 'node:timers/promises';
+import { type ByteString, fromText } from '../../src/base/bytes.ts';
+import { AT_FDCWD, isStill, lstatat, type Stat, utimensat } from '../../src/linux/inode.ts';
+import { fsetxattr } from '../../src/linux/xattr.ts';
 import { filesystem, needsOf } from '../kit/filesystems.ts';
 import { need } from '../kit/require.ts';
 
@@ -50,5 +67,45 @@ for (const kind of ['ext4', 'xfs', 'tmpfs'] as const) {
       }
     }
     assert.ok(seen.size > 8);
+  });
+}
+
+for (const kind of ['ext4', 'tmpfs'] as const) {
+  test(`isStill() sees whatever was done to a file, but to read it: ${kind}`, async (t) => {
+    if (!need(t, ...needsOf(kind))) return;
+    await using disk = await filesystem(kind, 64);
+    const path = `${disk.path}/file`;
+    writeFileSync(path, 'some');
+    const fd = openSync(path, 'r+');
+    try {
+      const acts: Readonly<Record<string, () => void>> = {
+        chmod: () => chmodSync(path, 0o640),
+        chown: () => chownSync(path, 7, 8),
+        link: () => linkSync(path, `${path}-too`),
+        utimes: () => utimesSync(path, 5, 5),
+        'write, as long': () => writeSync(fd, 'more', 0),
+        'write, with its time as before': () => {
+          const { mtime, atime } = lstatSync(path);
+          writeSync(fd, 'less', 0);
+          utimesSync(path, atime, mtime);
+        },
+        truncate: () => ftruncateSync(fd, 2),
+        xattr: () => fsetxattr(fd, 'trusted.some' as ByteString, Buffer.from('x')),
+      };
+      for (const [what, act] of Object.entries(acts)) {
+        const before = lstatat(AT_FDCWD, fromText(path));
+        assert.ok(before !== undefined);
+        readFileSync(path);
+        fsyncSync(fd); // data get their place
+        assert.ok(isStill(fd, before), `before ${what}`);
+        await setTimeout(20); // the kernel's clock of inodes is that coarse
+        act();
+        assert.ok(!isStill(fd, before), what);
+      }
+      writeFileSync(`${path}-other`, 'so');
+      assert.ok(!isStill(fd, lstatat(AT_FDCWD, fromText(`${path}-other`)) as Stat), 'another');
+    } finally {
+      closeSync(fd);
+    }
   });
 }
