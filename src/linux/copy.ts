@@ -18,36 +18,35 @@ export const CACHED_MAX_BYTES: number = 64 * 1024;
 const RWF_NOWAIT = 8;
 /** At least: a page cache has whole ones. */
 const PAGE_BYTES = 4096;
-const CACHED = Buffer.allocUnsafeSlow(CACHED_MAX_BYTES + 1);
+const CACHED = Buffer.allocUnsafeSlow(CACHED_MAX_BYTES);
 const CACHED_BYTES = new Uint8Array(CACHED.buffer);
-/** struct iovec: all of that, and its first byte. */
-const ALL = new BigUint64Array(2);
-const BYTE = new BigUint64Array(2);
+const NOTHING = new Uint8Array(0);
+/** struct iovec: where they are, and how many. */
+const VECTOR = new BigUint64Array(2);
+const VECTOR_32 = new Uint32Array(VECTOR.buffer);
 
-/** preadv2(2) into `CACHED` of what the page cache has: how many bytes, or a negative errno. */
-function readCached(fd: number, into: BigUint64Array, offset: number): number {
-  if (ALL[1] === 0n) {
-    ALL[0] = BYTE[0] = addressOf(CACHED);
-    ALL[1] = BigInt(CACHED.length);
-    BYTE[1] = 1n;
-  }
-  return libc.preadv2(NR.preadv2, fd, into, 1, offset, 0, RWF_NOWAIT);
+/** preadv2(2) into `CACHED` of what the page cache has: how many bytes, or below 0. */
+function readCached(fd: number, length: number, offset: number): number {
+  if (VECTOR[0] === 0n) VECTOR[0] = addressOf(CACHED);
+  // No more than the file has: of the page at its end the cache may have the blocks that were written, and not the others.
+  VECTOR_32[2] = length;
+  return libc.preadv2(NR.preadv2, fd, VECTOR, 1, offset, 0, RWF_NOWAIT);
 }
 
 /**
- * All of a file of exactly `sizeBytes`, without a wait for a disk; undefined where the page cache has not all of it, the
- * file is longer or shorter, or longer than `CACHED_MAX_BYTES`, and where the filesystem does not say. Borrowed until
- * the next call.
+ * The first `sizeBytes` of a file, without a wait for a disk; undefined where the page cache has not all of them, the
+ * file ends before, they are more than `CACHED_MAX_BYTES`, or the filesystem does not say. Borrowed until the next call.
  */
 export function cachedContent(fd: number, sizeBytes: number): Uint8Array | undefined {
-  if (sizeBytes > CACHED_MAX_BYTES || readCached(fd, ALL, 0) !== sizeBytes) return undefined;
+  if (sizeBytes === 0) return NOTHING;
+  if (sizeBytes > CACHED_MAX_BYTES || readCached(fd, sizeBytes, 0) !== sizeBytes) return undefined;
   return CACHED_BYTES.subarray(0, sizeBytes);
 }
 
 /** Whether the page cache has the first and the last byte of a file; undefined where the filesystem does not say. */
 export function isCached(fd: number, sizeBytes: number): boolean | undefined {
   for (const offset of sizeBytes > PAGE_BYTES ? [0, sizeBytes - 1] : [0]) {
-    if (readCached(fd, BYTE, offset) < 0) return lastErrno() === EAGAIN ? false : undefined;
+    if (readCached(fd, 1, offset) < 0) return lastErrno() === EAGAIN ? false : undefined;
   }
   return true;
 }

@@ -27,7 +27,10 @@ import { walkDifferences } from '../../src/diff/walk.ts';
 import { copyTree } from '../../src/fs/copy.ts';
 import { readTar } from '../../src/tar/read.ts';
 import { applyEdits, CAP_NET_RAW, edits, making } from '../kit/edits.ts';
+import { evict } from '../kit/evict.ts';
+import { filesystem, needsOf } from '../kit/filesystems.ts';
 import { applyByGnuTar } from '../kit/gnu-apply.ts';
+import { noise } from '../kit/images.ts';
 import { need } from '../kit/require.ts';
 import { scratch } from '../kit/scratch.ts';
 import { dumpTree } from '../kit/tree-dump.ts';
@@ -178,6 +181,27 @@ test('packTree() refuses names that would mean a deletion, also of directories o
     () => collect(`${dir.path}/one`, [change]),
     (error) => isStorageError(error, 'unsupported'),
   );
+});
+
+test('packTree() gives the same of files in memory and on a disk, one behind the other', async (t) => {
+  if (!need(t, ...needsOf('ext4'))) return;
+  await using disk = await filesystem('ext4', 256);
+  const expected: [string, Buffer][] = [];
+  for (const [i, length] of [0, 1, 511, 512, 513, 4096, 70_000, 65_536, 65_537, 2_000_000, 3, 40].entries()) {
+    for (const at of ['cold', 'hot', 'warm']) {
+      const name = `${String(i).padStart(2, '0')}-${at}`;
+      expected.push([name, noise(length, i)]);
+      writeFileSync(`${disk.path}/${name}`, noise(length, i));
+    }
+  }
+  rmSync(`${disk.path}/lost+found`, { recursive: true });
+  const whole = pack(disk.path);
+  for (const [name] of expected) if (name.endsWith('cold')) evict(`${disk.path}/${name}`);
+  assert.ok(pack(disk.path).equals(whole));
+  await using out = await scratch('pack');
+  const { status } = spawnSync('tar', ['-x', '-C', out.path], { input: whole });
+  assert.equal(status, 0);
+  for (const [name, bytes] of expected) assert.ok(readFileSync(`${out.path}/${name}`).equals(bytes), name);
 });
 
 test('packTree() fails, naming the file, when it grows, shrinks or vanishes meanwhile', async () => {

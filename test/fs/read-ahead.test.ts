@@ -130,8 +130,10 @@ test('ReadAhead reads at once while all that waits is in memory, and waits for d
     assert.deepEqual(seen.slice(2, 4), ['cold1', 'hot3']);
     doAll(ahead.drain());
     assert.ok(ahead.isEmpty);
+    take('last', false);
+    assert.deepEqual([seen.at(-1), ahead.isEmpty], ['last', true]);
   }
   const colds = Array.from({ length: 8 }, (_, i) => `cold${i + 2}`);
   const hots = Array.from({ length: 26 }, (_, i) => `hot${i + 4}`);
-  assert.deepEqual(seen, ['hot1', 'hot2', 'cold1', 'hot3', ...colds, ...hots]);
+  assert.deepEqual(seen, ['hot1', 'hot2', 'cold1', 'hot3', ...colds, ...hots, 'last']);
 });
