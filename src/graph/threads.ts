@@ -5,6 +5,7 @@ import { Pool } from '../base/pool.ts';
 import type { RingMemory } from '../base/ring.ts';
 import { unlessAborted } from '../base/until.ts';
 import type { Performer } from '../driver/driver.ts';
+import { countCyclesBeside } from '../linux/cycles.ts';
 import { CLONE_FS, unshare } from '../linux/namespace.ts';
 import { syncfsBeside, Witness } from '../linux/sync.ts';
 import { type CompressOptions, type Crew, Crews } from './crew.ts';
@@ -83,6 +84,7 @@ export async function openThreads(size?: number, ahead: ThreadsAhead = {}): Prom
   if (ahead.mounts === true) control.warm(1);
   // libuv's own threads inherit the root of whichever thread starts them: one of them must exist before the first jail.
   stat('/', () => {}); // all of them run when the call returns (uv_queue_work, threadpool.c)
+  countCyclesBeside();
   // Starting a thread takes longer than most of these calls.
   const light = (): Pool => (jobs.free && control.idle === 0 ? jobs : control);
   const sync = (pool: Pool, request: SyncRequest): Promise<void> => pool.run({ name: 'sync', request });
