@@ -67,21 +67,24 @@ export function packTree(...what: Parameters<typeof packPieces>): void {
   doAll(packPieces(...what));
 }
 
+/** Asks `packPieces` to give out what it has gathered. */
+export const FLUSH = 'flush';
+
 /** As `packTree`, piece by piece: after each entry or undefined, and each MiB of a large one. */
 export function* packPieces(
   root: ByteString,
   differences: Iterable<Packable | undefined>,
   options: PackOptions,
   out: TarPieces,
-): Generator<void, void, undefined> {
+): Generator<void, void, typeof FLUSH | undefined> {
   using view = Descent.open(root);
   using upper = options.upper === undefined ? undefined : Descent.open(options.upper);
   using packer = new Packer(root, { view, upper }, options, out);
   for (const difference of differences) {
-    if (difference !== undefined) yield* packer.add(difference);
-    yield;
+    if (difference !== undefined) for (const _ of packer.add(difference)) yield;
+    if ((yield) === FLUSH) packer.flush();
   }
-  yield* packer.finish();
+  for (const _ of packer.finish()) yield;
 }
 
 class Packer implements Disposable {
@@ -168,6 +171,10 @@ class Packer implements Disposable {
     }
     if (shown === undefined && kind !== 'add') this.#whiteout(prefix, name);
     return true;
+  }
+
+  flush(): void {
+    this.#output.flush();
   }
 
   *finish(): Generator<void, void, undefined> {

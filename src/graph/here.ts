@@ -52,8 +52,9 @@ export async function transferHere(
     const settle = async (request: SettleRequest): Promise<SettleAnswer> => here.settle(request);
     const unpack: Unpack = (request) => here.unpack(packing, { ...request, zerosAreHoles: true }, between);
     const unpacked = await fill(threads, { ...target, settle }, options, unpack);
-    return await unpacked.settle();
-  } finally {
+    return await unpacked.settle(); // while the last of it is written back
+  } catch (error) {
     await writing;
+    throw error;
   }
 }

@@ -55,12 +55,14 @@ export async function commitWritable(
       onBytes: (bytesDone) => options.onProgress?.({ step: 'pack', bytesDone }),
     });
     options.onProgress?.({ step: 'settle', bytesDone: 0 });
+    // While the disk is at work.
+    const bytes = config(report.diffId);
+    const parsed = parseConfig(bytes, 'the new config');
+    const digest = digestOf(bytes);
+    const chain = chainId(chains.at(-1), report.diffId, digestOf);
     await durable.seal([id], options);
     options.onProgress?.({ step: 'settle', bytesDone: report.tarBytes });
     options.signal?.throwIfAborted();
-    const bytes = config(report.diffId);
-    const parsed = parseConfig(bytes, 'the new config');
-    const chain = chainId(chains.at(-1), report.diffId, digestOf);
     notes = report.notes;
     const { lowersMax } = await driver.capabilities();
     const depth = below.length + 1;
@@ -86,7 +88,7 @@ export async function commitWritable(
       ],
       images: [
         {
-          digest: digestOf(bytes),
+          digest,
           config: bytes,
           chainId: chain,
           platform: parsed.platform === undefined ? '' : formatPlatform(parsed.platform),

@@ -1,4 +1,5 @@
 import type { Abortable, LayerId } from '../base/values.ts';
+import { fstat } from '../linux/inode.ts';
 import { Witness } from '../linux/sync.ts';
 import type { StoreContext } from './context.ts';
 
@@ -7,11 +8,14 @@ export class Durable implements Disposable {
   readonly #context: StoreContext;
   readonly #layers: Witness;
   readonly #records: Witness;
+  /** Both are on one filesystem. */
+  readonly #isOne: boolean;
 
   private constructor(context: StoreContext, layers: Witness, records: Witness) {
     this.#context = context;
     this.#layers = layers;
     this.#records = records;
+    this.#isOne = fstat(layers.fd).dev === fstat(records.fd).dev;
   }
 
   static async open(context: StoreContext): Promise<Durable> {
@@ -32,6 +36,8 @@ export class Durable implements Disposable {
     const { signal } = options;
     const heeded = signal === undefined ? {} : { signal };
     await driver.seal(ids, { ...heeded, by: this.#layers });
+    // One sync is of a whole filesystem, and so is what its witness sees.
+    if (this.#isOne) return;
     await threads.perform.sync(this.#records.path, { ...heeded, by: this.#records });
   }
 

@@ -3,7 +3,7 @@ import { nowMs, turn } from '../../base/clock.ts';
 import type { IdMaps } from '../../base/id-map.ts';
 import type { Abortable } from '../../base/values.ts';
 import type { TarPieces } from '../../diff/output.ts';
-import { packPieces } from '../../diff/pack.ts';
+import { FLUSH, packPieces } from '../../diff/pack.ts';
 import type { Listing, Packable } from '../../diff/types.ts';
 import { checkUpper, type UpperDirectory } from '../../diff/upper.ts';
 import { walkDifferencesInPieces } from '../../diff/walk.ts';
@@ -34,7 +34,7 @@ export function packed(
   packing: Packing,
   differences: Iterable<Packable | undefined>,
   out: TarPieces,
-): { readonly pieces: Generator<void, void, undefined>; readonly skipped: readonly string[] } {
+): { readonly pieces: ReturnType<typeof packPieces>; readonly skipped: readonly string[] } {
   const skipped: string[] = [];
   const options = {
     xattrs: packing.xattrs,
@@ -169,7 +169,10 @@ export class PackingHere implements Disposable {
         for (; !ended && failure === undefined && nowMs() - since < AWAY_MS && steps < pause; steps++) {
           ended = pieces.next().done === true;
         }
-        if (steps >= pause) pause = Number.POSITIVE_INFINITY;
+        if (steps >= pause) {
+          pause = Number.POSITIVE_INFINITY;
+          pieces.next(FLUSH); // what is written back is to be all that was packed
+        }
         leave();
         if (failure !== undefined) throw failure.error;
         await turn(); // who has ended something says so
