@@ -71,7 +71,16 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   }
 }
 
-export type { ApplyOptions, ApplyReport, Lending, Noting, SettledChain, Unpacked, Watched } from './graph/apply.ts';
+export type {
+  ApplyOptions,
+  ApplyReport,
+  Lending,
+  Noting,
+  SettledChain,
+  TransferReport,
+  Unpacked,
+  Watched,
+} from './graph/apply.ts';
 export type { CompressOptions } from './graph/crew.ts';
 export type { Diagnosis } from './graph/doctor.ts';
 export type { AuditAnswer } from './graph/jobs/audit.ts';

@@ -225,11 +225,14 @@ class Packer implements Disposable {
     let taken = false;
     try {
       const archived = `${prefix}${name}` as ByteString;
-      const xattrs = flistxattr(fd);
-      if (isMarked(xattrs)) return false;
-      if (difference.early === true && this.#atOnce(fd, archived, difference.stat, xattrs)) return true;
+      if (difference.early === true && this.#ahead.isEmpty) {
+        const xattrs = flistxattr(fd);
+        if (isMarked(xattrs)) return false;
+        if (this.#atOnce(fd, archived, difference.stat, xattrs)) return true;
+      }
       const stat = fstat(fd);
-      if (!isFile(stat) || !showsItself(stat)) return false;
+      const xattrs = flistxattr(fd); // again: no older than the stat
+      if (!isFile(stat) || !showsItself(stat) || isMarked(xattrs)) return false;
       taken = this.#file(fd, archived, stat, xattrs);
       return true;
     } finally {

@@ -52,6 +52,15 @@ export interface ApplyReport {
   readonly compression?: Compression;
 }
 
+/** What became of what was packed and unpacked at once. */
+export interface TransferReport extends ApplyReport {
+  /**
+   * Ends when the filesystem was written back as far as was begun, and rejects where any of it could not be: the kernel
+   * may tell so once, so whoever seals the layer awaits this, too.
+   */
+  readonly writtenBack: Promise<void>;
+}
+
 /** A layer whose own entries are in place. */
 export interface Unpacked {
   readonly diffId: Digest;

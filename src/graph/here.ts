@@ -2,7 +2,7 @@ import type { ByteString } from '../base/bytes.ts';
 import { nowMs } from '../base/clock.ts';
 import type { Abortable } from '../base/values.ts';
 import { writeBackBeside } from '../linux/sync.ts';
-import type { ApplyOptions, ApplyReport } from './apply.ts';
+import type { ApplyOptions, TransferReport } from './apply.ts';
 import { fill, type Unpack } from './fill.ts';
 import type { Packing, PackingHere } from './jobs/packing.ts';
 import type { SettleAnswer, SettleRequest } from './jobs/settle.ts';
@@ -31,30 +31,33 @@ export async function transferHere(
   packing: PackingHere,
   { target, home }: { readonly target: FillTarget; readonly home: ByteString },
   options: ApplyOptions,
-): Promise<ApplyReport> {
+): Promise<TransferReport> {
   const { TransferHere } = await import('./jobs/transfer.ts');
   const here = new TransferHere(options.signal);
   let writing: Promise<void> | undefined;
+  let writtenBack = Promise.resolve();
   let since = nowMs();
   const between = (bytesDone: number, isLast: boolean): void => {
     if (isLast || nowMs() - since >= TOLD_MS) {
       options.onBytes?.(bytesDone);
       since = nowMs();
     }
-    // Who seals the layer is told what fails.
-    writing ??= writeBackBeside(home)
-      .catch(() => {})
-      .finally(() => {
-        writing = undefined;
-      });
+    if (writing !== undefined) return;
+    writing = writeBackBeside(home).finally(() => {
+      writing = undefined;
+    });
+    const [before, now] = [writtenBack, writing];
+    writtenBack = before.then(() => now);
+    writtenBack.catch(() => {}); // told with the report
+    now.catch(() => {});
   };
   try {
     const settle = async (request: SettleRequest): Promise<SettleAnswer> => here.settle(request);
     const unpack: Unpack = (request) => here.unpack(packing, { ...request, zerosAreHoles: true }, between);
     const unpacked = await fill(threads, { ...target, settle }, options, unpack);
-    return await unpacked.settle(); // while the last of it is written back
+    return { ...(await unpacked.settle()), writtenBack };
   } catch (error) {
-    await writing;
+    await writtenBack.catch(() => {}); // this error was first
     throw error;
   }
 }

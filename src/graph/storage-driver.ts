@@ -9,7 +9,16 @@ import type { Rendering } from '../diff/types.ts';
 import type { LayerContent, LayerDriver } from '../driver/driver.ts';
 import { AT_FDCWD, close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openat } from '../linux/inode.ts';
 import { LOCK_EX, tryFlock } from '../linux/sync.ts';
-import type { ApplyOptions, ApplyReport, Lending, Noting, SettledChain, Unpacked, Watched } from './apply.ts';
+import type {
+  ApplyOptions,
+  ApplyReport,
+  Lending,
+  Noting,
+  SettledChain,
+  TransferReport,
+  Unpacked,
+  Watched,
+} from './apply.ts';
 import { listedBy } from './changes.ts';
 import type { CompressOptions } from './crew.ts';
 import { DelegatingDriver } from './delegating-driver.ts';
@@ -70,7 +79,7 @@ export interface StorageDriver extends LayerDriver {
    * Packs what `from` changes of its parent and unpacks that into the empty layer `to` of the same parent. The driver's
    * filesystem is written back from when all is packed, so that `seal` has less to wait for.
    */
-  transfer(from: LayerId, to: LayerId, options?: Omit<ApplyOptions, 'parent'> & Written): Promise<ApplyReport>;
+  transfer(from: LayerId, to: LayerId, options?: Omit<ApplyOptions, 'parent'> & Written): Promise<TransferReport>;
   /** The tar of what `id` changes of `parent`; without: of the whole tree. */
   diff(id: LayerId, parent: LayerId | undefined, options?: DiffOptions): ByteStream;
   /** What `id` changes of `parent`, sorted by path bytes. */
@@ -185,7 +194,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
     from: LayerId,
     to: LayerId,
     options: Omit<ApplyOptions, 'parent'> & Written = {},
-  ): Promise<ApplyReport> {
+  ): Promise<TransferReport> {
     const views = await this.#views.own(from, options);
     const { home, idMaps: ids } = this.#driver;
     using here = await packingHere(this.#threads, views, { ids, xattrs: 'all' }, options);
@@ -202,7 +211,7 @@ class Graph extends DelegatingDriver implements StorageDriver {
     const unpacked = await fill(this.#threads, await this.#target(to, options.fresh), options, (request) =>
       unpackPacked(this.#threads, packing, request, options),
     );
-    return unpacked.settle();
+    return { ...(await unpacked.settle()), writtenBack: Promise.resolve() };
   }
 
   /** A fresh layer's lowers are looked up when it is settled, if nobody knows them by then. */

@@ -15,10 +15,13 @@ export async function syncfsBeside(fd: number, path: ByteString): Promise<void> 
   throw systemError('sync the filesystem of', EIO, path);
 }
 
-/** Writes the filesystem of the directory `path` back, in another thread; who wants to know whether it could syncs it. */
+/**
+ * Writes the filesystem of the directory `path` back, in another thread. What fails must not be lost: of metadata without
+ * a journal the kernel tells it to the first who syncs, and to nobody else (since Linux 6.6; fs/buffer.c).
+ */
 export async function writeBackBeside(path: ByteString): Promise<void> {
   using at = new Witness(path);
-  await beside('int syncfs(int)', at.fd);
+  await syncfsBeside(at.fd, path);
 }
 
 /**

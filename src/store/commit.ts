@@ -61,6 +61,7 @@ export async function commitWritable(
     const digest = digestOf(bytes);
     const chain = chainId(chains.at(-1), report.diffId, digestOf);
     await durable.seal([id], options);
+    await report.writtenBack;
     options.onProgress?.({ step: 'settle', bytesDone: report.tarBytes });
     options.signal?.throwIfAborted();
     notes = report.notes;

@@ -10,7 +10,7 @@ import { noise } from '../kit/images.ts';
 import { file, layer, ociImage } from '../kit/layer-builder.ts';
 import { need } from '../kit/require.ts';
 
-// What a commit has on the disk before its rows: one sync is of a whole filesystem.
+// What a commit has on the disk before its rows: one sync is of a whole filesystem, and what fails is told by one alone.
 
 for (const elsewhere of [false, true]) {
   const title = elsewhere ? 'a commit syncs records of their own filesystem' : 'a commit syncs one filesystem once';
@@ -46,6 +46,32 @@ for (const elsewhere of [false, true]) {
     }
   });
 }
+
+test('a commit fails where an early write-back did, which the kernel may tell once', async (t) => {
+  if (!need(t, 'root', 'mount', 'strace')) return;
+  await using disk = await filesystem('tmpfs', 64);
+  const root = join(disk.path, 'store');
+  const env = { ...process.env, LAYERSTORE_ROOT: root };
+  {
+    await using store = await openStore({ root });
+    await using mounted = await (await store.layers.create(undefined, { name: 'work' })).mount();
+    writeFileSync(join(mounted.path, 'file'), 'some');
+  }
+  const strace = ['-f', '-qq', '-y', '-o', join(disk.path, 'trace'), '-e', 'trace=syncfs'];
+  const commit = [LAUNCHER, 'commit', 'work', 'next:1'];
+  const once = spawnSync('strace', [...strace, '-e', 'inject=syncfs:error=EIO:when=1', ...commit], {
+    env,
+    encoding: 'utf8',
+  });
+  assert.match(once.stderr, /EIO/);
+  assert.equal(once.status, 7);
+  const made = spawnSync(LAUNCHER, ['images'], { env, encoding: 'utf8' });
+  assert.doesNotMatch(made.stdout, /next/);
+  const well = spawnSync('strace', [...strace, ...commit], { env, encoding: 'utf8' });
+  assert.equal(well.status, 0, well.stderr);
+  // Early ones, and the one that seals.
+  assert.ok(readFileSync(join(disk.path, 'trace'), 'utf8').split('syncfs(').length > 2);
+});
 
 /** Another filesystem in a directory; answers what takes it away. */
 function over(directory: string): () => void {

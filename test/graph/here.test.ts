@@ -238,12 +238,13 @@ for (const mode of [undefined, MODE]) {
         await one.create(to, { parent: base, writable: false });
         const record = join(disk.path, `record${made}`);
         const tasks = readdirSync('/proc/self/task').length;
-        const report = await one.transfer(id, to, {
+        const { writtenBack, ...report } = await one.transfer(id, to, {
           ...written,
           fresh: true,
           record: fromText(record),
           onBytes: (bytes) => one === here && done.push(bytes),
         });
+        await writtenBack;
         if (one === here && ofThreads === 'neither') assert.equal(readdirSync('/proc/self/task').length, tasks);
         const { root } = await one.content(to);
         filled.push({

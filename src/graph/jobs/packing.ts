@@ -169,9 +169,9 @@ export class PackingHere implements Disposable {
         for (; !ended && failure === undefined && nowMs() - since < AWAY_MS && steps < pause; steps++) {
           ended = pieces.next().done === true;
         }
-        if (steps >= pause) {
+        if (steps >= pause && !ended && failure === undefined) {
           pause = Number.POSITIVE_INFINITY;
-          pieces.next(FLUSH); // what is written back is to be all that was packed
+          ended = pieces.next(FLUSH).done === true; // what is written back is to be all that was packed
         }
         leave();
         if (failure !== undefined) throw failure.error;
