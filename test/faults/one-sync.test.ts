@@ -55,7 +55,8 @@ test('a commit fails where an early write-back did, which the kernel may tell on
   const env = { ...process.env, LAYERSTORE_ROOT: root, UV_THREADPOOL_SIZE: '1' };
   {
     await using store = await openStore({ root });
-    await using mounted = await (await store.layers.create(undefined, { name: 'work' })).mount();
+    await store.images.load([ociImage([layer(file('base', noise(100, 1)))], 'base')] as never);
+    await using mounted = await (await store.layers.create('base:1', { name: 'work' })).mount();
     writeFileSync(join(mounted.path, 'file'), 'some');
   }
   const strace = ['-f', '-qq', '-y', '-o', join(disk.path, 'trace'), '-e', 'trace=syncfs'];
