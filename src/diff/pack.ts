@@ -240,10 +240,7 @@ class Packer implements Disposable {
     }
   }
 
-  /**
-   * A small file whose content is in memory, and which is what it was when it was seen before, also afterwards. False,
-   * with nothing written, for any other.
-   */
+  /** A small file in memory that is, after the reading, what it was when seen; false, with nothing written, for others. */
   #atOnce(fd: number, archived: ByteString, seen: Stat, xattrs: readonly ByteString[]): boolean {
     const { sizeBytes } = seen;
     if (!this.#ahead.isEmpty) return false;
